@@ -1,0 +1,124 @@
+"""The notebook's steps as commands: `python -m captioning --help`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from captioning.settings import Files, SearchSettings, TrainingSettings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one step; an error that a user can mend becomes one line on stderr and status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(Files(options.root), options)
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def download(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import obtain
+
+    obtain(files, options.source)
+
+
+def check(files: Files, options: argparse.Namespace) -> None:
+    from captioning.check import check_dataset, usable
+    from captioning.dataset import CAPTION_FILE, read_captions, read_splits, write_descriptions
+    from captioning.text import clean_captions
+
+    captions = read_captions(files.texts / CAPTION_FILE)
+    findings = check_dataset(captions, read_splits(files.texts), files.images)
+    print(findings)
+    write_descriptions(files.descriptions, clean_captions(usable(captions, findings)))
+
+
+def features(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import read_descriptions
+    from captioning.features import extract_features
+    from captioning.inference import ENCODER, Encoder
+
+    if options.weights or not (files.models / ENCODER).exists():
+        from captioning.export import export_encoder
+        from captioning.model import build_encoder
+
+        export_encoder(build_encoder(options.weights or "imagenet"), files.models)
+    image_paths = [files.images / name for name in read_descriptions(files.descriptions)]
+    extract_features(Encoder(files.models), image_paths, files.features)
+
+
+def train(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import CAPTION_FILE, read_captions, read_descriptions, read_splits
+    from captioning.files import load_pickle
+    from captioning.training import train_and_export
+
+    train_and_export(
+        read_descriptions(files.descriptions),
+        read_captions(files.texts / CAPTION_FILE),
+        read_splits(files.texts),
+        load_pickle(files.features),
+        TrainingSettings(seed=options.seed),
+        files,
+    )
+
+
+def evaluate(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import CAPTION_FILE, read_captions, read_splits, select
+    from captioning.evaluation import evaluate
+    from captioning.files import load_pickle
+    from captioning.inference import Decoder
+    from captioning.scores import format_scores
+    from captioning.text import Vocabulary
+
+    decoder = Decoder(files.models, Vocabulary.load(files.vocabulary))
+    references = select(
+        read_captions(files.texts / CAPTION_FILE), read_splits(files.texts)[options.split]
+    )
+    search = SearchSettings(options.beam_width)
+    _, scores = evaluate(decoder, load_pickle(files.features), references, search)
+    print(json.dumps(scores) if options.json else format_scores(scores))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m captioning",
+        description="From Flickr8k to a trained caption model, step by step.",
+    )
+    parser.add_argument(
+        "--root", type=Path, default=Files().root, help="folder of all files (default: this one)"
+    )
+    steps = parser.add_subparsers(title="steps, in order", required=True, metavar="STEP")
+
+    step = steps.add_parser("download", help="fetch and unpack images and captions")
+    step.add_argument(
+        "--source", type=Path, help="archive, or folder of archives, you have already"
+    )
+    step.set_defaults(run=download)
+
+    step = steps.add_parser("check", help="name what is wrong in the data; write descriptions.txt")
+    step.set_defaults(run=check)
+
+    step = steps.add_parser("features", help="run Xception on every image; write features.p")
+    step.add_argument(
+        "--weights",
+        help='"imagenet" or a weights file, to make the encoder anew (default: use models/encoder)',
+    )
+    step.set_defaults(run=features)
+
+    step = steps.add_parser("train", help="train the caption model; write models/ and tokenizer.p")
+    step.add_argument("--seed", type=int, default=TrainingSettings.seed)
+    step.set_defaults(run=train)
+
+    step = steps.add_parser("evaluate", help="caption a split and score it")
+    step.add_argument("--split", choices=("development", "test"), default="test")
+    step.add_argument("--beam-width", type=int, default=SearchSettings.beam_width)
+    step.add_argument("--json", action="store_true", help="print numbers for programs")
+    step.set_defaults(run=evaluate)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The data, looked at before anything is built on it: captions, splits and images in, findings out.
+
+Nothing is repaired here; `usable` leaves out what a training run should not see.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from captioning.dataset import Captions
+from captioning.text import clean_caption
+
+# Flickr8k's placeholder for a picture that the annotator could not see.
+PLACEHOLDER = "broken image"
+# Nine in ten captions have 6 to 16 words and the longest some 37; beyond, a line has gone wrong.
+MAX_WORDS = 40
+
+
+@dataclass
+class Findings:
+    """What was found, by name. Images are named by file, captions as `image.jpg#number`."""
+
+    found: dict[str, list[str]] = field(default_factory=dict)  # kind of finding -> names
+    unusable_images: set[str] = field(default_factory=set)
+    unusable_captions: set[str] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        """A line for each kind: how many, and the first few names."""
+        lines = []
+        for kind, names in self.found.items():
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            lines.append(f"{len(names):6,}  {kind}" + (f": {shown}" if names else ""))
+        return "\n".join(lines)
+
+
+def check_dataset(
+    captions: Mapping[str, Sequence[str]], splits: Mapping[str, Sequence[str]], images: Path
+) -> Findings:
+    """Looks at every caption (as written), every name in the splits, and every image file in the
+    folder `images`, which is decoded in full (about a minute for Flickr8k)."""
+    files = {path.name: path for path in sorted(images.iterdir()) if _is_image_name(path.name)}
+    if not files:
+        raise FileNotFoundError(
+            f"There is no image in {images}. Run the data step first "
+            "(`python -m captioning download`)."
+        )
+    broken = {
+        name: reason
+        for name, path in tqdm(files.items(), desc="images", unit="image")
+        if (reason := _damage(path))
+    }
+    words = {
+        f"{name}#{number}": clean_caption(caption).split()
+        for name, image_captions in captions.items()
+        for number, caption in enumerate(image_captions)
+    }
+    short = [name for name, caption in words.items() if len(caption) < 2]
+    placeholders = [name for name, caption in words.items() if " ".join(caption) == PLACEHOLDER]
+    long = [name for name, caption in words.items() if len(caption) > MAX_WORDS]
+    listed = Counter(name for names in splits.values() for name in names)
+    missing = [name for name in captions if name not in files]
+    return Findings(
+        {
+            "captioned images that do not exist": missing,
+            "images without a caption": [name for name in files if name not in captions],
+            "images that cannot be read whole": [f"{n} ({why})" for n, why in broken.items()],
+            "captions of no or one word": short,
+            f'captions that say "{PLACEHOLDER}"': placeholders,
+            f"captions of more than {MAX_WORDS} words": long,
+            "images in more than one split": [name for name, n in listed.items() if n > 1],
+            "images of a split that do not exist": [name for name in listed if name not in files],
+            "images of a split without a caption": [n for n in listed if n not in captions],
+            "images in no split": [name for name in files if name not in listed],
+        },
+        unusable_images={*missing, *broken},
+        unusable_captions={*short, *placeholders, *long},
+    )
+
+
+def usable(captions: Mapping[str, Sequence[str]], findings: Findings) -> Captions:
+    """The captions less those that the findings call unusable, or whose image is."""
+    kept = {
+        name: [
+            caption
+            for number, caption in enumerate(image_captions)
+            if f"{name}#{number}" not in findings.unusable_captions
+        ]
+        for name, image_captions in captions.items()
+        if name not in findings.unusable_images
+    }
+    return {name: image_captions for name, image_captions in kept.items() if image_captions}
+
+
+def _is_image_name(name: str) -> bool:
+    return Path(name).suffix.lower() in Image.registered_extensions()
+
+
+def _damage(path: Path) -> str | None:
+    """Why the image cannot be decoded in full, or None if it can."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UnidentifiedImageError:
+        return "no image"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return " ".join(str(error).split())
+    return None

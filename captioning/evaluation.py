@@ -1,0 +1,32 @@
+"""A decoder and a split in, its captions and scores out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from captioning.inference import Decoder
+from captioning.scores import score_captions
+from captioning.settings import SearchSettings
+
+
+def evaluate(
+    decoder: Decoder,
+    features: Mapping[str, np.ndarray],
+    references: Mapping[str, Sequence[str]],
+    search: SearchSettings = SearchSettings(),
+    meteor: bool = True,
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Captions every image of `references` (image name -> captions as written) and scores them.
+
+    Returns image name -> caption, and the scores of `score_captions`. Raises ValueError if an image
+    has no features: a split is scored whole or not at all.
+    """
+    missing = [image_name for image_name in references if image_name not in features]
+    if missing:
+        raise ValueError(
+            f"A split is scored whole, but {len(missing)} of its {len(references)} images have no "
+            f"features, among them {missing[0]}. Extract the features of all images first."
+        )
+    found = decoder.caption(np.stack([features[name] for name in references]), search)
+    captions = {name: caption.text for name, caption in zip(references, found, strict=True)}
+    return captions, score_captions(captions, references, meteor)

@@ -1,0 +1,51 @@
+"""Keras models in, the files that captioning runs out: float16 weights, no Keras needed.
+
+`captioning.inference` reads what is written here; a test holds both sides equal.
+"""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import openvino
+
+from captioning.inference import DECODER_START, DECODER_STEP, ENCODER
+from captioning.model import build_search_models
+from captioning.text import Vocabulary
+
+
+def export_encoder(encoder: keras.Model, folder: Path) -> None:
+    """Writes `encoder.xml` and `encoder.bin`: see `captioning.inference.Encoder`."""
+    _export(encoder, folder / ENCODER)
+
+
+def export_decoder(
+    caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int, folder: Path
+) -> None:
+    """Writes the caption model as `decoder_start` and `decoder_step`, `.xml` and `.bin` each.
+
+    The fingerprint of the vocabulary goes into the file, so that the model is never used with
+    another one, and so does `longest_caption` in words, the limit of the search.
+    """
+    start, step = build_search_models(caption_model)
+    _export(start, folder / DECODER_START)
+    _export(
+        step,
+        folder / DECODER_STEP,
+        {"vocabulary": vocabulary.fingerprint, "longest_caption": longest_caption},
+    )
+
+
+def _export(model: keras.Model, path: Path, notes: dict | None = None) -> None:
+    """Writes a neighbour first and renames it, weights before structure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+        exported = Path(temporary, "exported.xml")
+        model.export(str(exported), format="openvino", verbose=False)
+        network = openvino.Core().read_model(exported)
+        for key, value in (notes or {}).items():
+            network.set_rt_info(value, ["captioning", key])
+        compact = Path(temporary, path.name)
+        openvino.save_model(network, compact, compress_to_fp16=True)
+        compact.with_suffix(".bin").replace(path.with_suffix(".bin"))
+        compact.replace(path)

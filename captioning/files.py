@@ -1,0 +1,129 @@
+"""Files written whole or not at all, and pickles read without trusting them.
+
+In: paths and values. Out: the same values, or a built-in exception that says what to do.
+Not about: what the files mean.
+"""
+
+import pickle
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+# Protocol 5 writes and reads an array without a second copy in memory, which earlier ones make.
+PICKLE_PROTOCOL = 5
+
+PLAIN_BUILTINS = "bool bytearray bytes complex dict float frozenset int list set str tuple".split()
+
+# Booleans, integers, floats, complex numbers, bytes and text. Not objects (they hold pointers)
+# and not records (they may hold objects).
+PLAIN_DTYPE_KINDS = "biufcSU"
+
+
+@contextmanager
+def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Yield a handle, "wb" or "w" (utf-8), whose content becomes `path` when the block ends well.
+
+    The content goes to a neighbour first, so that readers meet the old file or the new one, never
+    half of one. When the block raises, the neighbour is removed and the old file stays.
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f'wanted mode "wb" or "w", which write a whole file. Received: {mode!r}')
+    text_format = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    neighbour = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with neighbour.open(mode.replace("w", "x"), **text_format) as file:
+            yield file
+        neighbour.replace(path)
+    except BaseException:  # Ctrl-C too must leave nothing behind
+        neighbour.unlink(missing_ok=True)
+        raise
+
+
+def save_pickle(path: Path, value: Any) -> None:
+    """Write `value`, made of plain built-ins and numpy arrays only, for `load_pickle` to read."""
+    with write_atomically(path) as file:
+        pickle.dump(value, file, protocol=PICKLE_PROTOCOL)
+
+
+def load_pickle(path: Path) -> Any:
+    """Read a pickle of plain built-ins and numpy arrays of numbers or text, of any numpy version.
+
+    Raises ValueError where the file is damaged or asks for anything else: a pickle may name any
+    function to be called, so what is not on the list is refused before it is even imported.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}. Make it, or pass the path of another.")
+    with path.open("rb") as file:
+        try:
+            return _without_stand_ins(_PlainUnpickler(file).load())
+        except Exception as error:  # damaged bytes can raise nearly anything
+            raise ValueError(
+                f"{path} cannot be read: {error or type(error).__name__}. Wanted: a whole pickle "
+                "of dict, list, str, int and the like, and numpy arrays of numbers or text. "
+                "Make the file anew, or fetch it again from a source you trust."
+            ) from error
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "builtins" and name in PLAIN_BUILTINS:
+            return super().find_class(module, name)
+        if (module, name) in _STAND_INS:
+            return _STAND_INS[module, name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+
+
+# Below, stand-ins for what numpy names in its pickles. The names moved between numpy 1 and 2, and
+# numpy's own classes believe any state: a forged dtype reads beyond the end of its array.
+
+
+class _Dtype:
+    def __init__(self, code: str, *_flags: bool):
+        self.value = np.dtype(code)
+        if self.value.kind not in PLAIN_DTYPE_KINDS:
+            raise pickle.UnpicklingError(f"it holds numpy values of {self.value}, which is refused")
+
+    def __setstate__(self, state: tuple) -> None:
+        self.value = self.value.newbyteorder(state[1])
+
+
+class _Array:
+    def __init__(self, *_type_and_shape: Any):
+        """Empty, until its state comes."""
+
+    def __setstate__(self, state: tuple) -> None:
+        _version, shape, dtype, is_fortran, content = state
+        order = "F" if is_fortran else "C"
+        self.value = _array(content, dtype, shape, order).copy("K")  # a copy can be written to
+
+
+def _array(content, dtype: _Dtype, shape, order, axis_order=None) -> np.ndarray:
+    if axis_order is None:
+        return np.frombuffer(content, dtype.value).reshape(shape, order=order)
+    return np.frombuffer(content, dtype.value).reshape(shape).transpose(axis_order)
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> np.generic:
+    return np.ndarray((), dtype.value, content)[()]
+
+
+_STAND_INS = {("numpy", "dtype"): _Dtype, ("numpy", "ndarray"): _Array}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1, numpy 2
+    _STAND_INS[f"{_core}.multiarray", "_reconstruct"] = _Array
+    _STAND_INS[f"{_core}.multiarray", "scalar"] = _scalar
+    _STAND_INS[f"{_core}.numeric", "_frombuffer"] = _array
+
+
+def _without_stand_ins(value: Any) -> Any:
+    if isinstance(value, (_Dtype, _Array)):
+        return value.value
+    if isinstance(value, dict):
+        return {key: _without_stand_ins(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_without_stand_ins, value))
+    return value

@@ -1,0 +1,58 @@
+"""Photographs as arrays: any image file in, the pixels that the encoder expects out.
+
+The one loader for training and use. Scaling to the encoder's number range is not done here: it is
+part of the encoder itself, so that it cannot be forgotten or done twice.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_WHITE = (255, 255, 255, 255)
+
+
+def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
+    """The image in `path`, upright, in colour, squeezed to `size` (height, width).
+
+    Returns uint8 RGB (height, width, 3). Grey, palette, CMYK and 16-bit images are converted,
+    transparency is laid on white, EXIF rotation is applied, and of an animation the first frame is
+    taken. Raises FileNotFoundError for a missing file, ValueError for one that is no image, is
+    damaged, or is too large to be safe.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}. Check the name and the folder.")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not an image. Name the image files in it.")
+    try:
+        with Image.open(path) as image:
+            return to_array(image, size)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        # Pillow reports damage by any of these, depending on the format.
+        raise ValueError(
+            f"{path} cannot be read as an image ({_one_line(error)}). "
+            "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
+        ) from error
+
+
+def to_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """An opened image as uint8 RGB (height, width, 3); see `load_image`."""
+    height, width = size
+    image = _to_rgb(ImageOps.exif_transpose(image))
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip, not scale
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype("uint8"))
+    elif image.mode == "F":
+        image = Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype("uint8"))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,115 @@
+"""The exported networks, ready to run: images to features, features to captions.
+
+Runs on OpenVINO and needs no Keras, so that captioning starts in a second. `captioning.export`
+writes the files that are read here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openvino
+
+from captioning.search import State, beam_search
+from captioning.settings import SearchSettings
+from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
+
+ENCODER = "encoder.xml"
+DECODER_START = "decoder_start.xml"
+DECODER_STEP = "decoder_step.xml"
+
+# Images searched for side by side: more are no faster, and take memory.
+_IMAGES_AT_ONCE = 100
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A sentence and its log-probability (natural logarithm, the end included)."""
+
+    text: str
+    log_prob: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Encoder:
+    """The image network: photographs to features."""
+
+    def __init__(self, folder: Path):
+        """Reads `encoder.xml` and `encoder.bin` in `folder`."""
+        self._network = _compile(folder / ENCODER)
+        _, height, width, _ = self._network.input(0).partial_shape
+        self.image_size = (height.get_length(), width.get_length())
+        self.feature_width = self._network.output(0).partial_shape[1].get_length()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 RGB (batch, height, width, 3) of `image_size` -> float32 (batch, feature_width)."""
+        return self._network(images)[0].copy()
+
+
+class Decoder:
+    """The caption network and its vocabulary: features to captions."""
+
+    def __init__(self, folder: Path, vocabulary: Vocabulary):
+        """Reads `decoder_start.xml`, `decoder_step.xml` and their `.bin` files in `folder`. Raises
+        ValueError if the network was trained with another vocabulary."""
+        self._start = _compile(folder / DECODER_START)
+        self._step = _compile(folder / DECODER_STEP)
+        self._vocabulary = vocabulary
+        self._longest_caption = int(_note(folder / DECODER_STEP, "longest_caption"))
+        wanted = _note(folder / DECODER_STEP, "vocabulary")
+        if wanted != vocabulary.fingerprint:
+            raise ValueError(
+                f"The model in {folder} and the vocabulary do not belong together. Wanted: "
+                f"vocabulary {wanted}. Received: {vocabulary.fingerprint}, of {len(vocabulary)} "
+                "words. Take both from one training run."
+            )
+
+    def caption(
+        self, features: np.ndarray, search: SearchSettings = SearchSettings()
+    ) -> list[Caption]:
+        """The best caption for each row of `features` (images, feature_width) float32."""
+        captions = []
+        for first in range(0, len(features), _IMAGES_AT_ONCE):
+            found = beam_search(
+                self.step,
+                self.start(features[first : first + _IMAGES_AT_ONCE]),
+                start=START,
+                end=END,
+                max_length=self._longest_caption,
+                beam_width=search.beam_width,
+                length_normalisation=search.length_normalisation,
+                never=(PADDING, START, UNKNOWN),
+            )
+            captions += [
+                Caption(self._vocabulary.decode(best.ids), best.log_prob) for best, *_ in found
+            ]
+        return captions
+
+    def start(self, features: np.ndarray) -> State:
+        """Features (rows, feature_width) -> the state before the first word, `rows` in front."""
+        return tuple(self._start(features).to_tuple())
+
+    def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
+        """Last ids (rows,) and state -> log-probabilities (rows, vocabulary) and the new state."""
+        image, *memory = state
+        log_probs, *memory = self._step([ids.astype("int32"), image, *memory]).to_tuple()
+        return log_probs, (image, *memory)
+
+
+_core = openvino.Core()
+
+
+def _compile(path: Path) -> openvino.CompiledModel:
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no {path}. Name the folder that holds the exported model, "
+            "or train one with the notebook."
+        )
+    return _core.compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+
+
+def _note(path: Path, key: str) -> str:
+    """What `captioning.export` wrote into the file beside the network."""
+    return str(_core.read_model(path).get_rt_info(["captioning", key]).value)

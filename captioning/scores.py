@@ -1,0 +1,61 @@
+"""Captions and references in, the field's scores out.
+
+The coco-caption protocol (Chen et al., 2015): tokens of the Stanford PTB tokeniser, lower case,
+punctuation removed, corpus-level scores by the `pycocoevalcap` package. Start and end are never
+scored, since captions do not hold them.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+
+from pycocoevalcap.bleu.bleu import Bleu
+from pycocoevalcap.cider.cider import Cider
+from pycocoevalcap.meteor.meteor import Meteor
+from pycocoevalcap.rouge.rouge import Rouge
+
+from captioning.ptb import tokenize
+
+
+def score_captions(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]], meteor: bool = True
+) -> dict[str, float]:
+    """Scores of one caption an image against the references of the same images.
+
+    `references` are as people wrote them. Returns BLEU-1 to BLEU-4 (Papineni et al., 2002), ROUGE-L
+    (Lin, 2004) and METEOR (Denkowski and Lavie, 2014) from 0 to 1, CIDEr (Vedantam et al., 2015;
+    its CIDEr-D form, as everywhere) from 0 to 10, METEOR only where Java is installed; and what
+    scores do not show: the number of `distinct captions` and of `distinct words` in them. CIDEr
+    weighs words by how rare they are in these very references, so it wants a whole split. Raises
+    ValueError unless both name the same images.
+    """
+    if captions.keys() != references.keys() or not captions:
+        odd = sorted(captions.keys() ^ references.keys())
+        raise ValueError(
+            "Wanted one caption and some references for each image. Received: "
+            f"{len(captions)} captioned and {len(references)} referenced images; "
+            f"{len(odd)} of them in only one, such as {odd[:3]}. Caption the whole split."
+        )
+    candidates = {name: [_line(caption)] for name, caption in captions.items()}
+    references = {name: [_line(one) for one in references[name]] for name in captions}
+    bleu, _ = Bleu(4).compute_score(references, candidates, verbose=0)
+    scores = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, start=1)}
+    if meteor and shutil.which("java"):
+        scores["METEOR"] = float(Meteor().compute_score(references, candidates)[0])
+    scores["ROUGE-L"] = float(Rouge().compute_score(references, candidates)[0])
+    scores["CIDEr"] = float(Cider().compute_score(references, candidates)[0])
+    lines = [line for (line,) in candidates.values()]
+    scores["distinct captions"] = len(set(lines))
+    scores["distinct words"] = len({word for line in lines for word in line.split()})
+    return scores
+
+
+def format_scores(scores: Mapping[str, float]) -> str:
+    """A line a score, metrics times 100 as in papers."""
+    return "\n".join(
+        f"{name:<18}{value:8,}" if name.startswith("distinct") else f"{name:<18}{value * 100:8.1f}"
+        for name, value in scores.items()
+    )
+
+
+def _line(caption: str) -> str:
+    return " ".join(tokenize(caption))

@@ -1,0 +1,130 @@
+"""Beam search: a function that scores next words in, the most probable sequences out.
+
+Knows ids and arrays only; neither Keras, nor images, nor words.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+State = tuple[np.ndarray, ...]
+Step = Callable[[np.ndarray, State], tuple[np.ndarray, State]]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One sequence found: its ids without start and end, and its log-probability (natural log),
+    the end included. `finished` is False if the length limit cut it off."""
+
+    ids: tuple[int, ...]
+    log_prob: float
+    finished: bool = True
+
+    def score(self, length_normalisation: float) -> float:
+        """Log-probability divided by length ** `length_normalisation`, the end counted."""
+        return self.log_prob / (len(self.ids) + self.finished) ** length_normalisation
+
+
+def beam_search(
+    step: Step,
+    state: State,
+    *,
+    start: int,
+    end: int,
+    max_length: int,
+    beam_width: int,
+    length_normalisation: float = 0.0,
+    never: Sequence[int] = (),
+) -> list[list[Hypothesis]]:
+    """For each row of `state`, up to `beam_width` hypotheses, best first.
+
+    `step(ids, state)` takes the last ids (rows,) and the state after the words before them, and
+    returns log-probabilities (rows, vocabulary) of the next id with the new state: each word costs
+    one step, prefixes are not run again. `state` is a tuple of arrays with `rows` in front; rows
+    are copied, dropped and reordered along with the beams they belong to. All rows are searched
+    side by side, and one that is decided costs nothing more.
+
+    `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences;
+    `length_normalisation` 0 keeps them as they are, 1 compares means a word (Wu et al., 2016).
+    Ids in `never` are not chosen. At most `max_length` ids are chosen, the end not counted.
+    """
+    if beam_width < 1 or max_length < 1:
+        raise ValueError(
+            "Beam search wants a beam width and a length of at least 1. "
+            f"Received: beam_width={beam_width}, max_length={max_length}."
+        )
+    found: list[list[Hypothesis]] = [[] for _ in range(len(state[0]))]
+    searching = np.arange(len(found))
+    # Every row begins with one real beam; the others are empty until there are words to fill them.
+    state = _take(state, np.repeat(searching, beam_width))
+    ids = np.full((len(found), beam_width, 1), start)  # (searching, beam, 1 + chosen)
+    log_probs = np.full((len(found), beam_width), -np.inf)
+    log_probs[:, 0] = 0.0
+
+    for chosen in range(max_length + 1):
+        if len(searching) == 0:
+            break
+        next_log_probs, state = step(ids[:, :, -1].reshape(-1), state)
+        next_log_probs = np.array(next_log_probs).reshape(*log_probs.shape, -1)
+        next_log_probs[:, :, list(never)] = -np.inf
+        totals = log_probs[:, :, None] + next_log_probs  # (searching, beam, vocabulary)
+
+        for row, beams, ended in zip(searching, ids, totals[:, :, end], strict=True):
+            found[row] += _hypotheses(beams, ended, finished=True)
+            found[row] = _best_first(found[row], length_normalisation)[:beam_width]
+        if chosen == max_length:
+            break
+
+        totals[:, :, end] = -np.inf
+        parents, words, log_probs = _most_probable(totals, beam_width)
+        ids = np.concatenate(
+            [np.take_along_axis(ids, parents[:, :, None], axis=1), words[:, :, None]], axis=2
+        )
+        # A row is decided once its best open beam, as it stands, loses to all that it has found.
+        open_scores = log_probs[:, 0] / (chosen + 1) ** length_normalisation
+        to_beat = [
+            row[-1].score(length_normalisation) if len(row) == beam_width else -np.inf
+            for row in (found[row] for row in searching)
+        ]
+        still = open_scores > to_beat
+        rows = np.arange(len(searching))[:, None] * beam_width + parents  # (searching, beam)
+        state = _take(state, rows[still].reshape(-1))
+        searching, ids, log_probs = searching[still], ids[still], log_probs[still]
+
+    for row, beams, beam_log_probs in zip(searching, ids, log_probs, strict=True):
+        if not found[row]:
+            found[row] = _hypotheses(beams, beam_log_probs, finished=False)
+    return found
+
+
+def _take(state: State, rows: np.ndarray) -> State:
+    return tuple(part[rows] for part in state)
+
+
+def _most_probable(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of totals (rows, beams, vocabulary), the `count` highest of each row, highest first: their
+    beams, words and values, each (rows, count)."""
+    vocabulary_size = totals.shape[-1]
+    flat = totals.reshape(len(totals), -1)
+    best = np.argpartition(-flat, count - 1, axis=1)[:, :count]  # (rows, count), unsorted
+    values = np.take_along_axis(flat, best, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    best = np.take_along_axis(best, order, axis=1)
+    values = np.take_along_axis(values, order, axis=1)
+    return best // vocabulary_size, best % vocabulary_size, values
+
+
+def _hypotheses(beams: np.ndarray, log_probs: np.ndarray, finished: bool) -> list[Hypothesis]:
+    """One for each real beam of `beams` (beam, 1 + chosen), whose first id is the start."""
+    return [
+        Hypothesis(tuple(ids[1:].tolist()), float(log_prob), finished)
+        for ids, log_prob in zip(beams, log_probs, strict=True)
+        if log_prob > -np.inf
+    ]
+
+
+def _best_first(hypotheses: list[Hypothesis], length_normalisation: float) -> list[Hypothesis]:
+    return sorted(
+        hypotheses, key=lambda hypothesis: hypothesis.score(length_normalisation), reverse=True
+    )

@@ -1,0 +1,75 @@
+"""Every number that somebody chose, once, with its reason; and every file name, on one root.
+
+Numbers that follow from the data (vocabulary size, longest caption, feature width) are not here:
+they are counted, or read back from what was saved.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How captions are searched for."""
+
+    beam_width: int = 3  # the width at which the merge paper reports; 1 is greedy search
+    length_normalisation: float = 0.7  # 0 favours short captions, 1 compares means a word
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a training run is made of."""
+
+    min_word_count: int = 5  # rarer words are learnt too badly to be said; 5 is the field's habit
+    embedding_units: int = 256
+    units: int = 512  # LSTM state and image projection: addition wants them equal
+    dropout: float = 0.5  # 6,000 images are few: without it the best epoch is the second
+    label_smoothing: float = 0.1  # five people caption one image in five ways: no word is certain
+    batch_size: int = 128  # captions
+    epochs: int = 20  # length of the cosine; early stopping seldom lets it run out
+    learning_rate: float = 1e-3  # peak of the cosine schedule
+    weight_decay: float = 1e-2
+    patience: int = 5  # epochs without a better development CIDEr before training stops
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where everything lies, below one root folder."""
+
+    root: Path = Path(__file__).parents[1]  # the checkout that this package lies in
+
+    @property
+    def images(self) -> Path:
+        """The photographs; the spelling is the official archive's."""
+        return self.root / "Flicker8k_Dataset"
+
+    @property
+    def texts(self) -> Path:
+        """Caption file and the three lists of image names."""
+        return self.root / "Flickr_8k_text"
+
+    @property
+    def descriptions(self) -> Path:
+        """Cleaned captions, a line each: image name, tab, caption."""
+        return self.root / "descriptions.txt"
+
+    @property
+    def features(self) -> Path:
+        """Pickled dict: image name -> float32 array."""
+        return self.root / "features.p"
+
+    @property
+    def vocabulary(self) -> Path:
+        """Pickled words, in the order of their ids."""
+        return self.root / "tokenizer.p"
+
+    @property
+    def drawing(self) -> Path:
+        """The network, drawn."""
+        return self.root / "model.png"
+
+    @property
+    def models(self) -> Path:
+        """What training leaves behind, and all that captioning needs besides the vocabulary."""
+        return self.root / "models"
