@@ -73,7 +73,7 @@ def evaluate(files: Files, options: argparse.Namespace) -> None:
     from captioning.scores import format_scores
     from captioning.text import Vocabulary
 
-    decoder = Decoder(files.models, Vocabulary.load(files.vocabulary))
+    decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
     references = select(
         read_captions(files.texts / CAPTION_FILE), read_splits(files.texts)[options.split]
     )

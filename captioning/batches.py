@@ -21,8 +21,12 @@ class CaptionBatches(keras.utils.PyDataset):
 
     Item: `({"features": (batch, width) float32, "words": (batch, length) int32},
     targets (batch, length) int32, weights (batch, length) float32)`. `words` runs from START to the
-    last word, `targets` from the first word to END; weights are 0 on padding and 1 elsewhere.
-    `length` is that of the longest caption in the batch.
+    last word, `targets` from the first word to END. `length` is that of the longest caption in the
+    batch.
+
+    Weights are 0 on padding and the same everywhere else, in all batches, such that they sum to 1
+    in the average batch: made for a loss that sums. A mean over each batch would let a word weigh
+    more among short captions than among long ones, and teach the model to end too soon.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class CaptionBatches(keras.utils.PyDataset):
         self._seed = seed
         self._epoch = epoch
         self._batches = self._deal()
+        self._word_weight = len(self._batches) / self._lengths.sum()
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -67,7 +72,7 @@ class CaptionBatches(keras.utils.PyDataset):
             ids = self._captions[caption]
             words[row, : len(ids) - 1] = ids[:-1]
             targets[row, : len(ids) - 1] = ids[1:]
-        weights = (targets != PADDING).astype("float32")
+        weights = np.float32(self._word_weight) * (targets != PADDING)
         return {"features": self._features[self._rows[chosen]], "words": words}, targets, weights
 
     def on_epoch_end(self) -> None:

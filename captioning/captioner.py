@@ -30,7 +30,7 @@ class Captioner:
         ValueError where parts do not belong together."""
         files = Files(Path(root))
         vocabulary = Vocabulary.load(files.vocabulary)
-        return cls(Encoder(files.models), Decoder(files.models, vocabulary))
+        return cls(Encoder(files.models), Decoder.load(files.models, vocabulary))
 
     def caption(self, path: str | Path, search: SearchSettings = SearchSettings()) -> Caption:
         """The best caption of one image file. Raises FileNotFoundError or ValueError where there

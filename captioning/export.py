@@ -1,6 +1,7 @@
-"""Keras models in, the files that captioning runs out: float16 weights, no Keras needed.
+"""Keras models in, what captioning runs out: in memory while training, in files afterwards.
 
-`captioning.inference` reads what is written here; a test holds both sides equal.
+The files hold float16 weights and need no Keras; `captioning.inference` reads them, and a test
+holds both sides equal.
 """
 
 import tempfile
@@ -9,7 +10,7 @@ from pathlib import Path
 import keras
 import openvino
 
-from captioning.inference import DECODER_START, DECODER_STEP, ENCODER
+from captioning.inference import DECODER_START, DECODER_STEP, ENCODER, Decoder
 from captioning.model import build_search_models
 from captioning.text import Vocabulary
 
@@ -17,6 +18,14 @@ from captioning.text import Vocabulary
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
     """Writes `encoder.xml` and `encoder.bin`: see `captioning.inference.Encoder`."""
     _export(encoder, folder / ENCODER)
+
+
+def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:
+    """The caption model as it is in memory, in the form in which captions are searched for."""
+    start, step = build_search_models(caption_model)
+    for network in (start, step):
+        network.compile(jit_compile=False)  # rows differ, and XLA compiles every number of them
+    return Decoder(start.predict_on_batch, step.predict_on_batch, vocabulary, longest_caption)
 
 
 def export_decoder(

@@ -4,6 +4,7 @@ Runs on OpenVINO and needs no Keras, so that captioning starts in a second. `cap
 writes the files that are read here.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,15 +50,31 @@ class Encoder:
 
 
 class Decoder:
-    """The caption network and its vocabulary: features to captions."""
+    """The caption network, one word at a time, and its vocabulary: features to captions.
 
-    def __init__(self, folder: Path, vocabulary: Vocabulary):
+    `start(features)` gives the state before the first word; `step([ids, *state])` gives
+    log-probabilities of the next words (rows, vocabulary), followed by those last parts of the
+    state that a word changes. All arrays have the same rows in front.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[np.ndarray], Sequence[np.ndarray]],
+        step: Callable[[list[np.ndarray]], Sequence[np.ndarray]],
+        vocabulary: Vocabulary,
+        longest_caption: int,
+    ):
+        self._start = start
+        self._step = step
+        self._vocabulary = vocabulary
+        self._longest_caption = longest_caption
+
+    @classmethod
+    def load(cls, folder: Path, vocabulary: Vocabulary) -> "Decoder":
         """Reads `decoder_start.xml`, `decoder_step.xml` and their `.bin` files in `folder`. Raises
         ValueError if the network was trained with another vocabulary."""
-        self._start = _compile(folder / DECODER_START)
-        self._step = _compile(folder / DECODER_STEP)
-        self._vocabulary = vocabulary
-        self._longest_caption = int(_note(folder / DECODER_STEP, "longest_caption"))
+        start = _compile(folder / DECODER_START)
+        step = _compile(folder / DECODER_STEP)
         wanted = _note(folder / DECODER_STEP, "vocabulary")
         if wanted != vocabulary.fingerprint:
             raise ValueError(
@@ -65,6 +82,12 @@ class Decoder:
                 f"vocabulary {wanted}. Received: {vocabulary.fingerprint}, of {len(vocabulary)} "
                 "words. Take both from one training run."
             )
+        return cls(
+            lambda features: start(features).to_tuple(),
+            lambda inputs: step(inputs).to_tuple(),
+            vocabulary,
+            int(_note(folder / DECODER_STEP, "longest_caption")),
+        )
 
     def caption(
         self, features: np.ndarray, search: SearchSettings = SearchSettings()
@@ -88,14 +111,13 @@ class Decoder:
         return captions
 
     def start(self, features: np.ndarray) -> State:
-        """Features (rows, feature_width) -> the state before the first word, `rows` in front."""
-        return tuple(self._start(features).to_tuple())
+        """Features (rows, feature_width) -> the state before the first word."""
+        return tuple(self._start(features))
 
     def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
         """Last ids (rows,) and state -> log-probabilities (rows, vocabulary) and the new state."""
-        image, *memory = state
-        log_probs, *memory = self._step([ids.astype("int32"), image, *memory]).to_tuple()
-        return log_probs, (image, *memory)
+        log_probs, *changed = self._step([ids.astype("int32"), *state])
+        return log_probs, (*state[: len(state) - len(changed)], *changed)
 
 
 _core = openvino.Core()

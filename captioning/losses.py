@@ -10,12 +10,12 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     `y_true` (batch, length) int, `y_pred` (batch, length, classes) logits. A share
     `label_smoothing` of each target is spread evenly over all classes; Keras has this for dense
-    targets only, and dense targets would be `classes` times as large. Averaged over the sample
-    weights, so that padding (weight 0) does not count.
+    targets only, and dense targets would be `classes` times as large. Summed over the sample
+    weights, which say what a word counts and that padding does not: see `CaptionBatches`.
     """
 
     def __init__(self, label_smoothing: float = 0.0, name: str = "loss", **kwargs):
-        super().__init__(name=name, reduction="mean_with_sample_weight", **kwargs)
+        super().__init__(name=name, reduction="sum", **kwargs)
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):

@@ -6,7 +6,6 @@ run that was killed goes on from its last epoch as if nothing had happened.
 """
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +16,8 @@ import numpy as np
 from captioning.batches import CaptionBatches
 from captioning.dataset import Captions, select
 from captioning.evaluation import evaluate
-from captioning.export import export_decoder
+from captioning.export import as_decoder, export_decoder
 from captioning.files import write_atomically
-from captioning.inference import Decoder
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
 from captioning.settings import Files, TrainingSettings
@@ -136,17 +134,14 @@ class _EpochEnd(keras.callbacks.Callback):
         history.append({name: float(value) for name, value in logs.items()})
         _save(self.model, _checkpoint(self._folder, len(history)))
         if best_epoch(history) == epoch:
-            _save(self.model, self._folder / BEST_MODEL)
+            _save(self.model, self._folder / BEST_MODEL, include_optimizer=False)
         with write_atomically(self._folder / RECORD, "w") as file:
             json.dump(self._record, file, indent=1)
         _checkpoint(self._folder, len(history) - 1).unlink(missing_ok=True)
         self.model.stop_training = _is_over(history, self._settings)
 
     def _development_scores(self) -> dict[str, float]:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            export_decoder(self.model, self._vocabulary, self._data.longest_caption, folder)
-            decoder = Decoder(folder, self._vocabulary)
+        decoder = as_decoder(self.model, self._vocabulary, self._data.longest_caption)
         _, scores = evaluate(decoder, self._data.features, self._data.references, meteor=False)
         return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}
 
@@ -186,9 +181,9 @@ def _checkpoint(folder: Path, epochs: int) -> Path:
     return folder / f"epoch-{epochs}.keras"
 
 
-def _save(model: keras.Model, path: Path) -> None:
+def _save(model: keras.Model, path: Path, include_optimizer: bool = True) -> None:
     neighbour = path.with_name(f"saving-{path.name}")
-    model.save(neighbour)
+    model.save(neighbour, include_optimizer=include_optimizer)
     neighbour.replace(path)
 
 

@@ -1,0 +1,78 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from tiny_world import write_archives
+
+from captioning.dataset import CAPTION_FILE, obtain, read_captions, read_splits, select
+from captioning.export import export_encoder
+from captioning.features import extract_features
+from captioning.inference import Encoder
+from captioning.settings import Files, TrainingSettings
+from captioning.text import clean_captions
+from captioning.training import TrainingData, train_and_export
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights."""
+    if not SHARED.exists():
+        pytest.skip("needs the real data and weights in ../shared")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_settings() -> TrainingSettings:
+    return TrainingSettings(
+        min_word_count=1, embedding_units=16, units=24, dropout=0.1, label_smoothing=0.0,
+        batch_size=10, epochs=25, learning_rate=0.02, patience=25,
+    )  # fmt: skip
+
+
+def build_tiny_encoder() -> keras.Model:
+    """Colour and shape, seen by a few fixed random filters: images (batch, 32, 48, 3) uint8 to
+    features (batch, 12) float32."""
+    keras.utils.set_random_seed(1)
+    images = keras.Input((32, 48, 3), dtype="uint8", name="images")
+    scaled = keras.layers.Rescaling(1 / 255)(images)
+    maps = keras.layers.Conv2D(12, 8, strides=4, activation="relu", name="filters")(scaled)
+    return keras.Model(images, keras.layers.GlobalAveragePooling2D()(maps) * 10, name="encoder")
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory, tiny_settings) -> Path:
+    """A root folder after all steps: data, encoder, features and a model trained for seconds."""
+    files = Files(tmp_path_factory.mktemp("tiny_root"))
+    archives = tmp_path_factory.mktemp("archives")
+    write_archives(archives)
+    obtain(files, archives)
+    export_encoder(build_tiny_encoder(), files.models)
+    captions = read_captions(files.texts / CAPTION_FILE)
+    features = extract_features(
+        Encoder(files.models), [files.images / name for name in captions], files.features
+    )
+    train_and_export(
+        clean_captions(captions), captions, read_splits(files.texts), features, tiny_settings, files
+    )
+    return files.root
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_root) -> TrainingData:
+    files = Files(tiny_root)
+    captions = read_captions(files.texts / CAPTION_FILE)
+    splits = read_splits(files.texts)
+    random = np.random.default_rng(0)
+    return TrainingData(
+        train=clean_captions(select(captions, splits["train"])),
+        development=clean_captions(select(captions, splits["development"])),
+        references=select(captions, splits["development"]),
+        features={name: random.random(7, dtype="float32") for name in captions},
+    )

@@ -1,0 +1,152 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import build_tiny_encoder
+
+from captioning.export import as_decoder, export_decoder, export_encoder
+from captioning.inference import Decoder, Encoder
+from captioning.model import build_caption_model, build_encoder
+from captioning.settings import SearchSettings, TrainingSettings
+from captioning.text import START, Vocabulary
+
+WORDS = [f"word{number}" for number in range(20)]
+SETTINGS = TrainingSettings(embedding_units=8, units=12)
+# Exported weights are float16, good to three digits; these networks' log-probabilities are near 3.
+CLOSE = 5e-3
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(0)
+    vocabulary = Vocabulary(WORDS)
+    model = build_caption_model(len(vocabulary), 5, SETTINGS)
+    export_decoder(model, vocabulary, longest_caption=7, folder=folder)
+    return model, vocabulary, folder
+
+
+@pytest.fixture(scope="module")
+def features():
+    return np.random.default_rng(0).normal(size=(6, 5)).astype("float32")
+
+
+def test_the_exported_decoder_scores_every_word_as_the_keras_model_does(exported, features):
+    model, vocabulary, folder = exported
+    decoder = Decoder.load(folder, vocabulary)
+    words = np.random.default_rng(1).integers(4, len(vocabulary), (6, 9)).astype("int32")
+    words[:, 0] = START
+    expected = keras.ops.log_softmax(model({"features": features, "words": words}))
+    expected = keras.ops.convert_to_numpy(expected)
+    state = decoder.start(features)
+    for position in range(words.shape[1]):
+        log_probs, state = decoder.step(words[:, position], state)
+        np.testing.assert_allclose(log_probs, expected[:, position], atol=CLOSE)
+
+
+def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, features):
+    model, vocabulary, folder = exported
+    in_memory = as_decoder(model, vocabulary, longest_caption=7).caption(features)
+    loaded = Decoder.load(folder, vocabulary).caption(features)
+    assert [caption.text for caption in in_memory] == [caption.text for caption in loaded]
+    for one, other in zip(in_memory, loaded, strict=True):
+        assert one.log_prob == pytest.approx(other.log_prob, abs=8 * CLOSE)
+
+
+def test_a_step_costs_the_same_at_every_position(exported, features):
+    decoder = Decoder.load(exported[2], exported[1])
+    shapes = []
+    state = decoder.start(features)
+    for _ in range(5):
+        shapes.append([part.shape for part in state])
+        _, state = decoder.step(np.full(6, START), state)
+    assert all(each == shapes[0] for each in shapes)
+
+
+def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, features):
+    model, vocabulary, folder = exported
+    captions = Decoder.load(folder, vocabulary).caption(features, SearchSettings(3, 0.0))
+    for row, caption in enumerate(captions):
+        ids = vocabulary.encode(caption.text)
+        ids = ids if len(ids) - 2 < 7 else ids[:-1]  # cut off at the longest caption: no end
+        words = np.array([ids[:-1]])
+        log_probs = keras.ops.log_softmax(model({"features": features[[row]], "words": words}))
+        log_probs = keras.ops.convert_to_numpy(log_probs)[0]
+        expected = log_probs[np.arange(len(ids) - 1), ids[1:]].sum()
+        assert caption.log_prob == pytest.approx(expected, abs=len(ids) * CLOSE)
+
+
+def test_captions_found_together_are_those_found_alone(exported, features):
+    decoder = Decoder.load(exported[2], exported[1])
+    together = [caption.text for caption in decoder.caption(features)]
+    alone = [decoder.caption(features[[row]])[0].text for row in range(len(features))]
+    assert together == alone
+
+
+def test_no_features_give_no_captions(exported):
+    assert Decoder.load(exported[2], exported[1]).caption(np.zeros((0, 5), "float32")) == []
+
+
+def test_no_caption_is_longer_than_the_longest_seen_in_training(exported, features):
+    for caption in Decoder.load(exported[2], exported[1]).caption(features):
+        assert len(caption.text.split()) <= 7
+
+
+def test_a_vocabulary_of_the_same_words_in_another_order_is_refused(exported):
+    with pytest.raises(ValueError, match="do not belong together") as caught:
+        Decoder.load(exported[2], Vocabulary(WORDS[::-1]))
+    assert exported[1].fingerprint in str(caught.value)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no .*encoder.xml"):
+        Encoder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no .*decoder_start.xml"):
+        Decoder.load(tmp_path, Vocabulary(WORDS))
+
+
+def test_the_exported_encoder_gives_the_features_of_the_keras_model(tmp_path):
+    model = build_tiny_encoder()
+    export_encoder(model, tmp_path)
+    encoder = Encoder(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype="uint8")
+    expected = keras.ops.convert_to_numpy(model(images))
+    assert encoder.image_size == (32, 48)
+    assert encoder.feature_width == 12
+    np.testing.assert_allclose(encoder(images), expected, atol=0.01)
+    np.testing.assert_allclose(encoder(images[3:4]), expected[3:4], atol=0.01)
+
+
+def test_nothing_but_the_exported_files_is_left_in_the_folder(exported):
+    assert sorted(path.name for path in exported[2].iterdir()) == [
+        "decoder_start.bin",
+        "decoder_start.xml",
+        "decoder_step.bin",
+        "decoder_step.xml",
+    ]
+
+
+@pytest.mark.real
+def test_xception_scales_its_input_and_keeps_its_features_when_exported(shared, tmp_path):
+    (weights,) = (shared / "xception").glob("*.h5")
+    model = build_encoder(weights)
+    export_encoder(model, tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3), dtype="uint8")
+
+    plain = keras.applications.Xception(include_top=False, weights=str(weights), pooling="avg")
+    scaled = keras.applications.xception.preprocess_input(images.astype("float32"))
+    expected = plain.predict(scaled, verbose=0)
+
+    received = Encoder(tmp_path)(images)
+    cosine = (expected * received).sum(1) / (
+        np.linalg.norm(expected, axis=1) * np.linalg.norm(received, axis=1)
+    )
+    assert received.shape == (2, 2048)
+    assert cosine.min() > 0.9999
+
+
+def test_notes_in_the_file_name_no_folder_of_the_machine(exported, tmp_path):
+    text = (exported[2] / "decoder_step.xml").read_text()
+    assert json.dumps(str(exported[2]))[1:-1] not in text
+    assert "/tmp" not in text

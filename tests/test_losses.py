@@ -1,0 +1,37 @@
+import keras
+import numpy as np
+import pytest
+
+from captioning.losses import SmoothedCrossentropy
+
+LOGITS = np.random.default_rng(0).normal(size=(3, 4, 6)).astype("float32")
+TARGETS = np.array([[1, 2, 3, 0], [5, 4, 0, 0], [2, 2, 2, 2]], "int32")
+WEIGHTS = (TARGETS != 0).astype("float32")
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_it_equals_keras_on_dense_targets(label_smoothing):
+    dense = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=label_smoothing, reduction="sum"
+    )
+    expected = dense(keras.ops.one_hot(TARGETS, 6), LOGITS, WEIGHTS)
+    received = SmoothedCrossentropy(label_smoothing)(TARGETS, LOGITS, WEIGHTS)
+    assert float(received) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_uniform_guess_costs_the_logarithm_of_the_classes():
+    loss = SmoothedCrossentropy(0.1)(TARGETS, np.zeros_like(LOGITS), WEIGHTS / WEIGHTS.sum())
+    assert float(loss) == pytest.approx(np.log(6), abs=1e-6)
+
+
+def test_padding_does_not_count():
+    changed = LOGITS.copy()
+    changed[WEIGHTS == 0] = 100.0
+    loss = SmoothedCrossentropy()
+    assert float(loss(TARGETS, changed, WEIGHTS)) == float(loss(TARGETS, LOGITS, WEIGHTS))
+
+
+def test_it_survives_saving():
+    loss = SmoothedCrossentropy(0.3)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert float(again(TARGETS, LOGITS, WEIGHTS)) == float(loss(TARGETS, LOGITS, WEIGHTS))

@@ -1,0 +1,166 @@
+import json
+import shutil
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from captioning.settings import TrainingSettings
+from captioning.text import Vocabulary
+from captioning.training import MONITOR, TrainingData, best_epoch, train
+
+SETTINGS = TrainingSettings(
+    min_word_count=1, embedding_units=8, units=12, batch_size=20, epochs=4, patience=4
+)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny_data):
+    return Vocabulary.from_captions(sum(tiny_data.train.values(), []), min_word_count=1)
+
+
+class Killed(Exception):
+    pass
+
+
+def train_until_killed(monkeypatch, epochs, *arguments):
+    """Runs `train`, which is killed in the middle of the epoch after `epochs`."""
+    fit = keras.Model.fit
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if self.epoch == epochs and batch == 1:
+                raise Killed
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+    def killed_fit(model, *args, callbacks, **kwargs):
+        return fit(model, *args, callbacks=[*callbacks, Kill()], **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(keras.Model, "fit", killed_fit)
+        train(*arguments)
+
+
+def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    whole, whole_history = train(tiny_data, vocabulary, SETTINGS, tmp_path / "whole")
+
+    arguments = tiny_data, vocabulary, SETTINGS, tmp_path / "killed"
+    train_until_killed(monkeypatch, 2, *arguments)
+    assert (tmp_path / "killed" / "epoch-2.keras").exists()
+    resumed, resumed_history = train(*arguments)
+
+    assert len(resumed_history) == 4
+    for one, other in zip(whole_history, resumed_history, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_finished_run_is_returned_as_it_is(tiny_data, vocabulary, tmp_path):
+    model, history = train(tiny_data, vocabulary, SETTINGS, tmp_path)
+    written = (tmp_path / "caption_model.keras").stat().st_mtime_ns
+    again, same_history = train(tiny_data, vocabulary, SETTINGS, tmp_path)
+    assert same_history == history
+    assert (tmp_path / "caption_model.keras").stat().st_mtime_ns == written
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_training_leaves_the_best_model_and_its_record_only(tiny_data, vocabulary, tmp_path):
+    _, history = train(tiny_data, vocabulary, SETTINGS, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "caption_model.keras",
+        "training.json",
+    ]
+    record = json.loads((tmp_path / "training.json").read_text())
+    assert record["history"] == history
+    assert record["settings"]["units"] == 12
+    assert record["vocabulary"] == vocabulary.fingerprint
+
+
+@pytest.mark.parametrize("change", [{"units": 13}, {"seed": 5}])
+def test_a_run_with_other_settings_is_not_gone_on_with(tiny_data, vocabulary, tmp_path, change):
+    train(tiny_data, vocabulary, replace(SETTINGS, epochs=1), tmp_path)
+    with pytest.raises(ValueError, match="belongs to a run with other settings"):
+        train(tiny_data, vocabulary, replace(SETTINGS, epochs=1, **change), tmp_path)
+
+
+def test_a_run_with_other_words_is_not_gone_on_with(tiny_data, vocabulary, tmp_path):
+    settings = replace(SETTINGS, epochs=1)
+    train(tiny_data, vocabulary, settings, tmp_path)
+    with pytest.raises(ValueError, match="belongs to a run with other vocabulary"):
+        train(tiny_data, Vocabulary(vocabulary.words[:3:-1]), settings, tmp_path)
+
+
+def test_the_best_epoch_is_the_first_with_the_highest_development_cider():
+    history = [{MONITOR: score} for score in (0.1, 0.5, 0.4, 0.5)]
+    assert best_epoch(history) == 1
+
+
+def test_training_stops_when_the_score_has_not_risen_for_a_while(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    scores = iter([0.3, 0.5, 0.4, 0.45, 0.2, 0.9])
+    monkeypatch.setattr(
+        "captioning.training._EpochEnd._development_scores", lambda self: {MONITOR: next(scores)}
+    )
+    settings = replace(SETTINGS, epochs=6, patience=2)
+    _, history = train(tiny_data, vocabulary, settings, tmp_path)
+    assert [epoch[MONITOR] for epoch in history] == [0.3, 0.5, 0.4, 0.45]
+
+
+def test_the_best_weights_are_returned_not_the_last(tiny_data, vocabulary, tmp_path, monkeypatch):
+    scores = iter([0.9, 0.1])
+    monkeypatch.setattr(
+        "captioning.training._EpochEnd._development_scores", lambda self: {MONITOR: next(scores)}
+    )
+    best, _ = train(tiny_data, vocabulary, replace(SETTINGS, epochs=2), tmp_path / "two")
+    monkeypatch.undo()
+    # The first of two epochs is not the only one of one: the learning rate falls more slowly.
+    shutil.rmtree(tmp_path / "two")
+    seen = {}
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen[epoch] = self.model.get_weights()
+
+    fit = keras.Model.fit
+    monkeypatch.setattr(
+        keras.Model,
+        "fit",
+        lambda model, *args, callbacks, **kwargs: fit(
+            model, *args, callbacks=[*callbacks, Watch()], **kwargs
+        ),
+    )
+    train(tiny_data, vocabulary, replace(SETTINGS, epochs=2), tmp_path / "two")
+    for one, first, last in zip(best.get_weights(), seen[0], seen[1], strict=True):
+        np.testing.assert_allclose(one, first, atol=1e-5)
+        assert np.abs(first - last).max() > 1e-4
+
+
+def test_two_images_are_learnt_by_heart(tmp_path):
+    captions = {
+        "dog.jpg": ["a brown dog runs over the grass"],
+        "sea.jpg": ["two boys jump into the blue sea"],
+    }
+    features = {"dog.jpg": np.array([1.0, 0.0], "f4"), "sea.jpg": np.array([0.0, 1.0], "f4")}
+    data = TrainingData(captions, captions, captions, features)
+    vocabulary = Vocabulary.from_captions(sum(captions.values(), []), min_word_count=1)
+    settings = replace(
+        SETTINGS,
+        units=32,
+        dropout=0.0,
+        label_smoothing=0.0,
+        learning_rate=0.05,
+        epochs=30,
+        patience=30,
+        batch_size=1,
+    )
+    _, history = train(data, vocabulary, settings, tmp_path)
+    assert history[-1]["loss"] < 0.1
+    assert history[best_epoch(history)]["development BLEU-4"] == pytest.approx(1.0)

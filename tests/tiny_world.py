@@ -1,0 +1,56 @@
+"""A small world of its own: drawings of coloured shapes with captions, in Flickr8k's layout."""
+
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
+SHAPES = ("circle", "square")
+CAPTION_FORMS = (
+    "A {colour} {shape} .",
+    "A {colour} {shape} on white .",
+    "There is a {colour} {shape} .",
+    "One {colour} {shape} is on a white page .",
+    "The {shape} is {colour} .",
+)
+
+
+def drawings(count: int) -> dict[str, tuple[Image.Image, list[str]]]:
+    """Image name -> drawing and its five captions; every kind of drawing once in six."""
+    made = {}
+    for number in range(count):
+        colour = list(COLOURS)[number % 3]
+        shape = SHAPES[number // 3 % 2]
+        image = Image.new("RGB", (80 + number, 64), "white")
+        box = (10 + number % 7, 10, 50 + number % 7, 50)
+        draw = ImageDraw.Draw(image)
+        {"circle": draw.ellipse, "square": draw.rectangle}[shape](box, fill=COLOURS[colour])
+        captions = [form.format(colour=colour, shape=shape) for form in CAPTION_FORMS]
+        made[f"{number:03}_drawing.jpg"] = image, captions
+    return made
+
+
+def write_archives(folder: Path, train: int = 12, development: int = 6, test: int = 6) -> None:
+    """Writes `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` with so many drawings a split."""
+    world = drawings(train + development + test)
+    names = list(world)
+    with zipfile.ZipFile(folder / "Flickr8k_Dataset.zip", "w") as archive:
+        for name, (image, _) in world.items():
+            content = BytesIO()
+            image.save(content, "JPEG", quality=95)
+            archive.writestr(f"Flicker8k_Dataset/{name}", content.getvalue())
+    with zipfile.ZipFile(folder / "Flickr8k_text.zip", "w") as archive:
+        lines = [
+            f"{name}#{number}\t{caption}\n"
+            for name, (_, captions) in world.items()
+            for number, caption in enumerate(captions)
+        ]
+        archive.writestr("Flickr8k.token.txt", "".join(lines))
+        for split, chosen in (
+            ("train", names[:train]),
+            ("dev", names[train : train + development]),
+            ("test", names[train + development :]),
+        ):
+            archive.writestr(f"Flickr_8k.{split}Images.txt", "\n".join(chosen) + "\n")
