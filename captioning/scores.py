@@ -24,19 +24,11 @@ def score_captions(
     `references` are as people wrote them. Returns BLEU-1 to BLEU-4 (Papineni et al., 2002), ROUGE-L
     (Lin, 2004) and METEOR (Denkowski and Lavie, 2014) from 0 to 1, CIDEr (Vedantam et al., 2015;
     its CIDEr-D form, as everywhere) from 0 to 10, METEOR only where Java is installed; and what
-    scores do not show: the number of `distinct captions` and of `distinct words` in them. CIDEr
+    these do not show: the number of `distinct captions` and of `distinct words` in them. CIDEr
     weighs words by how rare they are in these very references, so it wants a whole split. Raises
     ValueError unless both name the same images.
     """
-    if captions.keys() != references.keys() or not captions:
-        odd = sorted(captions.keys() ^ references.keys())
-        raise ValueError(
-            "Wanted one caption and some references for each image. Received: "
-            f"{len(captions)} captioned and {len(references)} referenced images; "
-            f"{len(odd)} of them in only one, such as {odd[:3]}. Caption the whole split."
-        )
-    candidates = {name: [_line(caption)] for name, caption in captions.items()}
-    references = {name: [_line(one) for one in references[name]] for name in captions}
+    candidates, references = _tokenized(captions, references)
     bleu, _ = Bleu(4).compute_score(references, candidates, verbose=0)
     scores = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, start=1)}
     if meteor and shutil.which("java"):
@@ -49,11 +41,37 @@ def score_captions(
     return scores
 
 
+def cider_of_each(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Image name -> CIDEr of its caption; see `score_captions`, which gives their mean."""
+    candidates, references = _tokenized(captions, references)
+    _, each = Cider().compute_score(references, candidates)
+    return dict(zip(candidates, map(float, each), strict=True))
+
+
 def format_scores(scores: Mapping[str, float]) -> str:
     """A line a score, metrics times 100 as in papers."""
     return "\n".join(
         f"{name:<18}{value:8,}" if name.startswith("distinct") else f"{name:<18}{value * 100:8.1f}"
         for name, value in scores.items()
+    )
+
+
+def _tokenized(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Captions and references in the form of `pycocoevalcap`: lines of tokens, in one order."""
+    if captions.keys() != references.keys() or not captions:
+        odd = sorted(captions.keys() ^ references.keys())
+        raise ValueError(
+            "Wanted one caption and some references for each image. Received: "
+            f"{len(captions)} captioned and {len(references)} referenced images; "
+            f"{len(odd)} of them in only one, such as {odd[:3]}. Caption the whole split."
+        )
+    return (
+        {name: [_line(caption)] for name, caption in captions.items()},
+        {name: [_line(one) for one in references[name]] for name in captions},
     )
 
 

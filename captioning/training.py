@@ -80,7 +80,10 @@ def train(
             initial_epoch=len(history),
             epochs=settings.epochs,
             callbacks=[_EpochEnd(data, vocabulary, settings, folder, record)],
+            verbose=2,
         )
+        model = keras.models.load_model(folder / BEST_MODEL, compile=False)
+        _save(model, folder / BEST_MODEL)  # without the optimizer, which is two thirds of the file
     _checkpoint(folder, len(history)).unlink(missing_ok=True)
     return keras.models.load_model(folder / BEST_MODEL, compile=False), history
 
@@ -134,7 +137,7 @@ class _EpochEnd(keras.callbacks.Callback):
         history.append({name: float(value) for name, value in logs.items()})
         _save(self.model, _checkpoint(self._folder, len(history)))
         if best_epoch(history) == epoch:
-            _save(self.model, self._folder / BEST_MODEL, include_optimizer=False)
+            _save(self.model, self._folder / BEST_MODEL)
         with write_atomically(self._folder / RECORD, "w") as file:
             json.dump(self._record, file, indent=1)
         _checkpoint(self._folder, len(history) - 1).unlink(missing_ok=True)
@@ -181,9 +184,9 @@ def _checkpoint(folder: Path, epochs: int) -> Path:
     return folder / f"epoch-{epochs}.keras"
 
 
-def _save(model: keras.Model, path: Path, include_optimizer: bool = True) -> None:
+def _save(model: keras.Model, path: Path) -> None:
     neighbour = path.with_name(f"saving-{path.name}")
-    model.save(neighbour, include_optimizer=include_optimizer)
+    model.save(neighbour)
     neighbour.replace(path)
 
 

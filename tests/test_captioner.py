@@ -1,0 +1,84 @@
+import shutil
+
+import pytest
+from PIL import Image
+
+from captioning.captioner import Captioner
+from captioning.settings import Files, SearchSettings
+from captioning.text import Vocabulary
+
+SHAPE_CAPTION_WORDS = {"a", "there", "one", "the", "is", "on", "white", "page", "circle", "square"}
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_root):
+    return Captioner.load(tiny_root)
+
+
+def test_drawings_never_seen_are_described(captioner, tiny_root):
+    """The tiny world's test images: colour and shape must both be named, in nearly all of them."""
+    paths = sorted(Files(tiny_root).images.glob("*.jpg"))[18:]
+    expected = [("red", "circle"), ("green", "circle"), ("blue", "circle")]
+    expected += [("red", "square"), ("green", "square"), ("blue", "square")]
+    captions = [captioner.caption(path).text.split() for path in paths]
+    right = sum(
+        colour in words and shape in words
+        for words, (colour, shape) in zip(captions, expected, strict=True)
+    )
+    assert right >= 5
+    assert {word for words in captions for word in words} <= SHAPE_CAPTION_WORDS | {
+        "red",
+        "green",
+        "blue",
+    }
+
+
+def test_many_files_get_the_captions_that_each_gets_alone(captioner, tiny_root):
+    paths = sorted(Files(tiny_root).images.glob("*.jpg"))
+    together = list(captioner.caption_files(paths))
+    assert [path for path, _ in together] == paths
+    for path, caption in together[::5]:
+        assert caption.text == captioner.caption(path).text
+
+
+def test_a_caption_prints_as_its_text(captioner, tiny_root):
+    caption = captioner.caption(next(Files(tiny_root).images.glob("*.jpg")))
+    assert f"{caption}" == caption.text != ""
+    assert caption.log_prob < 0
+
+
+def test_a_failure_among_many_stays_in_its_place(captioner, tiny_root, tmp_path):
+    path = next(Files(tiny_root).images.glob("*.jpg"))
+    found = [caption for _, caption in captioner.caption_files([path, tmp_path / "gone.jpg", path])]
+    assert isinstance(found[1], FileNotFoundError)
+    assert found[0] == found[2]
+
+
+def test_a_wider_beam_finds_no_less_likely_captions(captioner, tiny_root):
+    path = next(Files(tiny_root).images.glob("*.jpg"))
+    greedy = captioner.caption(path, SearchSettings(beam_width=1, length_normalisation=0.0))
+    wide = captioner.caption(path, SearchSettings(beam_width=5, length_normalisation=0.0))
+    assert wide.log_prob >= greedy.log_prob - 1e-5
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "I;16"])
+def test_every_kind_of_image_is_captioned(captioner, tmp_path, mode):
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "I;16") else "image.png")
+    if mode == "I;16":
+        Image.new("I;16", (40, 30), 30000).save(path)
+    else:
+        Image.new("RGB", (40, 30), (200, 30, 30)).convert(mode).save(path)
+    assert captioner.caption(path).text
+
+
+def test_model_and_vocabulary_of_two_runs_are_refused(tiny_root, tmp_path):
+    root = tmp_path / "mixed"
+    shutil.copytree(tiny_root / "models", root / "models")
+    Vocabulary(["some", "other", "words"]).save(root / "tokenizer.p")
+    with pytest.raises(ValueError, match="do not belong together"):
+        Captioner.load(root)
+
+
+def test_an_empty_folder_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="tokenizer.p"):
+        Captioner.load(tmp_path)

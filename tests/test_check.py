@@ -1,0 +1,88 @@
+import zipfile
+
+import pytest
+from PIL import Image
+
+from captioning.check import check_dataset, usable
+from captioning.dataset import read_captions, read_splits
+
+CAPTIONS = {
+    "whole.jpg": ["A dog runs .", "A dog is running ."],
+    "cut.jpg": ["Two dogs ."],
+    "gone.jpg": ["Three dogs ."],
+    "odd.jpg": ["dog", "", " . ", "Broken image .", "A good caption .", "dog " * 41],
+}
+SPLITS = {
+    "train": ["whole.jpg", "odd.jpg"],
+    "test": ["whole.jpg", "cut.jpg", "gone.jpg", "nobody.jpg"],
+}
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in ("whole.jpg", "cut.jpg", "odd.jpg", "silent.jpg"):
+        Image.effect_noise((64, 64), 90).save(tmp_path / name)
+    whole = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "README.md").write_text("no image, and none claimed")
+    (tmp_path / "text.png").write_text("no image, though it says so")
+    return tmp_path
+
+
+def test_everything_that_is_wrong_is_named(images):
+    found = check_dataset(CAPTIONS, SPLITS, images).found
+    assert found["captioned images that do not exist"] == ["gone.jpg"]
+    assert found["images without a caption"] == ["silent.jpg", "text.png"]
+    cut, text = found["images that cannot be read whole"]
+    assert cut.startswith("cut.jpg (") and "truncated" in cut
+    assert text == "text.png (no image)"
+    assert found["captions of no or one word"] == ["odd.jpg#0", "odd.jpg#1", "odd.jpg#2"]
+    assert found['captions that say "broken image"'] == ["odd.jpg#3"]
+    assert found["captions of more than 40 words"] == ["odd.jpg#5"]
+    assert found["images in more than one split"] == ["whole.jpg"]
+    assert found["images of a split that do not exist"] == ["gone.jpg", "nobody.jpg"]
+    assert found["images of a split without a caption"] == ["nobody.jpg"]
+    assert found["images in no split"] == ["silent.jpg", "text.png"]
+
+
+def test_what_cannot_be_used_is_left_out_and_nothing_else(images):
+    findings = check_dataset(CAPTIONS, SPLITS, images)
+    assert usable(CAPTIONS, findings) == {
+        "whole.jpg": ["A dog runs .", "A dog is running ."],
+        "odd.jpg": ["A good caption ."],
+    }
+
+
+def test_the_findings_print_a_line_a_kind_with_counts_and_names(images):
+    lines = str(check_dataset(CAPTIONS, SPLITS, images)).splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "     1  captioned images that do not exist: gone.jpg"
+
+
+def test_a_clean_data_set_has_no_findings(images):
+    findings = check_dataset({"whole.jpg": ["A dog runs ."]}, {"train": ["whole.jpg"]}, images)
+    wrong = {kind: names for kind, names in findings.found.items() if "whole.jpg" in str(names)}
+    assert wrong == {}
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no image in"):
+        check_dataset(CAPTIONS, SPLITS, tmp_path)
+
+
+@pytest.mark.real
+def test_the_flaws_of_flickr8k_are_found(shared, tmp_path):
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
+        archive.extractall(tmp_path)
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_Dataset.zip") as archive:
+        archive.extractall(tmp_path)
+    captions = read_captions(tmp_path / "Flickr8k.token.txt")
+    splits = read_splits(tmp_path)
+    found = check_dataset(captions, splits, tmp_path / "Flicker8k_Dataset").found
+    assert found["captioned images that do not exist"] == ["2258277193_586949ec62.jpg.1"]
+    assert found["images without a caption"] == []
+    assert found["images in more than one split"] == []
+    assert found["images of a split that do not exist"] == []
+    assert len(found["images in no split"]) == 91
+    assert len(found['captions that say "broken image"']) == 1
+    assert found["captions of no or one word"]

@@ -1,0 +1,124 @@
+import zipfile
+
+import pytest
+from tiny_world import write_archives
+
+from captioning import dataset
+from captioning.dataset import (
+    obtain,
+    read_captions,
+    read_descriptions,
+    read_splits,
+    select,
+    write_descriptions,
+)
+from captioning.settings import Files
+
+
+@pytest.fixture
+def archives(tmp_path):
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    write_archives(folder)
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path / "root")
+
+
+def test_a_folder_of_archives_fills_the_official_folders(archives, files):
+    obtain(files, archives)
+    assert len(list(files.images.glob("*.jpg"))) == 24
+    captions = read_captions(files.texts / "Flickr8k.token.txt")
+    assert captions["000_drawing.jpg"][:2] == ["A red circle .", "A red circle on white ."]
+    splits = read_splits(files.texts)
+    assert {split: len(names) for split, names in splits.items()} == {
+        "train": 12,
+        "development": 6,
+        "test": 6,
+    }
+
+
+def test_what_the_source_does_not_hold_is_downloaded(archives, files, monkeypatch):
+    asked = []
+
+    def download(url, path):
+        asked.append(url)
+        return archives / path.name
+
+    monkeypatch.setattr(dataset, "download", download)
+    obtain(files, archives / "Flickr8k_Dataset.zip")
+    assert asked == [
+        "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
+    ]
+    assert len(list(files.images.glob("*.jpg"))) == 24
+
+
+def test_a_complete_data_set_is_not_touched_again(archives, files, monkeypatch):
+    obtain(files, archives)
+    monkeypatch.setattr(dataset, "unpack", lambda *arguments: pytest.fail("unpacked again"))
+    obtain(files)
+
+
+def test_a_source_that_does_not_exist_is_refused(tmp_path, files):
+    with pytest.raises(FileNotFoundError, match="There is no .*gone. Name a folder that holds"):
+        obtain(files, tmp_path / "gone")
+
+
+def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
+    (archives / "Flickr8k_Dataset.zip").write_bytes(b"no zip at all")
+    with pytest.raises(ValueError, match="not a zip archive"):
+        obtain(files, archives)
+    write_archives(archives)
+    obtain(files, archives)
+    assert len(list(files.images.glob("*.jpg"))) == 24
+
+
+def test_descriptions_come_back_as_they_were_written(tmp_path):
+    descriptions = {"b.jpg": ["a dog", "a brown dog"], "a.jpg": ["été"]}
+    path = tmp_path / "descriptions.txt"
+    write_descriptions(path, descriptions)
+    assert path.read_text(encoding="utf-8") == "b.jpg\ta dog\nb.jpg\ta brown dog\na.jpg\tété\n"
+    assert read_descriptions(path) == descriptions
+
+
+def test_a_caption_keeps_its_tabs_and_an_image_name_its_sharps(tmp_path):
+    path = tmp_path / "captions"
+    path.write_text("a#b.jpg#0\tone\ttwo\n")
+    assert read_captions(path) == {"a#b.jpg": ["one\ttwo"]}
+
+
+@pytest.mark.parametrize("line", ["no tab here", "a.jpg\tno number"])
+def test_a_malformed_caption_line_is_named(tmp_path, line):
+    path = tmp_path / "captions"
+    path.write_text(f"a.jpg#0\ta dog\n{line}\n")
+    with pytest.raises(ValueError, match=f"line 2: wanted .*{line.split()[0]}"):
+        read_captions(path)
+
+
+def test_a_malformed_description_is_named(tmp_path):
+    path = tmp_path / "descriptions.txt"
+    path.write_text("a.jpg a dog\n")
+    with pytest.raises(ValueError, match="line 1: wanted an image name, a tab"):
+        read_descriptions(path)
+
+
+def test_a_missing_file_tells_which_step_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m captioning download"):
+        read_captions(tmp_path / "Flickr8k.token.txt")
+
+
+def test_selecting_keeps_the_order_asked_for_and_leaves_out_what_is_not_there():
+    assert list(select({"a": 1, "b": 2, "c": 3}, ["c", "x", "a"]).items()) == [("c", 3), ("a", 1)]
+
+
+@pytest.mark.real
+def test_the_official_text_archive_is_read_whole(shared, tmp_path):
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
+        archive.extractall(tmp_path)
+    captions = read_captions(tmp_path / "Flickr8k.token.txt")
+    assert (len(captions), sum(map(len, captions.values()))) == (8092, 40460)
+    sizes = {split: len(names) for split, names in read_splits(tmp_path).items()}
+    assert sizes == {"train": 6000, "development": 1000, "test": 1000}

@@ -1,0 +1,121 @@
+"""The notebook, executed from top to bottom on the tiny world, and as it is committed."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import build_tiny_encoder
+from tiny_world import write_archives
+
+from captioning.export import export_encoder
+from captioning.settings import Files
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "tools"))
+
+from run_notebook import NOTEBOOK, run, tags, withhold  # noqa: E402
+
+COMMITTED = nbformat.read(NOTEBOOK, as_version=4)
+
+
+def outputs_of(cell):
+    """Printed text and the kinds of everything else that a cell shows."""
+    text = "".join(output.get("text", "") for output in cell.outputs)
+    kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
+    return text, kinds
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory, tiny_settings):
+    root = tmp_path_factory.mktemp("root")
+    archives = tmp_path_factory.mktemp("archives")
+    write_archives(archives)
+    export_encoder(build_tiny_encoder(), Files(root).models)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(root))  # where there is neither Graphviz nor Java
+        notebook = run(
+            COMMITTED,
+            {
+                "source": f"Path({str(archives)!r})",
+                "files": f"Files(Path({str(root)!r}))",
+                "settings": repr(tiny_settings),
+            },
+        )
+    return notebook, root
+
+
+def test_it_runs_from_top_to_bottom_and_every_step_leaves_its_file(executed):
+    _, root = executed
+    for name in ("descriptions.txt", "features.p", "tokenizer.p"):
+        assert (root / name).stat().st_size > 0
+    left = {path.name for path in (root / "models").iterdir()}
+    assert {"caption_model.keras", "training.json", "decoder_step.xml", "scores.json"} <= left
+    assert json.loads((root / "models" / "scores.json").read_text())["CIDEr"] > 1
+
+
+def test_without_graphviz_it_goes_on_and_says_so(executed):
+    notebook, root = executed
+    (cell,) = [cell for cell in notebook.cells if "plot_model" in cell.source]
+    assert "graphviz" in outputs_of(cell)[0].lower()
+    assert not (root / "model.png").exists()
+
+
+def test_every_code_cell_shows_something(executed):
+    notebook, _ = executed
+    silent = [
+        cell.source
+        for cell in notebook.cells
+        if cell.cell_type == "code" and not cell.outputs and "import" not in cell.source
+    ]
+    assert silent == []
+
+
+def test_running_it_changes_nothing_but_outputs(executed):
+    notebook, _ = executed
+    assert [cell.source for cell in notebook.cells] == [cell.source for cell in COMMITTED.cells]
+
+
+def test_what_is_not_ours_is_withheld(executed):
+    notebook, _ = executed
+    shown = [cell for cell in notebook.cells if "flickr8k" in tags(cell)]
+    assert len(shown) == 2
+    assert all(outputs_of(cell)[1] & {"image/png"} for cell in shown)
+    withhold(notebook)
+    assert all(cell.outputs == [] for cell in shown)
+
+
+def test_it_is_committed_as_it_ran_in_a_fresh_kernel():
+    code = [cell for cell in COMMITTED.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert bool(cell.outputs) != ("flickr8k" in tags(cell)), cell.source
+        assert all(output.output_type != "error" for output in cell.outputs)
+
+
+def test_it_is_small_and_holds_no_path_of_the_machine_it_ran_on():
+    text = NOTEBOOK.read_text(encoding="utf-8")
+    assert len(text) < 1_500_000
+    assert not re.search(r"[\"' ](/home|/root|/tmp|/work|/Users|[A-Z]:\\\\)", text)
+
+
+def test_its_code_cells_are_short():
+    lengths = [
+        len(cell.source.splitlines()) for cell in COMMITTED.cells if cell.cell_type == "code"
+    ]
+    assert max(lengths) <= 20
+
+
+@pytest.mark.skipif(shutil.which("dot") is None, reason="drawing the network needs Graphviz")
+def test_with_graphviz_the_network_is_drawn(tmp_path):
+    import keras
+
+    from captioning.model import build_caption_model
+    from captioning.settings import TrainingSettings
+
+    model = build_caption_model(20, 5, TrainingSettings())
+    keras.utils.plot_model(model, tmp_path / "model.png", show_shapes=True)
+    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,92 @@
+"""What is in the repository: the trained model, its vocabulary, its scores, the README's claims."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from captioning.captioner import Captioner
+from captioning.dataset import read_captions, read_splits, select
+from captioning.evaluation import evaluate
+from captioning.features import encode_files
+from captioning.model import build_encoder
+from captioning.settings import Files
+
+FILES = Files()
+README = (FILES.root / "README.md").read_text(encoding="utf-8")
+SCORES = json.loads((FILES.models / "scores.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def captioner():
+    return Captioner.load()
+
+
+def test_the_captions_in_the_readme_are_those_of_the_shipped_model(captioner):
+    shown = dict(re.findall(r'<img src="(examples/\w+\.jpg)"[^>]*><br>([^<|]+?) *(?=[|<])', README))
+    assert len(shown) >= 12
+    received = {path: captioner.caption(FILES.root / path).text for path in shown}
+    assert received == shown
+
+
+def test_every_example_is_credited():
+    credits = (FILES.root / "examples" / "CREDITS.md").read_text(encoding="utf-8")
+    for path in (FILES.root / "examples").glob("*.jpg"):
+        assert f"| `{path.name}` |" in credits
+
+
+def test_the_readme_states_the_scores_of_the_shipped_model():
+    for name in ("CIDEr", "BLEU-4"):
+        assert f"{SCORES[name] * 100:.1f}" in README
+
+
+def test_the_keras_model_and_the_exported_one_are_the_same(captioner):
+    model = keras.models.load_model(FILES.models / "caption_model.keras", compile=False)
+    random = np.random.default_rng(0)
+    features = random.random((4, captioner.encoder.feature_width), dtype="float32")
+    words = random.integers(4, 500, (4, 12)).astype("int32")
+    expected = keras.ops.log_softmax(model({"features": features, "words": words}))
+    expected = keras.ops.convert_to_numpy(expected)
+    state = captioner.decoder.start(features)
+    for position in range(12):
+        log_probs, state = captioner.decoder.step(words[:, position], state)
+        np.testing.assert_allclose(log_probs, expected[:, position], atol=0.02)
+
+
+@pytest.mark.real
+def test_the_shipped_encoder_is_xception_with_the_imagenet_weights(captioner, shared):
+    (weights,) = (shared / "xception").glob("*.h5")
+    paths = sorted((FILES.root / "examples").glob("*.jpg"))[:4]
+    received = np.stack(
+        [row for batch in encode_files(captioner.encoder, paths) for _, row in batch]
+    )
+    from captioning.images import load_image
+
+    images = np.stack([load_image(path, (299, 299)) for path in paths])
+    expected = build_encoder(weights).predict(images, verbose=0)
+    cosine = (received * expected).sum(1)
+    cosine /= np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)
+    assert cosine.min() > 0.9995
+
+
+@pytest.mark.real
+def test_the_test_list_scores_what_the_card_says(captioner, shared, tmp_path):
+    """The whole way on all 1,000 test images: photograph, features, search, score."""
+    for name in ("Flickr8k_text.zip", "Flickr8k_Dataset.zip"):
+        with zipfile.ZipFile(shared / "flickr8k" / name) as archive:
+            archive.extractall(tmp_path)
+    names = read_splits(tmp_path)["test"]
+    references = select(read_captions(tmp_path / "Flickr8k.token.txt"), names)
+    paths = [tmp_path / "Flicker8k_Dataset" / name for name in names]
+    features = {
+        Path(path).name: row
+        for batch in encode_files(captioner.encoder, paths)
+        for path, row in batch
+    }
+    _, scores = evaluate(captioner.decoder, features, references, meteor=False)
+    assert scores["CIDEr"] == pytest.approx(SCORES["CIDEr"], abs=0.003)
+    assert scores["BLEU-4"] == pytest.approx(SCORES["BLEU-4"], abs=0.002)
