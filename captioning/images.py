@@ -20,6 +20,7 @@ def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     taken. Raises FileNotFoundError for a missing file, ValueError for one that is no image, is
     damaged, or is too large to be safe.
     """
+    height, width = size
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}. Check the name and the folder.")
@@ -27,20 +28,14 @@ def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"{path} is a folder, not an image. Name the image files in it.")
     try:
         with Image.open(path) as image:
-            return to_array(image, size)
+            upright = _to_rgb(ImageOps.exif_transpose(image))
+            return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         # Pillow reports damage by any of these, depending on the format.
         raise ValueError(
             f"{path} cannot be read as an image ({_one_line(error)}). "
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
         ) from error
-
-
-def to_array(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """An opened image as uint8 RGB (height, width, 3); see `load_image`."""
-    height, width = size
-    image = _to_rgb(ImageOps.exif_transpose(image))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
