@@ -45,6 +45,7 @@ def beam_search(
     are copied, dropped and reordered along with the beams they belong to. All rows are searched
     side by side, and one that is decided costs nothing more.
 
+    A hypothesis is finished when its end is among the `beam_width` best continuations of its row;
     `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences;
     `length_normalisation` 0 keeps them as they are, 1 compares means a word (Wu et al., 2016).
     Ids in `never` are not chosen. At most `max_length` ids are chosen, the end not counted.
@@ -70,14 +71,17 @@ def beam_search(
         next_log_probs[:, :, list(never)] = -np.inf
         totals = log_probs[:, :, None] + next_log_probs  # (searching, beam, vocabulary)
 
-        for row, beams, ended in zip(searching, ids, totals[:, :, end], strict=True):
-            found[row] += _hypotheses(beams, ended, finished=True)
-            found[row] = _best_first(found[row], length_normalisation)[:beam_width]
+        # Each beam ends in one way only, so half of these at most are ends.
+        parents, words, totals = _most_probable(totals, 2 * beam_width)
+        ends = words == end
+        _collect(found, searching, ids, parents, totals, ends, length_normalisation)
         if chosen == max_length:
             break
 
-        totals[:, :, end] = -np.inf
-        parents, words, log_probs = _most_probable(totals, beam_width)
+        go_on = np.argsort(ends, axis=1, kind="stable")[:, :beam_width]  # the others, best first
+        parents, words, log_probs = (
+            np.take_along_axis(each, go_on, axis=1) for each in (parents, words, totals)
+        )  # (searching, beam)
         ids = np.concatenate(
             [np.take_along_axis(ids, parents[:, :, None], axis=1), words[:, :, None]], axis=2
         )
@@ -94,7 +98,11 @@ def beam_search(
 
     for row, beams, beam_log_probs in zip(searching, ids, log_probs, strict=True):
         if not found[row]:
-            found[row] = _hypotheses(beams, beam_log_probs, finished=False)
+            found[row] = [
+                _hypothesis(beam, log_prob, finished=False)
+                for beam, log_prob in zip(beams, beam_log_probs, strict=True)
+                if log_prob > -np.inf
+            ]
     return found
 
 
@@ -115,16 +123,27 @@ def _most_probable(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarr
     return best // vocabulary_size, best % vocabulary_size, values
 
 
-def _hypotheses(beams: np.ndarray, log_probs: np.ndarray, finished: bool) -> list[Hypothesis]:
-    """One for each real beam of `beams` (beam, 1 + chosen), whose first id is the start."""
-    return [
-        Hypothesis(tuple(ids[1:].tolist()), float(log_prob), finished)
-        for ids, log_prob in zip(beams, log_probs, strict=True)
-        if log_prob > -np.inf
-    ]
+def _collect(
+    found: list[list[Hypothesis]],
+    searching: np.ndarray,
+    ids: np.ndarray,
+    parents: np.ndarray,
+    totals: np.ndarray,
+    ends: np.ndarray,
+    length_normalisation: float,
+) -> None:
+    """Adds the ends among the best continuations to what their rows have found, and keeps as many
+    as a beam is wide."""
+    beam_width = ids.shape[1]
+    for row, rank in zip(*np.nonzero(ends[:, :beam_width]), strict=True):
+        if totals[row, rank] > -np.inf:
+            hypothesis = _hypothesis(ids[row, parents[row, rank]], totals[row, rank], True)
+            of_row = found[searching[row]]
+            of_row.append(hypothesis)
+            of_row.sort(key=lambda one: one.score(length_normalisation), reverse=True)
+            del of_row[beam_width:]
 
 
-def _best_first(hypotheses: list[Hypothesis], length_normalisation: float) -> list[Hypothesis]:
-    return sorted(
-        hypotheses, key=lambda hypothesis: hypothesis.score(length_normalisation), reverse=True
-    )
+def _hypothesis(ids: np.ndarray, log_prob: float, finished: bool) -> Hypothesis:
+    """Of ids with the start in front."""
+    return Hypothesis(tuple(ids[1:].tolist()), float(log_prob), finished)

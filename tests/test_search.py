@@ -63,6 +63,14 @@ def test_greedy_search_takes_the_likeliest_word_each_time():
     assert search(garden_path, beam_width=1)[0][0].ids == (A, A)
 
 
+def test_greedy_search_does_not_end_before_the_end_is_the_likeliest_word():
+    def table(sequence):  # at every place the end comes second, until four words are said
+        return [0.4, 0.6, 0.0, 0.0, 0.0] if len(sequence) < 4 else [1.0, 0.0, 0.0, 0.0, 0.0]
+
+    best = search(table, beam_width=1, length_normalisation=0.0)[0][0]
+    assert best.ids == (A, A, A, A)  # of probability 0.13, where ending at once would have 0.4
+
+
 def test_a_wider_beam_finds_the_likelier_sentence():
     best, second = search(garden_path, beam_width=2)[0]
     assert best.ids == (B, C)
