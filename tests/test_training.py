@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 
+from captioning.run import MONITOR, best_epoch
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
-from captioning.training import MONITOR, TrainingData, best_epoch, train
+from captioning.training import TrainingData, train
 
 SETTINGS = TrainingSettings(
     min_word_count=1, embedding_units=8, units=12, batch_size=20, epochs=4, patience=4
