@@ -29,7 +29,7 @@ class TrainingSettings:
     epochs: int = 10  # the length of the cosine; the best are the last few
     learning_rate: float = 2e-3  # peak of the cosine schedule, after half an epoch of warm-up
     weight_decay: float = 1e-2
-    patience: int = 4  # epochs without a better development CIDEr before training stops
+    patience: int = 5  # epochs without a better development CIDEr before training stops
     seed: int = 0
 
 
