@@ -12,6 +12,7 @@ ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints one caption an image on stdout, problems on stderr; returns the exit status."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # for file names that no console can print
     options = _parser().parse_args(arguments)
     search = SearchSettings(options.beam_width, options.length_normalisation)
     try:
@@ -42,13 +43,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--beam-width",
-        type=_at_least(1, int),
+        type=_beam_width,
         default=SearchSettings.beam_width,
         help="how many sentences are followed at a time; 1 is greedy search (default %(default)s)",
     )
     parser.add_argument(
         "--length-normalisation",
-        type=_at_least(0, float),
+        type=_length_normalisation,
         default=SearchSettings.length_normalisation,
         help="0 favours short captions, 1 compares means a word (default %(default)s)",
     )
@@ -62,15 +63,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _at_least(smallest: float, kind: type):
-    def number(text: str):
-        value = kind(text)
-        if not value >= smallest:
-            raise argparse.ArgumentTypeError(f"wanted {smallest} or more, received {text}")
-        return value
+def _beam_width(text: str) -> int:
+    if not int(text) >= 1:
+        raise argparse.ArgumentTypeError(f"wanted 1 or more, received {text}")
+    return int(text)
 
-    number.__name__ = "whole number" if kind is int else "number"
-    return number
+
+def _length_normalisation(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"wanted a number from 0 to 1, received {text}")
+    return float(text)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from captioning.dataset import SPLIT_FILES
 from captioning.settings import Files, SearchSettings, TrainingSettings
 
 
@@ -67,7 +68,7 @@ def train(files: Files, options: argparse.Namespace) -> None:
 
 def evaluate(files: Files, options: argparse.Namespace) -> None:
     from captioning.dataset import CAPTION_FILE, read_captions, read_splits, select
-    from captioning.evaluation import evaluate
+    from captioning.evaluation import evaluate as evaluate_split
     from captioning.files import load_pickle
     from captioning.inference import Decoder
     from captioning.scores import format_scores
@@ -78,7 +79,7 @@ def evaluate(files: Files, options: argparse.Namespace) -> None:
         read_captions(files.texts / CAPTION_FILE), read_splits(files.texts)[options.split]
     )
     search = SearchSettings(options.beam_width)
-    _, scores = evaluate(decoder, load_pickle(files.features), references, search)
+    _, scores = evaluate_split(decoder, load_pickle(files.features), references, search)
     print(json.dumps(scores) if options.json else format_scores(scores))
 
 
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     step.set_defaults(run=train)
 
     step = steps.add_parser("evaluate", help="caption a split and score it")
-    step.add_argument("--split", choices=("development", "test"), default="test")
+    step.add_argument("--split", choices=tuple(SPLIT_FILES), default="test")
     step.add_argument("--beam-width", type=int, default=SearchSettings.beam_width)
     step.add_argument("--json", action="store_true", help="print numbers for programs")
     step.set_defaults(run=evaluate)

@@ -146,7 +146,8 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(
-            f"{path} is not a zip archive, or not a whole one ({error}). Download it again."
+            f"{path} is not a zip archive, or not a whole one ({error}). Delete it and fetch it "
+            "again."
         ) from error
 
 

@@ -20,6 +20,12 @@ class Captioner:
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder):
+        if encoder.feature_width != decoder.feature_width:
+            raise ValueError(
+                "Encoder and decoder do not belong together. Wanted: features of "
+                f"{decoder.feature_width} numbers. Received: {encoder.feature_width}. Take both "
+                "from one training run."
+            )
         self.encoder = encoder
         self.decoder = decoder
 

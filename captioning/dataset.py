@@ -29,22 +29,25 @@ def obtain(files: Files, source: Path | None = None) -> None:
 
     `source` is a folder that holds the two archives, or one of the archives; what it does not hold
     is downloaded. Nothing is done for a folder that is complete, and a call that was stopped goes
-    on where it stopped. Raises FileNotFoundError if there is no such source, ValueError for a
+    on where it stopped. Raises FileNotFoundError if the source holds neither, ValueError for a
     damaged archive, ConnectionError if a download fails.
     """
-    if source is not None and not source.exists():
+    if source is not None and not any(
+        path.is_file() and path.name in (IMAGE_ARCHIVE, TEXT_ARCHIVE)
+        for path in (source, source / IMAGE_ARCHIVE, source / TEXT_ARCHIVE)
+    ):
         raise FileNotFoundError(
-            f"There is no {source}. Name a folder that holds {IMAGE_ARCHIVE} and {TEXT_ARCHIVE}, "
-            "one of these archives, or nothing in order to download them."
+            f"There is no archive in {source}. Name a folder that holds {IMAGE_ARCHIVE} and "
+            f"{TEXT_ARCHIVE}, one of these archives, or nothing in order to download them."
         )
     for archive_name, folder, unpack_to in (
         (TEXT_ARCHIVE, files.texts, files.texts),
         (IMAGE_ARCHIVE, files.images, files.root),
     ):
-        unpacked = folder / ".unpacked"
-        if not unpacked.exists():
+        unpacked = folder / ".unpacked"  # how many files there are when all are there
+        if not unpacked.exists() or len(_files(folder)) < int(unpacked.read_text()):
             unpack(_archive(archive_name, files.root, source), unpack_to)
-            unpacked.touch()
+            unpacked.write_text(str(len(_files(folder))))
 
 
 def read_captions(path: Path) -> Captions:
@@ -78,7 +81,7 @@ def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> Non
 def read_descriptions(path: Path) -> Captions:
     """Reads what `write_descriptions` wrote."""
     captions: Captions = {}
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in enumerate(_lines(path, step="check"), start=1):
         image_name, tab, caption = line.partition("\t")
         if not tab:
             raise ValueError(
@@ -95,16 +98,23 @@ def select(by_image: Mapping, image_names: Sequence[str]) -> dict:
 
 
 def _archive(archive_name: str, root: Path, source: Path | None) -> Path:
-    candidates = [] if source is None else [source, source / archive_name]
-    for path in candidates:
+    for path in [] if source is None else [source, source / archive_name]:
         if path.name == archive_name and path.is_file():
             return path
     return download(f"{RELEASE}/{archive_name}", root / archive_name)
 
 
-def _lines(path: Path) -> list[str]:
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+def _lines(path: Path, step: str = "download") -> list[str]:
+    """The lines of a text file that `step` makes."""
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no {path}. Run the data step first (`python -m captioning download`)."
+            f"There is no {path}. The step before makes it: `python -m captioning {step}`."
         )
-    return path.read_text(encoding="utf-8").splitlines()
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} should be text in UTF-8, but: {error}. Make it anew.") from error

@@ -25,7 +25,8 @@ def evaluate(
     if missing:
         raise ValueError(
             f"A split is scored whole, but {len(missing)} of its {len(references)} images have no "
-            f"features, among them {missing[0]}. Extract the features of all images first."
+            f"features, among them {missing[0]}. Extract the features of all images first; if that "
+            "left some out, mend their files."
         )
     found = decoder.caption(np.stack([features[name] for name in references]), search)
     captions = {name: caption.text for name, caption in zip(references, found, strict=True)}

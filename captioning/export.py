@@ -4,13 +4,21 @@ The files hold float16 weights and need no Keras; `captioning.inference` reads t
 holds both sides equal.
 """
 
+import hashlib
 import tempfile
 from pathlib import Path
 
 import keras
 import openvino
 
-from captioning.inference import DECODER_START, DECODER_STEP, ENCODER, Decoder
+from captioning.inference import (
+    DECODER_START,
+    DECODER_STEP,
+    ENCODER,
+    NOTES,
+    Decoder,
+    read_network,
+)
 from captioning.model import build_search_models
 from captioning.text import Vocabulary
 
@@ -25,7 +33,13 @@ def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
     start, step = build_search_models(caption_model)
     for network in (start, step):
         network.compile(jit_compile=False)  # rows differ, and XLA compiles every number of them
-    return Decoder(start.predict_on_batch, step.predict_on_batch, vocabulary, longest_caption)
+    return Decoder(
+        start.predict_on_batch,
+        step.predict_on_batch,
+        vocabulary,
+        longest_caption,
+        feature_width=start.input_shape[-1],
+    )
 
 
 def export_decoder(
@@ -33,25 +47,29 @@ def export_decoder(
 ) -> None:
     """Writes the caption model as `decoder_start` and `decoder_step`, `.xml` and `.bin` each.
 
-    The fingerprint of the vocabulary goes into the file, so that the model is never used with
-    another one, and so does `longest_caption` in words, the limit of the search.
+    Both files name what belongs to them, so that nothing else is used with them, and hold
+    `longest_caption` in words, the limit of the search.
     """
     start, step = build_search_models(caption_model)
-    _export(start, folder / DECODER_START)
-    _export(
-        step,
-        folder / DECODER_STEP,
-        {"vocabulary": vocabulary.fingerprint, "longest_caption": longest_caption},
+    weights = b"".join(weight.tobytes() for weight in caption_model.get_weights())
+    notes = (
+        hashlib.sha256(weights).hexdigest()[:16],
+        vocabulary.fingerprint,
+        longest_caption,
+        start.input_shape[-1],
     )
+    notes = dict(zip(NOTES, notes, strict=True))
+    _export(start, folder / DECODER_START, notes)
+    _export(step, folder / DECODER_STEP, notes)
 
 
 def _export(model: keras.Model, path: Path, notes: dict | None = None) -> None:
     """Writes a neighbour first and renames it, weights before structure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="saving-") as temporary:
         exported = Path(temporary, "exported.xml")
         model.export(str(exported), format="openvino", verbose=False)
-        network = openvino.Core().read_model(exported)
+        network = read_network(exported)
         for key, value in (notes or {}).items():
             network.set_rt_info(value, ["captioning", key])
         compact = Path(temporary, path.name)

@@ -44,27 +44,29 @@ def extract_features(encoder: Encoder, image_paths: Sequence[Path], path: Path) 
     """Image name -> features for all images, kept in the file `path` as well.
 
     What the file already holds is not computed again, and it is written every thousand images, so
-    that an extraction that was stopped goes on. Images that cannot be read are left out and named.
+    that an extraction that was stopped, or killed, goes on. Images that cannot be read are left out
+    and named.
     Raises ValueError if the file was made with another encoder.
     """
     features = load_pickle(path) if path.exists() else {}
     _refuse_other_encoder(features, encoder, image_paths, path)
     missing = [image_path for image_path in image_paths if image_path.name not in features]
-    unsaved = 0
-    with tqdm(total=len(missing), desc="features", unit="image") as progress:
-        for batch in encode_files(encoder, missing):
-            for image_path, found in batch:
-                if isinstance(found, Exception):
-                    tqdm.write(f"left out: {found}")
-                else:
-                    features[image_path.name] = found
-            progress.update(len(batch))
-            unsaved += len(batch)
-            if unsaved >= _SAVE_EVERY:
-                save_pickle(path, features)
-                unsaved = 0
-    if unsaved:
-        save_pickle(path, features)
+    saved = len(features)
+    try:
+        with tqdm(total=len(missing), desc="features", unit="image") as progress:
+            for batch in encode_files(encoder, missing):
+                for image_path, found in batch:
+                    if isinstance(found, Exception):
+                        tqdm.write(f"left out: {found}")
+                    else:
+                        features[image_path.name] = found
+                progress.update(len(batch))
+                if len(features) - saved >= _SAVE_EVERY:
+                    save_pickle(path, features)
+                    saved = len(features)
+    finally:  # Ctrl-C, too, keeps what is done
+        if len(features) > saved:
+            save_pickle(path, features)
     return features
 
 
@@ -102,6 +104,6 @@ def _refuse_other_encoder(
     alike = old.shape == new.shape and old @ new >= _SAME_ENCODER * np.sqrt(old @ old * (new @ new))
     if not alike:
         raise ValueError(
-            f"{path} was made with another encoder: it disagrees on {known.name}. "
-            "Delete it to extract all features anew, or bring back the encoder that made it."
+            f"{path} was made with another encoder, or of other images: it disagrees on "
+            f"{known.name}. Delete it to extract all features anew, or bring back what made it."
         )

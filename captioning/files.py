@@ -57,7 +57,9 @@ def load_pickle(path: Path) -> Any:
     function to be called, so what is not on the list is refused before it is even imported.
     """
     if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}. Make it, or pass the path of another.")
+        raise FileNotFoundError(
+            f"There is no {path}. An earlier step makes it: see `python -m captioning --help`."
+        )
     with path.open("rb") as file:
         try:
             return _without_stand_ins(_PlainUnpickler(file).load())

@@ -4,10 +4,14 @@ The one loader for training and use. Scaling to the encoder's number range is no
 part of the encoder itself, so that it cannot be forgotten or done twice.
 """
 
+import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# How Pillow reports an image that it cannot read, depending on the format and the damage.
+DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 _WHITE = (255, 255, 255, 255)
 
@@ -22,20 +26,31 @@ def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """
     height, width = size
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}. Check the name and the folder.")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder, not an image. Name the image files in it.")
     try:
         with Image.open(path) as image:
-            upright = _to_rgb(ImageOps.exif_transpose(image))
+            upright = _to_rgb(_set_upright(image))
             return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow reports damage by any of these, depending on the format.
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"There is no file {path}. Check the name and the folder."
+        ) from error
+    except IsADirectoryError as error:
+        raise ValueError(
+            f"{path} is a folder, not an image. Name the image files in it."
+        ) from error
+    except DAMAGE as error:
         raise ValueError(
             f"{path} cannot be read as an image ({_one_line(error)}). "
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
         ) from error
+
+
+def _set_upright(image: Image.Image) -> Image.Image:
+    image.load()  # damage to the picture itself is to be reported, not taken for what follows
+    try:
+        return ImageOps.exif_transpose(image)
+    except DAMAGE:  # of the EXIF data alone: the picture is whole, though it may lie on its side
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

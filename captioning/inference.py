@@ -6,6 +6,7 @@ writes the files that are read here.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,10 @@ from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 ENCODER = "encoder.xml"
 DECODER_START = "decoder_start.xml"
 DECODER_STEP = "decoder_step.xml"
+
+# What both decoder files say of themselves: which export they are of, the vocabulary, the limit of
+# the search in words, the features that they want.
+NOTES = ("weights", "vocabulary", "longest_caption", "feature_width")
 
 # Images searched for side by side: more are no faster, and take memory.
 _IMAGES_AT_ONCE = 100
@@ -39,7 +44,7 @@ class Encoder:
 
     def __init__(self, folder: Path):
         """Reads `encoder.xml` and `encoder.bin` in `folder`."""
-        self._network = _compile(folder / ENCODER)
+        self._network = _compile(read_network(folder / ENCODER))
         _, height, width, _ = self._network.input(0).partial_shape
         self.image_size = (height.get_length(), width.get_length())
         self.feature_width = self._network.output(0).partial_shape[1].get_length()
@@ -63,7 +68,9 @@ class Decoder:
         step: Callable[[list[np.ndarray]], Sequence[np.ndarray]],
         vocabulary: Vocabulary,
         longest_caption: int,
+        feature_width: int,
     ):
+        self.feature_width = feature_width
         self._start = start
         self._step = step
         self._vocabulary = vocabulary
@@ -72,21 +79,27 @@ class Decoder:
     @classmethod
     def load(cls, folder: Path, vocabulary: Vocabulary) -> "Decoder":
         """Reads `decoder_start.xml`, `decoder_step.xml` and their `.bin` files in `folder`. Raises
-        ValueError if the network was trained with another vocabulary."""
-        start = _compile(folder / DECODER_START)
-        step = _compile(folder / DECODER_STEP)
-        wanted = _note(folder / DECODER_STEP, "vocabulary")
-        if wanted != vocabulary.fingerprint:
+        ValueError if the two are not of one export, or trained with another vocabulary."""
+        start, step = (read_network(folder / name) for name in (DECODER_START, DECODER_STEP))
+        notes = _notes(step, folder / DECODER_STEP)
+        if _notes(start, folder / DECODER_START) != notes:
+            raise ValueError(
+                f"{DECODER_START} and {DECODER_STEP} in {folder} do not belong together. Fetch "
+                "both again, or export the model anew."
+            )
+        if notes["vocabulary"] != vocabulary.fingerprint:
             raise ValueError(
                 f"The model in {folder} and the vocabulary do not belong together. Wanted: "
-                f"vocabulary {wanted}. Received: {vocabulary.fingerprint}, of {len(vocabulary)} "
-                "words. Take both from one training run."
+                f"vocabulary {notes['vocabulary']}. Received: {vocabulary.fingerprint}, of "
+                f"{len(vocabulary)} words. Take both from one training run."
             )
+        start, step = _compile(start), _compile(step)
         return cls(
             lambda features: start(features).to_tuple(),
             lambda inputs: step(inputs).to_tuple(),
             vocabulary,
-            int(_note(folder / DECODER_STEP, "longest_caption")),
+            int(notes["longest_caption"]),
+            int(notes["feature_width"]),
         )
 
     def caption(
@@ -120,18 +133,42 @@ class Decoder:
         return log_probs, (*state[: len(state) - len(changed)], *changed)
 
 
-_core = openvino.Core()
-
-
-def _compile(path: Path) -> openvino.CompiledModel:
+def read_network(path: Path) -> openvino.Model:
+    """Reads an exported network. Raises FileNotFoundError or ValueError if it is not all there."""
     if not path.exists():
         raise FileNotFoundError(
             f"There is no {path}. Name the folder that holds the exported model, "
             "or train one with the notebook."
         )
-    return _core.compile_model(path, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    try:
+        return _core().read_model(path)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} or the .bin file beside it is damaged or missing. Fetch both again, or export "
+            "the model anew."
+        ) from error
 
 
-def _note(path: Path, key: str) -> str:
+@cache
+def _core() -> openvino.Core:
+    core = openvino.Core()
+    # Weights are read, not mapped, so that the files may be replaced while a model is in use.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
+
+
+def _compile(network: openvino.Model) -> openvino.CompiledModel:
+    # Full precision: elsewhere the processor would choose, and captions differ between machines.
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    return _core().compile_model(network, "CPU", options)
+
+
+def _notes(network: openvino.Model, path: Path) -> dict[str, str]:
     """What `captioning.export` wrote into the file beside the network."""
-    return str(_core.read_model(path).get_rt_info(["captioning", key]).value)
+    try:
+        return {key: str(network.get_rt_info(["captioning", key]).value) for key in NOTES}
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} was not written by this program, or by an older one: it does not name its "
+            "vocabulary. Export the model anew."
+        ) from error

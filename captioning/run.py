@@ -12,18 +12,18 @@ import keras
 
 from captioning.files import write_atomically
 
-BEST_MODEL = "caption_model.keras"
+MODEL = "caption_model.keras"
 RECORD = "training.json"
 MONITOR = "development CIDEr"
 
 
 class Run:
-    """The files of one run in one folder: `training.json` (identity and history), the best epoch as
-    `caption_model.keras` and, until the run is over, the last one as `epoch-<n>.keras`."""
+    """The files of one run in one folder: `training.json` (identity and history), the last and the
+    best epoch as `epoch-<n>.keras`, and when it is over the best as `caption_model.keras`."""
 
     def __init__(self, folder: Path, identity: Mapping, epochs: int, patience: int):
-        """Reads what is there. `identity`, made of JSON's types, is what makes two runs the same
-        one; ValueError if the run in `folder` has another."""
+        """Reads what is there. `identity`, a dict made of JSON's types, is what makes two runs the
+        same one; ValueError if the run in `folder` has another, or its record is damaged."""
         self._folder = folder
         self._epochs = epochs
         self._patience = patience
@@ -43,35 +43,38 @@ class Run:
         )
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
-        """Keeps an epoch that has just ended: the model first, the history last."""
+        """Keeps an epoch that has just ended: the model first, then the record that names it."""
         self.history.append({name: float(number) for name, number in numbers.items()})
-        _save(model, self._last)
-        if best_epoch(self.history) == len(self.history) - 1:
-            _save(model, self._folder / BEST_MODEL)
+        last, best = self._epoch_model(len(self.history)), self._best_epoch_model
+        _save(model, last)
         with write_atomically(self._folder / RECORD, "w") as file:
             json.dump(self._record, file, indent=1)
-        for path in self._folder.glob("epoch-*.keras"):
-            if path != self._last:
-                path.unlink()
+        for path in set(self._folder.glob("epoch-*.keras")) - {last, best}:
+            path.unlink()
 
     def last_model(self) -> keras.Model:
         """The model as of the last epoch, optimizer and random state included."""
-        return keras.models.load_model(self._last)
+        return keras.models.load_model(self._epoch_model(len(self.history)))
 
-    def best_model(self) -> keras.Model:
-        """The model as of the best epoch, not compiled."""
-        return keras.models.load_model(self._folder / BEST_MODEL, compile=False)
-
-    def finish(self) -> None:
-        """Leaves nothing but the record and the best model, without its optimizer, which is two
-        thirds of the file. May be called again."""
-        if self._last.exists():
-            _save(self.best_model(), self._folder / BEST_MODEL)
-            self._last.unlink()
+    def finish(self) -> keras.Model:
+        """The model as of the best epoch, not compiled. Of the run's files it leaves the record
+        and this model, without the optimizer, which is two thirds of the file. May be repeated."""
+        if self._best_epoch_model.exists():
+            _save(keras.models.load_model(self._best_epoch_model, compile=False), self._model)
+            for path in self._folder.glob("epoch-*.keras"):
+                path.unlink()
+        return keras.models.load_model(self._model, compile=False)
 
     @property
-    def _last(self) -> Path:
-        return self._folder / f"epoch-{len(self.history)}.keras"
+    def _model(self) -> Path:
+        return self._folder / MODEL
+
+    @property
+    def _best_epoch_model(self) -> Path:
+        return self._epoch_model(best_epoch(self.history) + 1)
+
+    def _epoch_model(self, number: int) -> Path:
+        return self._folder / f"epoch-{number}.keras"
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
@@ -82,14 +85,27 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
 def _read_record(path: Path, identity: Mapping) -> dict:
     if not path.exists():
         return {**identity, "history": []}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    changed = [key for key, value in identity.items() if record.get(key) != value]
-    if changed:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Delete it to train anew.") from error
+    differences = list(_differences(record, identity))
+    if differences:
         raise ValueError(
-            f"{path} belongs to a run with other {', '.join(changed)}. Move it and the models "
-            "beside it away to begin a new run, or restore what was changed to go on."
+            f"{path} belongs to another run: {'; '.join(differences)}. To begin a new run, move it "
+            f"and {MODEL} away; to go on with that one, restore what was changed."
         )
     return record
+
+
+def _differences(record: Mapping, identity: Mapping, prefix: str = ""):
+    """Lines such as "units: 384 there, 13 here"."""
+    for key, here in identity.items():
+        there = record.get(key)
+        if isinstance(here, Mapping) and isinstance(there, Mapping):
+            yield from _differences(there, here, f"{key} ")
+        elif there != here:
+            yield f"{prefix}{key} {there} there, {here} here"
 
 
 def _save(model: keras.Model, path: Path) -> None:

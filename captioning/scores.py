@@ -6,6 +6,7 @@ scored, since captions do not hold them.
 """
 
 import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 
 from pycocoevalcap.bleu.bleu import Bleu
@@ -31,7 +32,7 @@ def score_captions(
     candidates, references = _tokenized(captions, references)
     bleu, _ = Bleu(4).compute_score(references, candidates, verbose=0)
     scores = {f"BLEU-{n}": float(score) for n, score in enumerate(bleu, start=1)}
-    if meteor and shutil.which("java"):
+    if meteor and _java_runs():
         scores["METEOR"] = float(Meteor().compute_score(references, candidates)[0])
     scores["ROUGE-L"] = float(Rouge().compute_score(references, candidates)[0])
     scores["CIDEr"] = float(Cider().compute_score(references, candidates)[0])
@@ -55,6 +56,15 @@ def format_scores(scores: Mapping[str, float]) -> str:
     return "\n".join(
         f"{name:<18}{value:8,}" if name.startswith("distinct") else f"{name:<18}{value * 100:8.1f}"
         for name, value in scores.items()
+    )
+
+
+def _java_runs() -> bool:
+    """Whether Java is there and works: some systems have a `java` that only tells where to get it,
+    and the METEOR package waits for such a one for ever."""
+    java = shutil.which("java")
+    return (
+        java is not None and subprocess.run([java, "-version"], capture_output=True).returncode == 0
     )
 
 

@@ -21,14 +21,16 @@ class TrainingSettings:
     """What a training run is made of."""
 
     min_word_count: int = 5  # rarer words are learnt too badly to be said; 5 is the field's habit
-    embedding_units: int = 256
+    embedding_units: int = 256  # and as many units before the words: the merge paper's size
     units: int = 384  # LSTM state and image projection: addition wants them equal
     dropout: float = 0.4  # 6,000 images are few, but 0.5 learns too slowly
     label_smoothing: float = 0.1  # five people say five things of one image: no word is certain
-    batch_size: int = 128  # captions
+    batch_size: int = 128  # captions; larger batches are hardly faster on two cores
     epochs: int = 10  # the length of the cosine; the best are the last few
-    learning_rate: float = 2e-3  # peak of the cosine schedule, after half an epoch of warm-up
-    weight_decay: float = 1e-2
+    learning_rate: float = 2e-3  # peak of the cosine schedule
+    warmup_epochs: float = 0.5  # to the peak: Adam's first steps are blind
+    weight_decay: float = 1e-2  # AdamW's habit
+    clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
     patience: int = 5  # epochs without a better development CIDEr before training stops
     seed: int = 0
 

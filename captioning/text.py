@@ -16,20 +16,20 @@ from captioning.files import load_pickle, save_pickle
 PADDING, START, END, UNKNOWN = range(4)
 RESERVED = ("<padding>", "<start>", "<end>", "<unknown>")
 
-_HYPHENS = re.compile(r"[-‐‑‒–—/]")
+_APOSTROPHES = re.compile(r"['’`]")
 _NOT_IN_WORDS = re.compile(r"[^\w\s]|_")
 
 
 def clean_caption(caption: str) -> str:
     """Lower-case words divided by single blanks.
 
-    Hyphens, dashes and slashes divide words ("T-shirt" -> "t shirt"); other punctuation is
-    dropped without dividing ("dog's" -> "dogs"). One-letter words and numbers stay.
+    Apostrophes are dropped ("dog's" -> "dogs"); all other punctuation divides words, so that none
+    is lost in another ("T-shirt" -> "t shirt"). One-letter words and numbers stay.
 
     >>> clean_caption("A dog-sled, pulled by 2 huskies .")
     'a dog sled pulled by 2 huskies'
     """
-    return " ".join(_NOT_IN_WORDS.sub("", _HYPHENS.sub(" ", caption.lower())).split())
+    return " ".join(_NOT_IN_WORDS.sub(" ", _APOSTROPHES.sub("", caption.lower())).split())
 
 
 def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

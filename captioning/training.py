@@ -4,6 +4,8 @@ Each epoch ends with captions for the development images: the epoch with the bes
 training stops when it has not risen for a while.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,6 +37,30 @@ class TrainingData:
     references: Mapping[str, Sequence[str]]
     features: Mapping[str, np.ndarray]
 
+    @classmethod
+    def of_splits(
+        cls,
+        descriptions: Captions,
+        captions: Captions,
+        splits: Mapping[str, Sequence[str]],
+        features: Mapping[str, np.ndarray],
+    ) -> "TrainingData":
+        """From cleaned `descriptions` and `captions` as written, of all images. An image that the
+        descriptions leave out, since it or its captions cannot be used, is left out here."""
+        development = select(descriptions, splits["development"])
+        return cls(
+            train=select(descriptions, splits["train"]),
+            development=development,
+            references=select(captions, list(development)),
+            features=features,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal captions of equally named images."""
+        captions = json.dumps([self.train, self.development], sort_keys=True)
+        return hashlib.sha256(captions.encode()).hexdigest()[:16]
+
     @property
     def longest_caption(self) -> int:
         """In words, over the training captions: no model says more."""
@@ -47,15 +73,19 @@ def train(
     """Trains the caption model; returns it as of its best epoch, and a dict of numbers an epoch.
 
     `folder` receives the files of a `Run`. A call that finds an unfinished run there goes on with
-    it, and returns a finished one as it is; ValueError if that run had other settings or words.
+    it, and returns a finished one as it is; ValueError if that run had other settings, captions or
+    words, or if an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {"settings": asdict(settings), "vocabulary": vocabulary.fingerprint}
+    identity = {
+        "settings": asdict(settings),
+        "vocabulary": vocabulary.fingerprint,
+        "captions": data.fingerprint,
+    }
     run = Run(folder, identity, settings.epochs, settings.patience)
     if not run.is_over:
         _fit(run, data, vocabulary, settings)
-    run.finish()
-    return run.best_model(), run.history
+    return run.finish(), run.history
 
 
 def train_and_export(
@@ -68,12 +98,7 @@ def train_and_export(
 ) -> list[dict[str, float]]:
     """From cleaned `descriptions` and `captions` as written to all that captioning needs: trains in
     `files.models`, then writes the vocabulary and the exported decoder. Returns the history."""
-    data = TrainingData(
-        train=select(descriptions, splits["train"]),
-        development=select(descriptions, splits["development"]),
-        references=select(captions, splits["development"]),
-        features=features,
-    )
+    data = TrainingData.of_splits(descriptions, captions, splits, features)
     vocabulary = Vocabulary.from_captions(
         (caption for of_image in data.train.values() for caption in of_image),
         settings.min_word_count,
@@ -110,12 +135,13 @@ def _fit(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Trainin
         initial_epoch=epochs_done,
         epochs=settings.epochs,
         callbacks=[_EpochEnd(run, data, vocabulary)],
+        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
 
 
 def _compile(model: keras.Model, settings: TrainingSettings, steps_an_epoch: int) -> None:
-    warmup_steps = steps_an_epoch // 2
+    warmup_steps = int(steps_an_epoch * settings.warmup_epochs)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0,
         decay_steps=steps_an_epoch * settings.epochs - warmup_steps,
@@ -123,7 +149,9 @@ def _compile(model: keras.Model, settings: TrainingSettings, steps_an_epoch: int
         warmup_steps=warmup_steps,
     )
     model.compile(
-        keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, clipnorm=5.0),
+        keras.optimizers.AdamW(
+            schedule, weight_decay=settings.weight_decay, clipnorm=settings.clip_norm
+        ),
         SmoothedCrossentropy(settings.label_smoothing),
         jit_compile=False,  # batches differ in length, and XLA compiles every length anew
     )
@@ -138,12 +166,16 @@ class _EpochEnd(keras.callbacks.Callback):
         self._data = data
         self._vocabulary = vocabulary
 
+    def on_train_begin(self, logs=None):
+        # Shares the model's weights, so it is built once and always up to date.
+        self._decoder = as_decoder(self.model, self._vocabulary, self._data.longest_caption)
+
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self._development_scores())
         self._run.add_epoch(self.model, logs)
         self.model.stop_training = self._run.is_over
 
     def _development_scores(self) -> dict[str, float]:
-        decoder = as_decoder(self.model, self._vocabulary, self._data.longest_caption)
-        _, scores = evaluate(decoder, self._data.features, self._data.references, meteor=False)
+        features, references = self._data.features, self._data.references
+        _, scores = evaluate(self._decoder, features, references, meteor=False)
         return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}

@@ -22,10 +22,15 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real data and weights."""
-    if not SHARED.exists():
-        pytest.skip("needs the real data and weights in ../shared")
+    """The folder of real data and weights, for tests marked `real`."""
     return SHARED
+
+
+def pytest_collection_modifyitems(items):
+    if not SHARED.exists():
+        for item in items:
+            if "real" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="needs the real data in ../shared"))
 
 
 @pytest.fixture(scope="session")

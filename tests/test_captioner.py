@@ -79,6 +79,14 @@ def test_model_and_vocabulary_of_two_runs_are_refused(tiny_root, tmp_path):
         Captioner.load(root)
 
 
+def test_an_encoder_of_another_width_is_refused(captioner):
+    class Wide:
+        feature_width = 2048
+
+    with pytest.raises(ValueError, match="features of 12 numbers. Received: 2048"):
+        Captioner(Wide(), captioner.decoder)
+
+
 def test_an_empty_folder_is_no_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="tokenizer.p"):
         Captioner.load(tmp_path)

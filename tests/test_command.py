@@ -75,8 +75,8 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
     [
         ((), "-i/--image"),
         (("-i", "a.jpg", "--beam-width", "0"), "wanted 1 or more, received 0"),
-        (("-i", "a.jpg", "--beam-width", "wide"), "invalid whole number value: 'wide'"),
-        (("-i", "a.jpg", "--length-normalisation", "-1"), "wanted 0 or more"),
+        (("-i", "a.jpg", "--beam-width", "wide"), "invalid _beam_width value: 'wide'"),
+        (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
     ],
 )
 def test_wrong_words_are_explained(arguments, message):

@@ -63,8 +63,15 @@ def test_a_complete_data_set_is_not_touched_again(archives, files, monkeypatch):
 
 
 def test_a_source_that_does_not_exist_is_refused(tmp_path, files):
-    with pytest.raises(FileNotFoundError, match="There is no .*gone. Name a folder that holds"):
+    with pytest.raises(FileNotFoundError, match="no archive in .*gone. Name a folder that holds"):
         obtain(files, tmp_path / "gone")
+
+
+def test_images_that_were_deleted_are_unpacked_again(archives, files):
+    obtain(files, archives)
+    (files.images / "003_drawing.jpg").unlink()
+    obtain(files, archives)
+    assert len(list(files.images.glob("*.jpg"))) == 24
 
 
 def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
@@ -108,6 +115,15 @@ def test_a_malformed_description_is_named(tmp_path):
 def test_a_missing_file_tells_which_step_makes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m captioning download"):
         read_captions(tmp_path / "Flickr8k.token.txt")
+    with pytest.raises(FileNotFoundError, match="python -m captioning check"):
+        read_descriptions(tmp_path / "descriptions.txt")
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "captions"
+    path.write_bytes("a.jpg#0\tun café".encode("latin-1"))
+    with pytest.raises(ValueError, match="captions should be text in UTF-8"):
+        read_captions(path)
 
 
 def test_selecting_keeps_the_order_asked_for_and_leaves_out_what_is_not_there():

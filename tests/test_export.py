@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -97,6 +98,31 @@ def test_a_vocabulary_of_the_same_words_in_another_order_is_refused(exported):
     with pytest.raises(ValueError, match="do not belong together") as caught:
         Decoder.load(exported[2], Vocabulary(WORDS[::-1]))
     assert exported[1].fingerprint in str(caught.value)
+
+
+def test_halves_of_two_exports_are_refused(exported, tmp_path):
+    _, vocabulary, folder = exported
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    keras.utils.set_random_seed(1)
+    other = build_caption_model(len(vocabulary), 5, SETTINGS)
+    export_decoder(other, vocabulary, longest_caption=7, folder=tmp_path / "other")
+    for suffix in (".xml", ".bin"):
+        name = f"decoder_start{suffix}"
+        (tmp_path / "other" / name).replace(tmp_path / name)
+    with pytest.raises(ValueError, match="do not belong together. Fetch both"):
+        Decoder.load(tmp_path, vocabulary)
+
+
+@pytest.mark.parametrize("content", [b"", b"<net>", None])
+def test_damaged_model_files_are_named(exported, tmp_path, content):
+    _, vocabulary, folder = exported
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    if content is None:
+        (tmp_path / "decoder_step.bin").unlink()
+    else:
+        (tmp_path / "decoder_step.xml").write_bytes(content)
+    with pytest.raises(ValueError, match="decoder_step.xml"):
+        Decoder.load(tmp_path, vocabulary)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):

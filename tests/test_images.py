@@ -94,6 +94,13 @@ def test_a_rotated_photograph_is_set_upright(tmp_path):
     assert left_and_right(load_image(path, SIZE)) == ([255, 0, 0], [0, 255, 0])
 
 
+def test_damage_to_the_exif_data_alone_is_overlooked(tmp_path):
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"  # cut off in its first entry
+    path = saved(tmp_path, picture(), "exif.jpg", exif=exif, quality=95)
+    left, right = left_and_right(load_image(path, SIZE))
+    assert left[0] > 240 and right[1] > 240
+
+
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):
     frames = [picture(), Image.new("RGB", (60, 40), (0, 0, 255))]
     path = saved(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])
@@ -113,6 +120,11 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_folder_is_no_image(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         load_image(tmp_path, SIZE)
+
+
+def test_a_name_longer_than_any_file_name_is_refused():
+    with pytest.raises((ValueError, FileNotFoundError)):
+        load_image("a" * 5000, SIZE)
 
 
 @pytest.mark.parametrize("content", [b"", b"a dog runs", b"\xff\xd8\xff\xe0 no JPEG"])

@@ -31,9 +31,10 @@ def test_the_parts_are_named(model):
     shapes = {name: tensor.shape for name, tensor in model.input.items()}
     assert shapes == {"features": (None, 5), "words": (None, None)}
     assert model.output_shape == (None, None, VOCABULARY_SIZE)
-    for name in ("features_dropout", "image", "embedding", "embedding_dropout", "lstm", "merge"):
-        assert model.get_layer(name)
-    assert isinstance(model.get_layer("merge"), keras.layers.Add)
+    names = [layer.name for layer in model.layers]
+    parts = ("feature_extractor_", "sequence_processor_", "decoder_")
+    assert all(name.startswith(parts) for name in names if name not in model.input)
+    assert isinstance(model.get_layer("decoder_merge"), keras.layers.Add)
 
 
 def test_one_pass_equals_one_prefix_a_row(model, features):
@@ -111,7 +112,7 @@ def test_a_batch_is_its_rows(model, features):
 
 
 def test_the_image_never_enters_the_lstm(model):
-    ancestors, waiting = set(), [model.get_layer("lstm")]
+    ancestors, waiting = set(), [model.get_layer("sequence_processor_lstm")]
     while waiting:
         layer = waiting.pop()
         ancestors.add(layer.name)
@@ -119,7 +120,12 @@ def test_the_image_never_enters_the_lstm(model):
         waiting += [
             t._keras_history.operation for t in tensors if t._keras_history.operation is not layer
         ]
-    assert ancestors == {"lstm", "embedding_dropout", "embedding", "words"}
+    assert ancestors == {
+        "sequence_processor_lstm",
+        "sequence_processor_dropout",
+        "sequence_processor_embedding",
+        "words",
+    }
 
 
 def test_a_saved_model_gives_the_same_logits(model, features, tmp_path):

@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_variety_is_counted():
     assert scores["distinct words"] == 3
 
 
+def test_cider_is_what_its_formula_gives():
+    """Two images with one reference each. "a dog": each word and the pair stand in one image of
+    two, except "a", which stands in both and weighs log(2/2) = 0. The caption equals its
+    reference for 1- and 2-grams and has no longer ones: (1 + 1 + 0 + 0) / 4 * 10 = 5. "a car"
+    shares only "a" with its reference, which weighs nothing: 0."""
+    each = cider_of_each({"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]})
+    assert each == pytest.approx({"1": 5.0, "2": 0.0})
+
+
+def test_rouge_is_what_its_formula_gives():
+    """Longest common subsequence "a dog runs" of 3: precision 3/4, recall 3/5, and the F-measure
+    with beta 1.2 of coco-caption."""
+    scores = score_captions({"1": "a dog runs fast"}, {"1": ["a big dog runs away"]}, meteor=False)
+    expected = (1 + 1.2**2) * 0.75 * 0.6 / (0.6 + 1.2**2 * 0.75)
+    assert scores["ROUGE-L"] == pytest.approx(expected)
+
+
 def test_the_order_of_the_images_does_not_matter():
     backwards = dict(reversed(CAPTIONS.items()))
     assert score_captions(backwards, REFERENCES, False) == pytest.approx(
@@ -74,6 +92,11 @@ def test_meteor_forgives_inflections():
 
 def test_without_java_meteor_is_left_out(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
+    assert "METEOR" not in score_captions(CAPTIONS, REFERENCES)
+
+
+def test_a_java_that_does_not_work_is_no_java(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: sys.executable)  # knows no -version
     assert "METEOR" not in score_captions(CAPTIONS, REFERENCES)
 
 

@@ -50,10 +50,10 @@ def test_the_steps_lead_from_archives_to_scores(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["download", "--source", "gone"], "There is no gone"),
+        (["download", "--source", "gone"], "no archive in gone"),
         (["check"], "python -m captioning download"),
-        (["features"], "There is no"),
-        (["train"], "There is no"),
+        (["features"], "python -m captioning check"),
+        (["train"], "python -m captioning check"),
         (["evaluate"], "tokenizer.p"),
     ],
 )

@@ -87,14 +87,14 @@ def test_training_leaves_the_best_model_and_its_record_only(tiny_data, vocabular
 @pytest.mark.parametrize("change", [{"units": 13}, {"seed": 5}])
 def test_a_run_with_other_settings_is_not_gone_on_with(tiny_data, vocabulary, tmp_path, change):
     train(tiny_data, vocabulary, replace(SETTINGS, epochs=1), tmp_path)
-    with pytest.raises(ValueError, match="belongs to a run with other settings"):
+    with pytest.raises(ValueError, match="another run: settings (units|seed) .* there, .* here"):
         train(tiny_data, vocabulary, replace(SETTINGS, epochs=1, **change), tmp_path)
 
 
 def test_a_run_with_other_words_is_not_gone_on_with(tiny_data, vocabulary, tmp_path):
     settings = replace(SETTINGS, epochs=1)
     train(tiny_data, vocabulary, settings, tmp_path)
-    with pytest.raises(ValueError, match="belongs to a run with other vocabulary"):
+    with pytest.raises(ValueError, match="belongs to another run: vocabulary"):
         train(tiny_data, Vocabulary(vocabulary.words[:3:-1]), settings, tmp_path)
 
 

@@ -8,12 +8,17 @@ are not saved. Parameters are set for this run only.
 
 import argparse
 import copy
+import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from captioning.files import write_atomically  # noqa: E402
+
 NOTEBOOK = ROOT / "Training_caption_generator.ipynb"
 
 
@@ -54,7 +59,8 @@ def main() -> None:
     parameters = dict(each.split("=", 1) for each in parser.parse_args().set)
     notebook = run(nbformat.read(NOTEBOOK, as_version=4), parameters)
     withhold(notebook)
-    nbformat.write(notebook, NOTEBOOK)
+    with write_atomically(NOTEBOOK, "w") as file:
+        nbformat.write(notebook, file)
 
 
 if __name__ == "__main__":
