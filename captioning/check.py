@@ -62,7 +62,7 @@ def check_dataset(
     short = [name for name, caption in words.items() if len(caption) < 2]
     placeholders = [name for name, caption in words.items() if " ".join(caption) == PLACEHOLDER]
     long = [name for name, caption in words.items() if len(caption) > MAX_WORDS]
-    listed = Counter(name for names in splits.values() for name in set(names))
+    listed = Counter(name for names in splits.values() for name in dict.fromkeys(names))
     missing = [name for name in captions if name not in files]
     return Findings(
         {

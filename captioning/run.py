@@ -53,7 +53,7 @@ class Run:
             path.unlink()
 
     def last_model(self) -> keras.Model:
-        """The model as of the last epoch, optimizer and random state included."""
+        """The model as of the last epoch, optimizer included."""
         return keras.models.load_model(self._epoch_model(len(self.history)))
 
     def finish(self) -> keras.Model:

@@ -134,7 +134,7 @@ def _fit(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Trainin
         validation_data=development_batches,
         initial_epoch=epochs_done,
         epochs=settings.epochs,
-        callbacks=[_EpochEnd(run, data, vocabulary)],
+        callbacks=[_Epochs(run, data, vocabulary, settings.seed)],
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
@@ -157,18 +157,27 @@ def _compile(model: keras.Model, settings: TrainingSettings, steps_an_epoch: int
     )
 
 
-class _EpochEnd(keras.callbacks.Callback):
-    """Scores the model on the development images and keeps it."""
+class _Epochs(keras.callbacks.Callback):
+    """Begins each epoch with its own random numbers; ends it by scoring the model on the
+    development images and keeping it."""
 
-    def __init__(self, run: Run, data: TrainingData, vocabulary: Vocabulary):
+    def __init__(self, run: Run, data: TrainingData, vocabulary: Vocabulary, seed: int):
         super().__init__()
         self._run = run
+        self._seed = seed
         self._data = data
         self._vocabulary = vocabulary
 
     def on_train_begin(self, logs=None):
         # Shares the model's weights, so it is built once and always up to date.
         self._decoder = as_decoder(self.model, self._vocabulary, self._data.longest_caption)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Keras saves no random state: without this, a resumed run would drop what epoch 1 dropped.
+        random = np.random.default_rng([self._seed, epoch])
+        for layer in self.model.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_epoch_end(self, epoch, logs=None):
         logs.update(self._development_scores())
