@@ -1,16 +1,12 @@
 """The tokens equal those of the Java tokenizer; the literal ones below were made by it."""
 
-import importlib.util
 import shutil
 import zipfile
-from pathlib import Path
 
 import pytest
+from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 from captioning.ptb import tokenize
-
-ROOT = Path(__file__).resolve().parents[1]
-FLICKR8K_TEXT = ROOT.parent / "shared" / "flickr8k" / "Flickr8k_text.zip"
 
 # (caption, its tokens joined by blanks); \u00a0 is the no-break space inside a mixed fraction.
 GOLDEN = [
@@ -165,17 +161,9 @@ GOLDEN = [
 ]
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
-needs_coco_caption = pytest.mark.skipif(
-    importlib.util.find_spec("pycocoevalcap") is None, reason="needs pycocoevalcap"
-)
-needs_flickr8k = pytest.mark.skipif(
-    not FLICKR8K_TEXT.exists(), reason="needs shared/flickr8k/Flickr8k_text.zip beside the project"
-)
 
 
 def lines_by_java(captions):
-    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-
     annotations = {i: [{"caption": caption}] for i, caption in enumerate(captions)}
     tokenized = PTBTokenizer().tokenize(annotations)
     return [tokenized[i][0] for i in range(len(captions))]
@@ -195,17 +183,15 @@ def test_blanks_around_a_caption_do_not_matter():
 
 
 @needs_java
-@needs_coco_caption
 def test_the_literal_tokens_are_what_java_says_today():
     captions, lines = zip(*GOLDEN, strict=True)
     assert lines_by_java(captions) == list(lines)
 
 
 @needs_java
-@needs_coco_caption
-@needs_flickr8k
-def test_every_flickr8k_caption_gives_the_tokens_of_the_java_tokenizer():
-    with zipfile.ZipFile(FLICKR8K_TEXT) as archive:
+@pytest.mark.real
+def test_every_flickr8k_caption_gives_the_tokens_of_the_java_tokenizer(shared):
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
         rows = archive.read("Flickr8k.token.txt").decode("utf-8").splitlines()
     captions = [row.split("\t", 1)[1] for row in rows]
     assert len(captions) == 40_460

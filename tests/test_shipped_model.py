@@ -40,8 +40,16 @@ def test_every_example_is_credited():
 
 
 def test_the_readme_states_the_scores_of_the_shipped_model():
-    for name in ("CIDEr", "BLEU-4"):
-        assert f"{SCORES[name] * 100:.1f}" in README
+    card = (FILES.models / "README.md").read_text(encoding="utf-8")
+    for text in (README, card):
+        (row,) = [
+            line for line in text.splitlines() if line.startswith("| **ours, the run that is")
+        ]
+        cells = [cell.strip() for cell in row.split("|")[3:-1]]
+        bleu = " / ".join(f"{SCORES[f'BLEU-{n}'] * 100:.1f}" for n in (1, 2, 3, 4))
+        rest = [f"{SCORES[name] * 100:.1f}" for name in ("METEOR", "ROUGE-L", "CIDEr")]
+        counts = [str(SCORES[name]) for name in ("distinct captions", "distinct words")]
+        assert cells == [bleu, *rest, *counts]
 
 
 def test_the_keras_model_and_the_exported_one_are_the_same(captioner):
