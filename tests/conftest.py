@@ -33,6 +33,15 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason="needs the real data in ../shared"))
 
 
+@pytest.fixture
+def archives(tmp_path) -> Path:
+    """A folder that holds the tiny world's two archives."""
+    folder = tmp_path / "archives"
+    folder.mkdir()
+    write_archives(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_settings() -> TrainingSettings:
     return TrainingSettings(

@@ -16,14 +16,6 @@ from captioning.settings import Files
 
 
 @pytest.fixture
-def archives(tmp_path):
-    folder = tmp_path / "archives"
-    folder.mkdir()
-    write_archives(folder)
-    return folder
-
-
-@pytest.fixture
 def files(tmp_path):
     return Files(tmp_path / "root")
 

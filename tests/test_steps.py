@@ -5,19 +5,10 @@ from pathlib import Path
 
 import pytest
 from conftest import build_tiny_encoder
-from tiny_world import write_archives
 
 from captioning import __main__ as steps
 from captioning.export import export_encoder
 from captioning.settings import Files
-
-
-@pytest.fixture
-def archives(tmp_path):
-    folder = tmp_path / "archives"
-    folder.mkdir()
-    write_archives(folder)
-    return folder
 
 
 def test_the_steps_lead_from_archives_to_scores(
