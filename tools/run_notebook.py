@@ -7,12 +7,15 @@ are not saved. Parameters are set for this run only.
 """
 
 import argparse
+import base64
 import copy
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -39,16 +42,33 @@ def run(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> nbformat
 
 
 def withhold(notebook: nbformat.NotebookNode) -> None:
-    """Removes what is not to be published: outputs of tagged cells, and the times of the run."""
+    """Removes what is not to be published: outputs of tagged cells, the times of the run, and
+    progress bars and logs (stderr), which tell of the machine. Photographs become JPEG."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        if "flickr8k" in tags(cell):
-            cell.outputs = []
+        if cell.cell_type == "code":
+            shown = [] if "flickr8k" in tags(cell) else cell.outputs
+            cell.outputs = [output for output in shown if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                _compress(output.get("data", {}))
 
 
 def tags(cell: nbformat.NotebookNode) -> list[str]:
     """The tags of a cell."""
     return cell.metadata.get("tags", [])
+
+
+def _compress(data: dict) -> None:
+    """Replaces a PNG picture by a JPEG one where that is less than half as large."""
+    if "image/png" not in data:
+        return
+    png = base64.b64decode(data["image/png"])
+    jpeg = BytesIO()
+    with Image.open(BytesIO(png)) as image:
+        image.convert("RGB").save(jpeg, "JPEG", quality=85)
+    if 2 * len(jpeg.getvalue()) < len(png):
+        del data["image/png"]
+        data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
 
 
 def main() -> None:
