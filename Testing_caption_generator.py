@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _beam_width(text: str) -> int:
-    if not int(text) >= 1:
-        raise argparse.ArgumentTypeError(f"wanted 1 or more, received {text}")
+    if not 1 <= int(text) <= 100:  # time and memory grow with it, captions get no better
+        raise argparse.ArgumentTypeError(f"wanted a number from 1 to 100, received {text}")
     return int(text)
 
 

@@ -74,7 +74,7 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
     ("arguments", "message"),
     [
         ((), "-i/--image"),
-        (("-i", "a.jpg", "--beam-width", "0"), "wanted 1 or more, received 0"),
+        (("-i", "a.jpg", "--beam-width", "0"), "wanted a number from 1 to 100, received 0"),
         (("-i", "a.jpg", "--beam-width", "wide"), "invalid _beam_width value: 'wide'"),
         (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
     ],
