@@ -1,6 +1,7 @@
 """Captions photographs: `python Testing_caption_generator.py -i image.jpg`."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -64,15 +65,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _beam_width(text: str) -> int:
-    if not 1 <= int(text) <= 100:  # time and memory grow with it, captions get no better
-        raise argparse.ArgumentTypeError(f"wanted a number from 1 to 100, received {text}")
+    if not text.isdecimal() or not 1 <= int(text) <= 100:  # wider ones cost much and bring nothing
+        raise argparse.ArgumentTypeError(f"wanted a whole number from 1 to 100, received {text}")
     return int(text)
 
 
 def _length_normalisation(text: str) -> float:
-    if not 0 <= float(text) <= 1:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"wanted a number from 0 to 1, received {text}")
-    return float(text)
+    return share
 
 
 if __name__ == "__main__":

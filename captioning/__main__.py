@@ -14,6 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(Files(options.root), options)
+    except ModuleNotFoundError as error:
+        print(f"{error}. This step needs: pip install -r requirements.txt", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -89,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
         description="From Flickr8k to a trained caption model, step by step.",
     )
     parser.add_argument(
-        "--root", type=Path, default=Files().root, help="folder of all files (default: this one)"
+        "--root",
+        type=Path,
+        default=Files().root,
+        help="folder that all files lie in (default: the one that holds this program)",
     )
     steps = parser.add_subparsers(title="steps, in order", required=True, metavar="STEP")
 
@@ -110,12 +116,27 @@ def _parser() -> argparse.ArgumentParser:
     step.set_defaults(run=features)
 
     step = steps.add_parser("train", help="train the caption model; write models/ and tokenizer.p")
-    step.add_argument("--seed", type=int, default=TrainingSettings.seed)
+    step.add_argument(
+        "--seed",
+        type=int,
+        default=TrainingSettings.seed,
+        help="runs with different seeds differ by chance only (default %(default)s)",
+    )
     step.set_defaults(run=train)
 
     step = steps.add_parser("evaluate", help="caption a split and score it")
-    step.add_argument("--split", choices=tuple(SPLIT_FILES), default="test")
-    step.add_argument("--beam-width", type=int, default=SearchSettings.beam_width)
+    step.add_argument(
+        "--split",
+        choices=tuple(SPLIT_FILES),
+        default="test",
+        help="whose images are captioned (default %(default)s)",
+    )
+    step.add_argument(
+        "--beam-width",
+        type=int,
+        default=SearchSettings.beam_width,
+        help="sentences followed at a time (default %(default)s)",
+    )
     step.add_argument("--json", action="store_true", help="print numbers for programs")
     step.set_defaults(run=evaluate)
     return parser

@@ -38,6 +38,10 @@ def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(
             f"{path} is a folder, not an image. Name the image files in it."
         ) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path} is too large to be safe ({_one_line(error)}). Scale it down."
+        ) from error
     except DAMAGE as error:
         raise ValueError(
             f"{path} cannot be read as an image ({_one_line(error)}). "

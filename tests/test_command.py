@@ -74,9 +74,14 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
     ("arguments", "message"),
     [
         ((), "-i/--image"),
-        (("-i", "a.jpg", "--beam-width", "0"), "wanted a number from 1 to 100, received 0"),
-        (("-i", "a.jpg", "--beam-width", "wide"), "invalid _beam_width value: 'wide'"),
+        (("-i", "a.jpg", "--beam-width", "0"), "wanted a whole number from 1 to 100, received 0"),
+        (
+            ("-i", "a.jpg", "--beam-width", "wide"),
+            "wanted a whole number from 1 to 100, received wide",
+        ),
+        (("-i", "a.jpg", "--beam-width", "100000"), "wanted a whole number from 1 to 100"),
         (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
+        (("-i", "a.jpg", "--length-normalisation", "long"), "wanted a number from 0 to 1"),
     ],
 )
 def test_wrong_words_are_explained(arguments, message):

@@ -205,5 +205,5 @@ def test_garbage_is_called_unreadable(tmp_path):
 
 
 def test_a_missing_pickle_is_named_with_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no .*features\.p\. An earlier step"):
+    with pytest.raises(FileNotFoundError, match=r"no .*features\.p\. Name the folder"):
         load_pickle(tmp_path / "features.p")

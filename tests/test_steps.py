@@ -1,6 +1,7 @@
 """The notebook's steps as commands, from archives to scores."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_a_step_taken_too_early_is_one_line_on_stderr(arguments, message, tmp_pa
     assert steps.main(["--root", str(tmp_path), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captioning.training", None)
+    assert steps.main(["--root", str(tmp_path), "train"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "pip install -r requirements.txt" in line
 
 
 def test_without_a_step_the_help_lists_them(capsys):
