@@ -3,6 +3,7 @@
 import argparse
 import math
 import sys
+import warnings
 from pathlib import Path
 
 from captioning.captioner import Captioner
@@ -13,6 +14,7 @@ ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
 
 def main(arguments: list[str] | None = None) -> int:
     """Prints one caption an image on stdout, problems on stderr; returns the exit status."""
+    warnings.simplefilter("ignore")  # what Pillow finds odd in an image is an error or no matter
     sys.stdout.reconfigure(errors="backslashreplace")  # for file names that no console can print
     options = _parser().parse_args(arguments)
     search = SearchSettings(options.beam_width, options.length_normalisation)

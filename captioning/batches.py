@@ -89,4 +89,13 @@ class CaptionBatches(keras.utils.PyDataset):
             group = order[start : start + group_size]
             group = group[np.argsort(self._lengths[group], kind="stable")]
             batches += np.split(group, range(self._batch_size, len(group), self._batch_size))
-        return [batches[index] for index in random.permutation(len(batches))]
+        batches = [batches[index] for index in random.permutation(len(batches))]
+        # Keras looks at the first two batches, and takes what is equal in both for fixed: so one of
+        # the longest comes first and one of the shortest second, wherever lengths differ at all.
+        by_length = sorted(
+            range(len(batches)), key=lambda index: self._lengths[batches[index]].max()
+        )
+        first = list(dict.fromkeys([by_length[-1], by_length[0]]))
+        return [batches[index] for index in first] + [
+            batch for index, batch in enumerate(batches) if index not in first
+        ]

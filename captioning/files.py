@@ -58,8 +58,8 @@ def load_pickle(path: Path) -> Any:
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no {path}. Name the folder that holds it, or take the step that makes it: see "
-            "`python -m captioning --help`."
+            f"There is no {path}. Name the folder that holds it, or take the step that makes it: "
+            "see `python -m captioning --help`."
         )
     with path.open("rb") as file:
         try:

@@ -176,7 +176,7 @@ class _Epochs(keras.callbacks.Callback):
         # Keras saves no random state: without this, a resumed run would drop what epoch 1 dropped.
         random = np.random.default_rng([self._seed, epoch])
         for layer in self.model.layers:
-            if isinstance(layer, keras.layers.Dropout):
+            if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
                 layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_epoch_end(self, epoch, logs=None):

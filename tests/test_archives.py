@@ -401,7 +401,9 @@ def test_a_file_of_another_size_is_written_again(archive_path, folder):
 
 def test_a_page_in_place_of_a_zip_is_called_no_zip(archive_path, folder):
     archive_path.write_text("<html>Please log in</html>")
-    with pytest.raises(ValueError, match=r"archive\.zip is not a zip archive.*Download it again"):
+    with pytest.raises(
+        ValueError, match=r"archive\.zip is not a zip archive.*Delete it and fetch it"
+    ):
         unpack(archive_path, folder)
 
 

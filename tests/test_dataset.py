@@ -22,12 +22,12 @@ def files(tmp_path):
 
 def test_a_folder_of_archives_fills_the_official_folders(archives, files):
     obtain(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 24
+    assert len(list(files.images.glob("*.jpg"))) == 36
     captions = read_captions(files.texts / "Flickr8k.token.txt")
     assert captions["000_drawing.jpg"][:2] == ["A red circle .", "A red circle on white ."]
     splits = read_splits(files.texts)
     assert {split: len(names) for split, names in splits.items()} == {
-        "train": 12,
+        "train": 24,
         "development": 6,
         "test": 6,
     }
@@ -45,7 +45,7 @@ def test_what_the_source_does_not_hold_is_downloaded(archives, files, monkeypatc
     assert asked == [
         "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
     ]
-    assert len(list(files.images.glob("*.jpg"))) == 24
+    assert len(list(files.images.glob("*.jpg"))) == 36
 
 
 def test_a_complete_data_set_is_not_touched_again(archives, files, monkeypatch):
@@ -63,7 +63,7 @@ def test_images_that_were_deleted_are_unpacked_again(archives, files):
     obtain(files, archives)
     (files.images / "003_drawing.jpg").unlink()
     obtain(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 24
+    assert len(list(files.images.glob("*.jpg"))) == 36
 
 
 def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
@@ -72,7 +72,7 @@ def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
         obtain(files, archives)
     write_archives(archives)
     obtain(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 24
+    assert len(list(files.images.glob("*.jpg"))) == 36
 
 
 def test_descriptions_come_back_as_they_were_written(tmp_path):

@@ -139,7 +139,7 @@ def test_the_exported_encoder_gives_the_features_of_the_keras_model(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype="uint8")
     expected = keras.ops.convert_to_numpy(model(images))
     assert encoder.image_size == (32, 48)
-    assert encoder.feature_width == 12
+    assert encoder.feature_width == 72
     np.testing.assert_allclose(encoder(images), expected, atol=0.01)
     np.testing.assert_allclose(encoder(images[3:4]), expected[3:4], atol=0.01)
 

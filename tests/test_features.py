@@ -67,7 +67,7 @@ def test_the_file_is_a_plain_dict_of_float32_arrays(encoder, image_paths, tmp_pa
     assert list(stored) == list(features) == [path.name for path in image_paths]
     for array in stored.values():
         assert array.dtype == np.float32
-        assert array.shape == (12,)
+        assert array.shape == (72,)
 
 
 def test_what_was_extracted_is_not_extracted_again(encoder, image_paths, tmp_path):
@@ -94,7 +94,7 @@ def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, tmp_path):
 
 def test_features_of_another_encoder_are_refused(encoder, image_paths, tmp_path):
     path = tmp_path / "features.p"
-    save_pickle(path, {image_paths[0].name: np.linspace(0, 1, 12, dtype="float32")})
+    save_pickle(path, {image_paths[0].name: np.linspace(0, 1, 72, dtype="float32")})
     with pytest.raises(ValueError, match="another encoder, or of other images: it disagrees on 00"):
         extract_features(encoder, image_paths, path)
 

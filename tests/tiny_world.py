@@ -32,7 +32,7 @@ def drawings(count: int) -> dict[str, tuple[Image.Image, list[str]]]:
     return made
 
 
-def write_archives(folder: Path, train: int = 12, development: int = 6, test: int = 6) -> None:
+def write_archives(folder: Path, train: int = 24, development: int = 6, test: int = 6) -> None:
     """Writes `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` with so many drawings a split."""
     world = drawings(train + development + test)
     names = list(world)
