@@ -148,20 +148,21 @@ def test_the_best_weights_are_returned_not_the_last(tiny_data, vocabulary, tmp_p
 
 def test_two_images_are_learnt_by_heart(tmp_path):
     captions = {
-        "dog.jpg": ["a brown dog runs over the grass"],
-        "sea.jpg": ["two boys jump into the blue sea"],
+        "dog.jpg": ["a brown dog runs over the grass"] * 5,
+        "sea.jpg": ["two boys jump into the blue sea"] * 5,
     }
     features = {"dog.jpg": np.array([1.0, 0.0], "f4"), "sea.jpg": np.array([0.0, 1.0], "f4")}
     data = TrainingData(captions, captions, captions, features)
     vocabulary = Vocabulary.from_captions(sum(captions.values(), []), min_word_count=1)
     settings = replace(
         SETTINGS,
+        embedding_units=32,
         units=32,
         dropout=0.0,
         label_smoothing=0.0,
-        learning_rate=0.05,
-        epochs=30,
-        patience=30,
+        learning_rate=0.01,
+        epochs=20,
+        patience=20,
         batch_size=1,
     )
     _, history = train(data, vocabulary, settings, tmp_path)
