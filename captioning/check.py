@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from captioning.dataset import Captions
-from captioning.images import DAMAGE
+from captioning.images import DAMAGE, one_line
 from captioning.text import clean_caption
 
 # Flickr8k's placeholder for a picture that the annotator could not see.
@@ -108,5 +108,5 @@ def _damage(path: Path) -> str | None:
     except UnidentifiedImageError:
         return "no image"
     except DAMAGE as error:
-        return " ".join(str(error).split())
+        return one_line(error)
     return None

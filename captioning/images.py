@@ -40,13 +40,18 @@ def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
         ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{path} is too large to be safe ({_one_line(error)}). Scale it down."
+            f"{path} is too large to be safe ({one_line(error)}). Scale it down."
         ) from error
     except DAMAGE as error:
         raise ValueError(
-            f"{path} cannot be read as an image ({_one_line(error)}). "
+            f"{path} cannot be read as an image ({one_line(error)}). "
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
         ) from error
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def _set_upright(image: Image.Image) -> Image.Image:
@@ -66,7 +71,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
