@@ -41,8 +41,8 @@ def check(files: Files, options: argparse.Namespace) -> None:
 
 
 def features(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import read_descriptions
-    from captioning.features import extract_features
+    from captioning.dataset import read_descriptions, read_splits, select
+    from captioning.features import average_features, extract_feature_maps
     from captioning.inference import ENCODER, Encoder
 
     if options.weights or not (files.models / ENCODER).exists():
@@ -50,21 +50,33 @@ def features(files: Files, options: argparse.Namespace) -> None:
         from captioning.model import build_encoder
 
         export_encoder(build_encoder(options.weights or "imagenet"), files.models)
-    image_paths = [files.images / name for name in read_descriptions(files.descriptions)]
-    extract_features(Encoder(files.models), image_paths, files.features)
+    encoder = Encoder(files.models)
+    names = list(read_descriptions(files.descriptions))
+    average_features(
+        extract_feature_maps(encoder, [files.images / name for name in names], files.feature_maps),
+        files.features,
+    )
+    training_names = select(dict.fromkeys(names), read_splits(files.texts)["train"])
+    extract_feature_maps(
+        encoder,
+        [files.images / name for name in training_names],
+        files.mirrored_feature_maps,
+        mirrored=True,
+    )
 
 
 def train(files: Files, options: argparse.Namespace) -> None:
     from captioning.dataset import CAPTION_FILE, read_captions, read_descriptions, read_splits
-    from captioning.files import load_pickle
+    from captioning.feature_maps import FeatureMaps
     from captioning.training import train_and_export
 
     train_and_export(
         read_descriptions(files.descriptions),
         read_captions(files.texts / CAPTION_FILE),
         read_splits(files.texts),
-        load_pickle(files.features),
-        TrainingSettings(seed=options.seed),
+        FeatureMaps(files.feature_maps),
+        FeatureMaps(files.mirrored_feature_maps),
+        TrainingSettings(decoder=options.decoder, seed=options.seed),
         files,
     )
 
@@ -72,7 +84,7 @@ def train(files: Files, options: argparse.Namespace) -> None:
 def evaluate(files: Files, options: argparse.Namespace) -> None:
     from captioning.dataset import CAPTION_FILE, read_captions, read_splits, select
     from captioning.evaluation import evaluate as evaluate_split
-    from captioning.files import load_pickle
+    from captioning.feature_maps import FeatureMaps
     from captioning.inference import Decoder
     from captioning.scores import format_scores
     from captioning.text import Vocabulary
@@ -82,7 +94,7 @@ def evaluate(files: Files, options: argparse.Namespace) -> None:
         read_captions(files.texts / CAPTION_FILE), read_splits(files.texts)[options.split]
     )
     search = SearchSettings(options.beam_width)
-    _, scores = evaluate_split(decoder, load_pickle(files.features), references, search)
+    _, scores = evaluate_split(decoder, FeatureMaps(files.feature_maps), references, search)
     print(json.dumps(scores) if options.json else format_scores(scores))
 
 
@@ -108,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     step = steps.add_parser("check", help="name what is wrong in the data; write descriptions.txt")
     step.set_defaults(run=check)
 
-    step = steps.add_parser("features", help="run Xception on every image; write features.p")
+    step = steps.add_parser(
+        "features", help="run Xception on every image; write features.p and more"
+    )
     step.add_argument(
         "--weights",
         help='"imagenet" or a weights file, to make the encoder anew (default: use models/encoder)',
@@ -121,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=TrainingSettings.seed,
         help="runs with different seeds differ by chance only (default %(default)s)",
+    )
+    step.add_argument(
+        "--decoder",
+        choices=("merge", "attention"),
+        default=TrainingSettings.decoder,
+        help="the classic or the one that looks at parts of the image (default %(default)s)",
     )
     step.set_defaults(run=train)
 

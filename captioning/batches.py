@@ -1,7 +1,8 @@
-"""Training batches: image features and caption ids in, what `model.fit` wants out.
+"""Training batches: feature maps and caption ids in, what `model.fit` wants out.
 
 Every position of a caption is scored in one pass (teacher forcing): the same examples and the same
-loss as one prefix a row, without writing the prefixes out. Knows nothing of files or words.
+loss as one prefix a row, without writing the prefixes out. The captions of an image share a row,
+so that the image is looked at once for all of them. Knows nothing of files or words.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,18 +12,22 @@ import numpy as np
 
 from captioning.text import PADDING
 
-# Captions are sorted by length within groups of this many batches: long enough that a batch holds
-# captions of nearly one length, short enough that no two epochs hold the same batches.
-_BATCHES_A_GROUP = 32
+# Images are sorted by their longest caption within groups of this many batches: long enough that a
+# batch holds captions of nearly one length, short enough that no two epochs hold the same batches.
+_BATCHES_A_GROUP = 16
+
+EncodedCaptions = Mapping[str, Sequence[Sequence[int]]]
+Features = Mapping[str, np.ndarray]
+Views = Sequence[tuple[EncodedCaptions, Features]]
 
 
 class CaptionBatches(keras.utils.PyDataset):
-    """Batches of captions of similar length, shuffled anew for every epoch.
+    """Batches of images with all their captions, shuffled anew for every epoch.
 
-    Item: `({"features": (batch, width) float32, "words": (batch, length) int32},
-    targets (batch, length) int32, weights (batch, length) float32)`. `words` runs from START to the
-    last word, `targets` from the first word to END. `length` is that of the longest caption in the
-    batch.
+    Item: `({"features": (images, cells, width) as they are stored, "words": (images, captions,
+    length) int32}, targets (images, captions, length) int32, weights (images, captions, length)
+    float32)`. `words` runs from START to the last word, `targets` from the first word to END.
+    `captions` and `length` are the most that an image of the batch has.
 
     Weights are 0 on padding and the same everywhere else, in all batches, such that they sum to 1
     in the average batch: made for a loss that sums. A mean over each batch would let a word weigh
@@ -31,58 +36,53 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def __init__(
         self,
-        captions: Mapping[str, Sequence[Sequence[int]]],
-        features: Mapping[str, np.ndarray],
+        views: Views,
         batch_size: int,
         seed: int = 0,
         epoch: int = 0,
         **kwargs,
     ):
-        """`captions`: image name -> encoded captions (see `Vocabulary.encode`); `features`: image
-        name -> features. The order depends on `seed` and `epoch` only, so a run that was stopped
-        before epoch n goes on with `epoch=n`. Raises ValueError if an image has no features."""
+        """`views`: ways to see the same images, such as plain and mirrored, of which each epoch
+        draws one an image: image name -> encoded captions (see `Vocabulary.encode`), and image
+        name -> feature map (cells, width). The order depends on `seed` and `epoch` only, so a run
+        that was stopped before epoch n goes on with `epoch=n`. Raises ValueError if an image has no
+        features."""
         super().__init__(**kwargs)
-        missing = [image_name for image_name in captions if image_name not in features]
-        if missing:
-            raise ValueError(
-                f"Every captioned image needs features. {len(missing)} have none, among them "
-                f"{missing[0]}. Extract the features of all images first."
-            )
-        self._features = np.stack([features[image_name] for image_name in captions])
-        self._captions = [ids for image_ids in captions.values() for ids in image_ids]
-        self._rows = np.repeat(
-            np.arange(len(captions)), [len(image_ids) for image_ids in captions.values()]
-        )
-        self._lengths = np.array([len(ids) - 1 for ids in self._captions])
+        for captions, features in views:
+            _require_features(captions, features)
+        self._views = views
+        self._image_names = list(views[0][0])
+        captions = views[0][0].values()
+        self._lengths = np.array([max(map(len, of_image)) - 1 for of_image in captions])
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = epoch
-        self._batches = self._deal()
-        self._word_weight = len(self._batches) / self._lengths.sum()
+        self._deal()
+        words = sum(len(ids) - 1 for of_image in captions for ids in of_image)
+        self._word_weight = len(self._batches) / words
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __getitem__(self, index: int):
-        chosen = self._batches[index]
-        length = self._lengths[chosen].max()
-        words = np.full((len(chosen), length), PADDING, "int32")
-        targets = np.full((len(chosen), length), PADDING, "int32")
-        for row, caption in enumerate(chosen):
-            ids = self._captions[caption]
-            words[row, : len(ids) - 1] = ids[:-1]
-            targets[row, : len(ids) - 1] = ids[1:]
+        chosen = [
+            (self._image_names[image], self._view_of[image]) for image in self._batches[index]
+        ]
+        captions = [self._views[view][0][name] for name, view in chosen]
+        features = np.stack([self._views[view][1][name] for name, view in chosen])
+        words, targets = pad(captions)
         weights = np.float32(self._word_weight) * (targets != PADDING)
-        return {"features": self._features[self._rows[chosen]], "words": words}, targets, weights
+        return {"features": features, "words": words}, targets, weights
 
     def on_epoch_end(self) -> None:
         self._epoch += 1
-        self._batches = self._deal()
+        self._deal()
 
-    def _deal(self) -> list[np.ndarray]:
-        """Caption indices, a batch each."""
+    def _deal(self) -> None:
+        """Draws the epoch's views, and its batches of image numbers."""
         random = np.random.default_rng([self._seed, self._epoch])
-        order = random.permutation(len(self._captions))
+        self._view_of = random.integers(len(self._views), size=len(self._image_names))
+        order = random.permutation(len(self._image_names))
         group_size = _BATCHES_A_GROUP * self._batch_size
         batches = []
         for start in range(0, len(order), group_size):
@@ -96,6 +96,29 @@ class CaptionBatches(keras.utils.PyDataset):
             range(len(batches)), key=lambda index: self._lengths[batches[index]].max()
         )
         first = list(dict.fromkeys([by_length[-1], by_length[0]]))
-        return [batches[index] for index in first] + [
+        self._batches = [batches[index] for index in first] + [
             batch for index, batch in enumerate(batches) if index not in first
         ]
+
+
+def pad(captions: Sequence[Sequence[Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Encoded captions of some images -> words and targets, each (images, captions, length) int32:
+    what is read, from START on, and what is to be said after each word, to END."""
+    most = max(map(len, captions))
+    length = max(len(ids) for of_image in captions for ids in of_image) - 1
+    words = np.full((len(captions), most, length), PADDING, "int32")
+    targets = np.full_like(words, PADDING)
+    for image, of_image in enumerate(captions):
+        for caption, ids in enumerate(of_image):
+            words[image, caption, : len(ids) - 1] = ids[:-1]
+            targets[image, caption, : len(ids) - 1] = ids[1:]
+    return words, targets
+
+
+def _require_features(captions: EncodedCaptions, features: Features) -> None:
+    missing = [image_name for image_name in captions if image_name not in features]
+    if missing:
+        raise ValueError(
+            f"Every captioned image needs features. {len(missing)} have none, among them "
+            f"{missing[0]}. Extract the features of all images first."
+        )

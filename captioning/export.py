@@ -12,7 +12,7 @@ import keras
 import openvino
 
 from captioning.inference import (
-    DECODER_START,
+    DECODER_LOOK,
     DECODER_STEP,
     ENCODER,
     NOTES,
@@ -30,36 +30,38 @@ def export_encoder(encoder: keras.Model, folder: Path) -> None:
 
 def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:
     """The caption model as it is in memory, in the form in which captions are searched for."""
-    start, step = build_search_models(caption_model)
-    for network in (start, step):
+    look, step = build_search_models(caption_model)
+    for network in (look, step):
         network.compile(jit_compile=False)  # rows differ, and XLA compiles every number of them
     return Decoder(
-        start.predict_on_batch,
+        lambda features: keras.tree.flatten(look.predict_on_batch(features)),
         step.predict_on_batch,
         vocabulary,
         longest_caption,
-        feature_width=start.input_shape[-1],
+        feature_width=look.input_shape[-1],
+        units=step.input_shape[1][-1],
     )
 
 
 def export_decoder(
     caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int, folder: Path
 ) -> None:
-    """Writes the caption model as `decoder_start` and `decoder_step`, `.xml` and `.bin` each.
+    """Writes the caption model as `decoder_look` and `decoder_step`, `.xml` and `.bin` each.
 
     Both files name what belongs to them, so that nothing else is used with them, and hold
     `longest_caption` in words, the limit of the search.
     """
-    start, step = build_search_models(caption_model)
+    look, step = build_search_models(caption_model)
     weights = b"".join(weight.tobytes() for weight in caption_model.get_weights())
     notes = (
         hashlib.sha256(weights).hexdigest()[:16],
         vocabulary.fingerprint,
         longest_caption,
-        start.input_shape[-1],
+        look.input_shape[-1],
+        step.input_shape[1][-1],
     )
     notes = dict(zip(NOTES, notes, strict=True))
-    _export(start, folder / DECODER_START, notes)
+    _export(look, folder / DECODER_LOOK, notes)
     _export(step, folder / DECODER_STEP, notes)
 
 

@@ -1,10 +1,10 @@
-"""Photographs in, `features.p` out: one array of features for each image name.
+"""Photographs in, what the encoder sees out: feature maps, and `features.p`, their averages.
 
 Image files are decoded in threads while the encoder computes.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from captioning.feature_maps import FeatureMaps
 from captioning.files import load_pickle, save_pickle
 from captioning.images import load_image
 from captioning.inference import Encoder
 
 _BATCH_SIZE = 8  # images; larger batches are no faster on a CPU and take more memory
-_SAVE_EVERY = 1024  # images, about a minute and a half of work
+_SAVE_EVERY = 512  # images, about a minute of work; their maps wait in memory, 200 MB
 _DECODERS = 2  # threads: the encoder needs the cores more
 # Two encoders that differ by rounding agree better than this on every image; other weights do not.
 _SAME_ENCODER = 0.99  # cosine
@@ -26,47 +27,65 @@ _SAME_ENCODER = 0.99  # cosine
 Encoded = list[tuple[Path, np.ndarray | Exception]]
 
 
-def encode_files(encoder: Encoder, paths: Iterable[Path]) -> Iterator[Encoded]:
-    """Batch after batch, in order: each path with its features (feature_width,) float32, or with
-    the error that says why there are none (see `load_image`). Memory does not grow with the number
-    of images."""
+def encode_files(
+    encoder: Encoder, paths: Iterable[Path], mirrored: bool = False
+) -> Iterator[Encoded]:
+    """Batch after batch, in order: each path with its feature map (cells, feature_width) float32,
+    or with the error that says why there is none (see `load_image`). `mirrored` images are seen as
+    in a mirror. Memory does not grow with the number of images."""
     with ThreadPoolExecutor(_DECODERS) as pool:
         for batch in _decoded(pool, paths, encoder.image_size):
             images = [image for _, image in batch if not isinstance(image, Exception)]
-            features = iter(encoder(np.stack(images)) if images else ())
+            if mirrored:
+                images = [image[:, ::-1] for image in images]
+            maps = iter(encoder(np.stack(images)) if images else ())
             yield [
-                (path, image if isinstance(image, Exception) else next(features))
+                (path, image if isinstance(image, Exception) else next(maps))
                 for path, image in batch
             ]
 
 
-def extract_features(encoder: Encoder, image_paths: Sequence[Path], path: Path) -> dict:
-    """Image name -> features for all images, kept in the file `path` as well.
+def extract_feature_maps(
+    encoder: Encoder, image_paths: Sequence[Path], path: Path, mirrored: bool = False
+) -> FeatureMaps:
+    """Feature maps of all images, kept in the file `path`: see `FeatureMaps`.
 
-    What the file already holds is not computed again, and it is written every thousand images, so
-    that an extraction that was stopped, or killed, goes on. Images that cannot be read are left out
-    and named.
-    Raises ValueError if the file was made with another encoder.
+    What the file already holds is not computed again, and it is written every few hundred images,
+    so that an extraction that was stopped, or killed, goes on. Images that cannot be read are left
+    out and named. Raises ValueError if the file was made with another encoder.
     """
-    features = load_pickle(path) if path.exists() else {}
-    _refuse_other_encoder(features, encoder, image_paths, path)
-    missing = [image_path for image_path in image_paths if image_path.name not in features]
-    saved = len(features)
+    maps = FeatureMaps(path)
+    _refuse_other_encoder(maps, encoder, image_paths, path, mirrored)
+    missing = [image_path for image_path in image_paths if image_path.name not in maps]
+    waiting = 0
     try:
-        with tqdm(total=len(missing), desc="features", unit="image") as progress:
-            for batch in encode_files(encoder, missing):
+        with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:
+            for batch in encode_files(encoder, missing, mirrored):
                 for image_path, found in batch:
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
                     else:
-                        features[image_path.name] = found
+                        maps.append(image_path.name, found)
                 progress.update(len(batch))
-                if len(features) - saved >= _SAVE_EVERY:
-                    save_pickle(path, features)
-                    saved = len(features)
+                waiting += len(batch)
+                if waiting >= _SAVE_EVERY:
+                    maps.save()
+                    waiting = 0
     finally:  # Ctrl-C, too, keeps what is done
-        if len(features) > saved:
-            save_pickle(path, features)
+        maps.save()
+    return maps
+
+
+def average_features(maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
+    """Image name -> float32 (feature_width,), the average over the cells of its feature map, kept
+    in the file `path`, a plain pickled dict. The maps of images that it holds are not read again.
+    """
+    features = load_pickle(path) if path.exists() else {}
+    missing = [image_name for image_name in maps if image_name not in features]
+    for image_name in missing:
+        features[image_name] = maps[image_name].mean(axis=0, dtype="float32")
+    if missing:
+        save_pickle(path, features)
     return features
 
 
@@ -93,15 +112,19 @@ def _result(future: Future) -> np.ndarray | Exception:
 
 
 def _refuse_other_encoder(
-    features: dict, encoder: Encoder, image_paths: Sequence[Path], path: Path
+    maps: FeatureMaps, encoder: Encoder, image_paths: Sequence[Path], path: Path, mirrored: bool
 ) -> None:
     """Computes one image again: cheap beside a model trained on features of two kinds."""
-    known = next((image for image in image_paths if image.name in features), None)
+    known = next((image for image in image_paths if image.name in maps), None)
     if known is None:
         return
-    old = features[known.name]
-    new = encoder(load_image(known, encoder.image_size)[None])[0]
-    alike = old.shape == new.shape and old @ new >= _SAME_ENCODER * np.sqrt(old @ old * (new @ new))
+    old = maps[known.name].astype("float32")
+    ((_, new),) = next(encode_files(encoder, [known], mirrored))
+    if isinstance(new, Exception):
+        raise new
+    alike = old.shape == new.shape and (old * new).sum() >= _SAME_ENCODER * np.sqrt(
+        (old**2).sum() * (new**2).sum()
+    )
     if not alike:
         raise ValueError(
             f"{path} was made with another encoder, or of other images: it disagrees on "

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 import openvino
 
-from captioning.search import State, beam_search
+from captioning.search import Hypothesis, State, beam_search
 from captioning.settings import SearchSettings
 from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 
 ENCODER = "encoder.xml"
-DECODER_START = "decoder_start.xml"
+DECODER_LOOK = "decoder_look.xml"
 DECODER_STEP = "decoder_step.xml"
 
 # What both decoder files say of themselves: which export they are of, the vocabulary, the limit of
-# the search in words, the features that they want.
-NOTES = ("weights", "vocabulary", "longest_caption", "feature_width")
+# the search in words, the features that they want, the units of the LSTM.
+NOTES = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
 
 # Images searched for side by side: more are no faster, and take memory.
 _IMAGES_AT_ONCE = 100
@@ -40,51 +40,54 @@ class Caption:
 
 
 class Encoder:
-    """The image network: photographs to features."""
+    """The image network: photographs to feature maps."""
 
     def __init__(self, folder: Path):
         """Reads `encoder.xml` and `encoder.bin` in `folder`."""
         self._network = _compile(read_network(folder / ENCODER))
         _, height, width, _ = self._network.input(0).partial_shape
         self.image_size = (height.get_length(), width.get_length())
-        self.feature_width = self._network.output(0).partial_shape[1].get_length()
+        self.feature_width = self._network.output(0).partial_shape[2].get_length()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 RGB (batch, height, width, 3) of `image_size` -> float32 (batch, feature_width)."""
+        """uint8 RGB (batch, height, width, 3) of `image_size` -> float32 feature maps (batch,
+        cells, feature_width), the cells of a grid row by row."""
         return self._network(images)[0].copy()
 
 
 class Decoder:
-    """The caption network, one word at a time, and its vocabulary: features to captions.
+    """The caption network, one word at a time, and its vocabulary: feature maps to captions.
 
-    `start(features)` gives the state before the first word; `step([ids, *state])` gives
-    log-probabilities of the next words (rows, vocabulary), followed by those last parts of the
-    state that a word changes. All arrays have the same rows in front.
+    `look(features)` gives what the network knows of each image, computed once; `step([ids, hidden,
+    cell, *seen])` gives log-probabilities of the next words (images, beams, vocabulary) and the
+    LSTM's new hidden and cell state, each (images, beams, units).
     """
 
     def __init__(
         self,
-        start: Callable[[np.ndarray], Sequence[np.ndarray]],
+        look: Callable[[np.ndarray], Sequence[np.ndarray]],
         step: Callable[[list[np.ndarray]], Sequence[np.ndarray]],
         vocabulary: Vocabulary,
         longest_caption: int,
         feature_width: int,
+        units: int,
     ):
         self.feature_width = feature_width
-        self._start = start
+        self._look = look
         self._step = step
         self._vocabulary = vocabulary
         self._longest_caption = longest_caption
+        self._units = units
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Vocabulary) -> "Decoder":
-        """Reads `decoder_start.xml`, `decoder_step.xml` and their `.bin` files in `folder`. Raises
+        """Reads `decoder_look.xml`, `decoder_step.xml` and their `.bin` files in `folder`. Raises
         ValueError if the two are not of one export, or trained with another vocabulary."""
-        start, step = (read_network(folder / name) for name in (DECODER_START, DECODER_STEP))
+        look, step = (read_network(folder / name) for name in (DECODER_LOOK, DECODER_STEP))
         notes = _notes(step, folder / DECODER_STEP)
-        if _notes(start, folder / DECODER_START) != notes:
+        if _notes(look, folder / DECODER_LOOK) != notes:
             raise ValueError(
-                f"{DECODER_START} and {DECODER_STEP} in {folder} do not belong together. Fetch "
+                f"{DECODER_LOOK} and {DECODER_STEP} in {folder} do not belong together. Fetch "
                 "both again, or export the model anew."
             )
         if notes["vocabulary"] != vocabulary.fingerprint:
@@ -93,24 +96,36 @@ class Decoder:
                 f"vocabulary {notes['vocabulary']}. Received: {vocabulary.fingerprint}, of "
                 f"{len(vocabulary)} words. Take both from one training run."
             )
-        start, step = _compile(start), _compile(step)
+        look, step = _compile(look), _compile(step)
         return cls(
-            lambda features: start(features).to_tuple(),
+            lambda features: look(features).to_tuple(),
             lambda inputs: step(inputs).to_tuple(),
             vocabulary,
             int(notes["longest_caption"]),
             int(notes["feature_width"]),
+            int(notes["units"]),
         )
 
     def caption(
         self, features: np.ndarray, search: SearchSettings = SearchSettings()
     ) -> list[Caption]:
-        """The best caption for each row of `features` (images, feature_width) float32."""
-        captions = []
+        """The best caption for each of `features` (images, cells, feature_width)."""
+        return [
+            Caption(self._vocabulary.decode(best.ids), best.log_prob)
+            for best, *_ in self.search(features, search)
+        ]
+
+    def search(
+        self, features: np.ndarray, search: SearchSettings = SearchSettings()
+    ) -> list[list[Hypothesis]]:
+        """For each of `features` (images, cells, feature_width), up to `search.beam_width`
+        captions as word ids, best first."""
+        found = []
         for first in range(0, len(features), _IMAGES_AT_ONCE):
-            found = beam_search(
-                self.step,
-                self.start(features[first : first + _IMAGES_AT_ONCE]),
+            seen = self.look(features[first : first + _IMAGES_AT_ONCE])
+            found += beam_search(
+                _Step(self.step, seen),
+                self.nothing_said(len(seen[0])),
                 start=START,
                 end=END,
                 max_length=self._longest_caption,
@@ -118,19 +133,44 @@ class Decoder:
                 length_normalisation=search.length_normalisation,
                 never=(PADDING, START, UNKNOWN),
             )
-            captions += [
-                Caption(self._vocabulary.decode(best.ids), best.log_prob) for best, *_ in found
-            ]
-        return captions
+        return found
 
-    def start(self, features: np.ndarray) -> State:
-        """Features (rows, feature_width) -> the state before the first word."""
-        return tuple(self._start(features))
+    def look(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Feature maps (images, cells, feature_width) -> what `step` wants to know of the images,
+        arrays of (images, ...)."""
+        return tuple(self._look(features.astype("float32")))
 
-    def step(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """Last ids (rows,) and state -> log-probabilities (rows, vocabulary) and the new state."""
-        log_probs, *changed = self._step([ids.astype("int32"), *state])
-        return log_probs, (*state[: len(state) - len(changed)], *changed)
+    def nothing_said(self, images: int) -> State:
+        """The state before the first word, for one beam an image."""
+        return tuple(np.zeros((2, images, 1, self._units), "float32"))
+
+    def step(
+        self, ids: np.ndarray, state: State, seen: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, State]:
+        """Last ids (images, beams), state and what was seen -> log-probabilities (images, beams,
+        vocabulary) and the new state."""
+        log_probs, *state = self._step([ids.astype("int32"), *state, *seen])
+        return log_probs, tuple(state)
+
+
+class _Step:
+    """A decoder's step in the form that the search wants: for those images it still searches."""
+
+    def __init__(self, step: Callable, seen: Sequence[np.ndarray]):
+        self._step = step
+        self._all = self._seen = seen
+
+    def __call__(self, ids: np.ndarray, state: State, rows: np.ndarray) -> tuple[np.ndarray, State]:
+        if len(rows) < len(self._seen[0]):  # rows are dropped, never added
+            self._seen = [part[rows] for part in self._all]
+        return self._step(ids, state, self._seen)
+
+
+def fastest_precision() -> str:
+    """The dtype policy in which this processor multiplies matrices fastest: "mixed_bfloat16" where
+    it has units for that, "float32" elsewhere."""
+    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "mixed_bfloat16" if "BF16" in capabilities else "float32"
 
 
 def read_network(path: Path) -> openvino.Model:

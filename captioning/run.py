@@ -1,7 +1,7 @@
 """A training run on disk: its record, its last epoch and its best one.
 
-How a run goes on follows from its history alone, so one that was killed goes on from its last epoch
-as if nothing had happened. Not about what is trained, or how.
+A run has stages, one after the other. How it goes on follows from its history alone, so one that
+was killed goes on from its last epoch as if nothing had happened. Not about what is trained.
 """
 
 import json
@@ -15,36 +15,41 @@ from captioning.files import write_atomically
 MODEL = "caption_model.keras"
 RECORD = "training.json"
 MONITOR = "development CIDEr"
+STAGE = "stage"
 
 
 class Run:
     """The files of one run in one folder: `training.json` (identity and history), the last and the
     best epoch as `epoch-<n>.keras`, and when it is over the best as `caption_model.keras`."""
 
-    def __init__(self, folder: Path, identity: Mapping, epochs: int, patience: int):
+    def __init__(self, folder: Path, identity: Mapping, stages: Mapping[str, int], patience: int):
         """Reads what is there. `identity`, a dict made of JSON's types, is what makes two runs the
-        same one; ValueError if the run in `folder` has another, or its record is damaged."""
+        same one; ValueError if the run in `folder` has another, or its record is damaged. `stages`:
+        name -> epochs, of which those are left out that come after `patience` epochs that brought
+        nothing better."""
         self._folder = folder
-        self._epochs = epochs
+        self._stages = stages
         self._patience = patience
         self._record = _read_record(folder / RECORD, identity)
 
     @property
-    def history(self) -> list[dict[str, float]]:
-        """The numbers of each finished epoch."""
+    def history(self) -> list[dict]:
+        """The stage and the numbers of each finished epoch."""
         return self._record["history"]
 
     @property
-    def is_over(self) -> bool:
-        """Whether all epochs are done, or `patience` of them brought nothing better."""
-        done = len(self.history)
-        return done >= self._epochs or (
-            done > 0 and done - 1 - best_epoch(self.history) >= self._patience
-        )
+    def stage(self) -> str | None:
+        """The name of the stage that is to go on; None when all are over."""
+        return next((name for name in self._stages if not self._is_over(name)), None)
+
+    def epochs_done(self, stage: str) -> int:
+        """How many epochs of a stage are finished."""
+        return len(self._of(stage))
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
         """Keeps an epoch that has just ended: the model first, then the record that names it."""
-        self.history.append({name: float(number) for name, number in numbers.items()})
+        epoch = {STAGE: self.stage} | {name: float(number) for name, number in numbers.items()}
+        self.history.append(epoch)
         last, best = self._epoch_model(len(self.history)), self._best_epoch_model
         _save(model, last)
         with write_atomically(self._folder / RECORD, "w") as file:
@@ -56,14 +61,34 @@ class Run:
         """The model as of the last epoch, optimizer included."""
         return keras.models.load_model(self._epoch_model(len(self.history)))
 
-    def finish(self) -> keras.Model:
-        """The model as of the best epoch, not compiled. Of the run's files it leaves the record
-        and this model, without the optimizer, which is two thirds of the file. May be repeated."""
-        if self._best_epoch_model.exists():
-            _save(keras.models.load_model(self._best_epoch_model, compile=False), self._model)
-            for path in self._folder.glob("epoch-*.keras"):
-                path.unlink()
+    def best_model(self) -> keras.Model:
+        """The model as of the best epoch so far, not compiled."""
+        return keras.models.load_model(self._best_epoch_model, compile=False)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all stages are over and `finish` has been called."""
+        return self.stage is None and not self._best_epoch_model.exists()
+
+    def finish(self, model: keras.Model) -> None:
+        """Keeps the model that came out. Of the run's files it leaves this one and the record."""
+        _save(model, self._model)
+        for path in self._folder.glob("epoch-*.keras"):
+            path.unlink()
+
+    def model(self) -> keras.Model:
+        """The model that came out, not compiled."""
         return keras.models.load_model(self._model, compile=False)
+
+    def _is_over(self, stage: str) -> bool:
+        history = self._of(stage)
+        done = len(history)
+        return done >= self._stages[stage] or (
+            done > 0 and done - 1 - best_epoch(history) >= self._patience
+        )
+
+    def _of(self, stage: str) -> list[dict]:
+        return [epoch for epoch in self.history if epoch[STAGE] == stage]
 
     @property
     def _model(self) -> Path:

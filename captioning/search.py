@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 State = tuple[np.ndarray, ...]
-Step = Callable[[np.ndarray, State], tuple[np.ndarray, State]]
+Step = Callable[[np.ndarray, State, np.ndarray], tuple[np.ndarray, State]]
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ def beam_search(
 ) -> list[list[Hypothesis]]:
     """For each row of `state`, up to `beam_width` hypotheses, best first.
 
-    `step(ids, state)` takes the last ids (rows,) and the state after the words before them, and
-    returns log-probabilities (rows, vocabulary) of the next id with the new state: each word costs
-    one step, prefixes are not run again. `state` is a tuple of arrays with `rows` in front; rows
-    are copied, dropped and reordered along with the beams they belong to. All rows are searched
-    side by side, and one that is decided costs nothing more.
+    `step(ids, state, rows)` takes the last ids (rows, beams) and the state after the words before
+    them, a tuple of arrays with (rows, beams) in front, and returns log-probabilities (rows, beams,
+    vocabulary) of the next id with the new state: each word costs one step, prefixes are not run
+    again. `state` has one beam a row at first. The state is copied, dropped and reordered along
+    with the beams that it belongs to. All rows are searched side by side, and one that is decided
+    costs nothing more: `rows` tells which of the first rows these are.
 
     A hypothesis is finished when its end is among the `beam_width` best continuations of its row;
     `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences;
@@ -58,7 +59,7 @@ def beam_search(
     found: list[list[Hypothesis]] = [[] for _ in range(len(state[0]))]
     searching = np.arange(len(found))
     # Every row begins with one real beam; the others are empty until there are words to fill them.
-    state = _take(state, np.repeat(searching, beam_width))
+    state = tuple(np.repeat(part, beam_width, axis=1) for part in state)
     ids = np.full((len(found), beam_width, 1), start)  # (searching, beam, 1 + chosen)
     log_probs = np.full((len(found), beam_width), -np.inf)
     log_probs[:, 0] = 0.0
@@ -66,8 +67,8 @@ def beam_search(
     for chosen in range(max_length + 1):
         if len(searching) == 0:
             break
-        next_log_probs, state = step(ids[:, :, -1].reshape(-1), state)
-        next_log_probs = np.array(next_log_probs).reshape(*log_probs.shape, -1)
+        next_log_probs, state = step(ids[:, :, -1], state, searching)
+        next_log_probs = np.array(next_log_probs)
         next_log_probs[:, :, list(never)] = -np.inf
         totals = log_probs[:, :, None] + next_log_probs  # (searching, beam, vocabulary)
 
@@ -91,9 +92,8 @@ def beam_search(
             row[-1].score(length_normalisation) if len(row) == beam_width else -np.inf
             for row in (found[row] for row in searching)
         ]
-        still = open_scores > to_beat
-        rows = np.arange(len(searching))[:, None] * beam_width + parents  # (searching, beam)
-        state = _take(state, rows[still].reshape(-1))
+        still = np.nonzero(open_scores > to_beat)[0]
+        state = tuple(part[still[:, None], parents[still]] for part in state)
         searching, ids, log_probs = searching[still], ids[still], log_probs[still]
 
     for row, beams, beam_log_probs in zip(searching, ids, log_probs, strict=True):
@@ -104,10 +104,6 @@ def beam_search(
                 if log_prob > -np.inf
             ]
     return found
-
-
-def _take(state: State, rows: np.ndarray) -> State:
-    return tuple(part[rows] for part in state)
 
 
 def _most_probable(totals: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

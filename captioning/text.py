@@ -19,6 +19,12 @@ RESERVED = ("<padding>", "<start>", "<end>", "<unknown>")
 _APOSTROPHES = re.compile(r"['’`]")
 _NOT_IN_WORDS = re.compile(r"[^\w\s]|_")
 
+# In a mirror; "right" in another sense than that of a side is rare in captions.
+_MIRRORED = {
+    "left": "right", "lefthand": "righthand", "leftmost": "rightmost", "lefty": "righty",
+}  # fmt: skip
+_MIRRORED |= {right: left for left, right in _MIRRORED.items()}
+
 
 def clean_caption(caption: str) -> str:
     """Lower-case words divided by single blanks.
@@ -35,6 +41,15 @@ def clean_caption(caption: str) -> str:
 def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Image name -> cleaned captions."""
     return {name: [clean_caption(one) for one in written] for name, written in captions.items()}
+
+
+def mirror_caption(caption: str) -> str:
+    """What a cleaned caption would say of its image in a mirror: left and right change places.
+
+    >>> mirror_caption("the dog on the left looks right")
+    'the dog on the right looks left'
+    """
+    return " ".join(_MIRRORED.get(word, word) for word in caption.split())
 
 
 class Vocabulary:
@@ -64,6 +79,10 @@ class Vocabulary:
     def encode(self, caption: str) -> list[int]:
         """A cleaned caption as ids, between START and END; words never seen are UNKNOWN."""
         return [START, *(self.ids.get(word, UNKNOWN) for word in caption.split()), END]
+
+    def encode_captions(self, captions: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
+        """Image name -> encoded captions, of image name -> cleaned captions."""
+        return {name: [self.encode(caption) for caption in of] for name, of in captions.items()}
 
     def decode(self, word_ids: Iterable[int]) -> str:
         """The words up to END, without the reserved ids; the inverse of `encode`."""

@@ -11,7 +11,7 @@ from tiny_world import write_archives
 
 from captioning.dataset import CAPTION_FILE, obtain, read_captions, read_splits, select
 from captioning.export import export_encoder
-from captioning.features import extract_features
+from captioning.features import average_features, extract_feature_maps
 from captioning.inference import Encoder
 from captioning.settings import Files, TrainingSettings
 from captioning.text import clean_captions
@@ -45,18 +45,18 @@ def archives(tmp_path) -> Path:
 @pytest.fixture(scope="session")
 def tiny_settings() -> TrainingSettings:
     return TrainingSettings(
-        min_word_count=1, embedding_units=16, units=32, dropout=0.0, label_smoothing=0.0,
-        batch_size=10, epochs=20, learning_rate=0.01, patience=20,
+        min_word_count=1, embedding_units=32, units=32, heads=2, dropout=0.0, label_smoothing=0.0,
+        batch_size=4, epochs=12, learning_rate=0.01, patience=20, self_critical_epochs=1, samples=3,
     )  # fmt: skip
 
 
 def build_tiny_encoder() -> keras.Model:
-    """What a camera of 4 x 6 pixels sees: images (batch, 32, 48, 3) uint8 to features (batch, 72)
-    float32. Circles and squares differ in their corners."""
+    """What a camera of 4 x 6 pixels sees: images (batch, 32, 48, 3) uint8 to feature maps (batch,
+    4, 18) float32, a cell for each line of pixels. Circles and squares differ in their corners."""
     images = keras.Input((32, 48, 3), dtype="uint8", name="images")
     scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)  # white is 0
     pixels = keras.layers.AveragePooling2D(8)(scaled)
-    return keras.Model(images, keras.layers.Flatten()(pixels), name="encoder")
+    return keras.Model(images, keras.layers.Reshape((4, 18))(pixels), name="encoder")
 
 
 @pytest.fixture(scope="session")
@@ -68,12 +68,13 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
     obtain(files, archives)
     export_encoder(build_tiny_encoder(), files.models)
     captions = read_captions(files.texts / CAPTION_FILE)
-    features = extract_features(
-        Encoder(files.models), [files.images / name for name in captions], files.features
+    splits = read_splits(files.texts)
+    encoder = Encoder(files.models)
+    maps = extract_feature_maps(
+        encoder, [files.images / name for name in captions], files.feature_maps
     )
-    train_and_export(
-        clean_captions(captions), captions, read_splits(files.texts), features, tiny_settings, files
-    )
+    average_features(maps, files.features)
+    train_and_export(clean_captions(captions), captions, splits, maps, {}, tiny_settings, files)
     return files.root
 
 
@@ -87,5 +88,5 @@ def tiny_data(tiny_root) -> TrainingData:
         train=clean_captions(select(captions, splits["train"])),
         development=clean_captions(select(captions, splits["development"])),
         references=select(captions, splits["development"]),
-        features={name: random.random(7, dtype="float32") for name in captions},
+        features={name: random.random((3, 7), dtype="float32") for name in captions},
     )

@@ -83,7 +83,7 @@ def test_an_encoder_of_another_width_is_refused(captioner):
     class Wide:
         feature_width = 2048
 
-    with pytest.raises(ValueError, match="features of 72 numbers. Received: 2048"):
+    with pytest.raises(ValueError, match="features of 18 numbers. Received: 2048"):
         Captioner(Wide(), captioner.decoder)
 
 

@@ -2,10 +2,10 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from captioning.features import encode_files, extract_features
-from captioning.files import load_pickle, save_pickle
+from captioning.feature_maps import FeatureMaps
+from captioning.features import average_features, encode_files, extract_feature_maps
 from captioning.inference import Encoder
 from captioning.settings import Files
 
@@ -60,54 +60,79 @@ def test_no_images_yield_nothing(encoder):
     assert list(encode_files(encoder, [])) == []
 
 
-def test_the_file_is_a_plain_dict_of_float32_arrays(encoder, image_paths, tmp_path):
-    features = extract_features(encoder, image_paths, tmp_path / "features.p")
+def test_mirrored_images_are_seen_in_a_mirror(encoder, image_paths):
+    flipped = image_paths[0].with_name("flipped.png")
+    ImageOps.mirror(Image.open(image_paths[0])).save(flipped)
+    ((_, expected),) = next(encode_files(encoder, [flipped]))
+    ((_, received),) = next(encode_files(encoder, image_paths[:1], mirrored=True))
+    np.testing.assert_allclose(received, expected, atol=1e-3)
+    ((_, plain),) = next(encode_files(encoder, image_paths[:1]))
+    assert np.abs(received - plain).max() > 0.01
+
+
+def test_averages_are_a_plain_dict_of_float32_arrays(encoder, image_paths, tmp_path):
+    maps = extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+    features = average_features(maps, tmp_path / "features.p")
     stored = pickle.loads((tmp_path / "features.p").read_bytes())
     assert type(stored) is dict
     assert list(stored) == list(features) == [path.name for path in image_paths]
-    for array in stored.values():
+    for name, array in stored.items():
         assert array.dtype == np.float32
-        assert array.shape == (72,)
+        np.testing.assert_allclose(array, maps[name].astype("float32").mean(0), atol=1e-6)
+
+
+def test_averages_of_images_that_came_later_are_added(encoder, image_paths, tmp_path):
+    path = tmp_path / "features.p"
+    average_features(extract_feature_maps(encoder, image_paths[:5], tmp_path / "maps.bin"), path)
+    first = path.stat().st_mtime_ns
+    maps = extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+    assert len(average_features(maps, path)) == 21
+    second = path.stat().st_mtime_ns
+    assert second > first
+    average_features(maps, path)
+    assert path.stat().st_mtime_ns == second
 
 
 def test_what_was_extracted_is_not_extracted_again(encoder, image_paths, tmp_path):
-    extract_features(encoder, image_paths[:5], tmp_path / "features.p")
+    extract_feature_maps(encoder, image_paths[:5], tmp_path / "maps.bin")
     counting = Counting(encoder)
-    features = extract_features(counting, image_paths, tmp_path / "features.p")
+    maps = extract_feature_maps(counting, image_paths, tmp_path / "maps.bin")
     assert counting.seen == 1 + 16  # one to see that it is the same encoder
-    assert len(features) == 21
+    assert len(maps) == 21
 
 
 def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, tmp_path):
-    path = tmp_path / "features.p"
+    path = tmp_path / "maps.bin"
     with pytest.raises(KeyboardInterrupt):
-        extract_features(Counting(encoder, stop_after=16), image_paths, path)
-    assert len(load_pickle(path)) == 16
+        extract_feature_maps(Counting(encoder, stop_after=16), image_paths, path)
+    assert len(FeatureMaps(path)) == 16
     counting = Counting(encoder)
-    stopped = extract_features(counting, image_paths, path)
+    stopped = extract_feature_maps(counting, image_paths, path)
     assert counting.seen == 1 + 5
-    whole = extract_features(encoder, image_paths, tmp_path / "whole.p")
+    whole = extract_feature_maps(encoder, image_paths, tmp_path / "whole.bin")
     assert stopped.keys() == whole.keys()
     for name in whole:
-        np.testing.assert_allclose(stopped[name], whole[name], atol=1e-4)
+        np.testing.assert_allclose(stopped[name], whole[name], atol=1e-3)
 
 
 def test_features_of_another_encoder_are_refused(encoder, image_paths, tmp_path):
-    path = tmp_path / "features.p"
-    save_pickle(path, {image_paths[0].name: np.linspace(0, 1, 72, dtype="float32")})
+    maps = FeatureMaps(tmp_path / "maps.bin")
+    maps.append(image_paths[0].name, np.linspace(-1, 1, 72, dtype="float32").reshape(4, 18))
+    maps.save()
     with pytest.raises(ValueError, match="another encoder, or of other images: it disagrees on 00"):
-        extract_features(encoder, image_paths, path)
+        extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
 
 
 def test_features_of_another_width_are_refused(encoder, image_paths, tmp_path):
-    path = tmp_path / "features.p"
-    save_pickle(path, {image_paths[0].name: np.ones(2048, "float32")})
+    maps = FeatureMaps(tmp_path / "maps.bin")
+    maps.append(image_paths[0].name, np.ones((4, 2048), "float32"))
+    maps.save()
     with pytest.raises(ValueError, match="made with another encoder"):
-        extract_features(encoder, image_paths, path)
+        extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
 
 
 def test_an_unreadable_image_is_left_out_and_named(encoder, image_paths, tmp_path, capsys):
     image_paths[3].write_text("no image")
-    features = extract_features(encoder, image_paths, tmp_path / "features.p")
-    assert len(features) == 20
+    maps = extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+    assert len(maps) == 20
     assert "left out" in capsys.readouterr().out

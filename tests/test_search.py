@@ -10,22 +10,23 @@ def step_of(table):
     """A fake model: `table` gives the next-id probabilities after each sequence of ids. The state
     holds the sequence, so that a wrongly carried state gives wrong words."""
 
-    def step(ids, state):
+    def step(ids, state, rows):
         (sequences,) = state
-        sequences = np.array(
-            [sequence + (int(last),) for sequence, last in zip(sequences, ids, strict=True)]
-            + [None],
-            dtype=object,
-        )[:-1]
+        assert sequences.shape == ids.shape == (len(rows), ids.shape[1])
+        said = np.empty_like(sequences)
+        for place in np.ndindex(ids.shape):
+            said[place] = (*sequences[place], int(ids[place]))
         with np.errstate(divide="ignore"):
-            log_probs = np.log([table(sequence[1:]) for sequence in sequences])
-        return log_probs, (sequences,)
+            log_probs = np.log([[table(one[1:]) for one in of_row] for of_row in said])
+        return log_probs, (said,)
 
     return step
 
 
 def empty_state(rows):
-    return (np.array([()] * rows + [None], dtype=object)[:-1],)
+    state = np.empty((rows, 1), dtype=object)
+    state[:] = [[()]] * rows
+    return (state,)
 
 
 def search(table, rows=1, **options):
@@ -111,19 +112,17 @@ def test_rows_searched_together_find_what_each_finds_alone():
 
     tables = [table_for(row) for row in range(5)]
 
-    def step(ids, state):
+    def step(ids, state, rows):
         parts = [
-            step_of(tables[row])(ids[index : index + 1], (state[0][index : index + 1],))
-            for index, row in enumerate(state[1])
+            step_of(tables[row])(ids[index : index + 1], (state[0][index : index + 1],), [row])
+            for index, row in enumerate(rows)
         ]
         log_probs = np.concatenate([part[0] for part in parts])
-        return log_probs, (np.concatenate([part[1][0] for part in parts]), state[1])
+        return log_probs, (np.concatenate([part[1][0] for part in parts]),)
 
     options = {"start": START, "end": END, "max_length": 8, "beam_width": 3}
-    together = beam_search(step, (*empty_state(5), np.arange(5)), **options)
-    alone = [
-        beam_search(step, (*empty_state(1), np.array([row])), **options)[0] for row in range(5)
-    ]
+    together = beam_search(step, empty_state(5), **options)
+    alone = [beam_search(step_of(table), empty_state(1), **options)[0] for table in tables]
     assert [[one.ids for one in row] for row in together] == [
         [one.ids for one in row] for row in alone
     ]

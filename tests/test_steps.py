@@ -15,8 +15,9 @@ from captioning.settings import Files
 def test_the_steps_lead_from_archives_to_scores(
     archives, tmp_path, tiny_settings, monkeypatch, capsys
 ):
-    monkeypatch.setattr(steps, "TrainingSettings", lambda seed: tiny_settings)
+    monkeypatch.setattr(steps, "TrainingSettings", lambda seed, decoder: tiny_settings)
     monkeypatch.setattr(steps.TrainingSettings, "seed", 0, raising=False)
+    monkeypatch.setattr(steps.TrainingSettings, "decoder", "attention", raising=False)
     root = tmp_path / "root"
     files = Files(root)
 

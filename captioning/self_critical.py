@@ -1,0 +1,125 @@
+"""The second stage of training: the model's own captions in, rewarded by how people agree.
+
+Self-critical sequence training (Rennie et al., 2017): of each image the model says several
+captions; those that score above their mean are made more likely, the others less. A caption and its
+advantage are a target and a weight, so the loss is that of teacher forcing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from captioning.batches import Views, pad
+from captioning.development import DevelopmentScores
+from captioning.export import as_decoder
+from captioning.inference import Decoder, fastest_precision
+from captioning.losses import SmoothedCrossentropy
+from captioning.model import build_caption_model
+from captioning.reward import Cider
+from captioning.run import Run
+from captioning.search import Hypothesis
+from captioning.settings import SearchSettings, TrainingSettings
+from captioning.text import END, PADDING, START, Vocabulary
+from captioning.training_data import TrainingData
+
+STAGE = "self-critical"
+
+
+def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> None:
+    """Runs the epochs of this stage that are left, from the best model of the stage before."""
+    if run.epochs_done(STAGE):
+        model = run.last_model()
+    else:
+        model = build_caption_model(
+            len(vocabulary),
+            data.feature_width,
+            replace(settings, dropout=0.0),
+            fastest_precision(),
+        )
+        model.set_weights(run.best_model().get_weights())
+        model.compile(
+            keras.optimizers.Adam(
+                settings.self_critical_learning_rate, clipnorm=settings.clip_norm
+            ),
+            SmoothedCrossentropy(),
+            jit_compile=False,
+        )
+    decoder = as_decoder(model, vocabulary, data.longest_caption)
+    batches = SelfCriticalBatches(
+        data.views(vocabulary), decoder, settings.batch_size, settings.samples, settings.seed
+    )
+    scores = DevelopmentScores(data, vocabulary, settings)
+    while run.stage == STAGE:
+        rewards = []
+        epoch = run.epochs_done(STAGE)
+        for *batch, reward in tqdm(batches.of_epoch(epoch), total=len(batches), unit="batch"):
+            model.train_on_batch(*batch)
+            rewards.append(reward)
+        numbers = {"reward": np.mean(rewards), **scores.of(model)}
+        print(f"self-critical epoch {epoch + 1}: {numbers}")
+        run.add_epoch(model, numbers)
+
+
+class SelfCriticalBatches:
+    """Batches of what a decoder says of some images, and how much better than usual that is.
+
+    Iterating gives the batches of one epoch, in the form of `CaptionBatches`. They are made as they
+    are asked for, with the decoder as it then is. The order depends on `seed` and `epoch` only.
+    """
+
+    def __init__(self, views: Views, decoder: Decoder, batch_size: int, samples: int, seed: int):
+        """`views` as for `CaptionBatches`; `samples` is the number of captions an image, which
+        are the best of a beam as wide: enough alike to be good, different enough to compare."""
+        self._views = views
+        self._decoder = decoder
+        self._batch_size = batch_size
+        self._search = SearchSettings(beam_width=samples)
+        self._seed = seed
+        # The end counts as a word, or captions would learn to break off after "in a".
+        self._rewards = [
+            Cider({name: [ids[1:] for ids in of] for name, of in captions.items()})
+            for captions, _ in views
+        ]
+
+    def __len__(self) -> int:
+        return -(-len(self._views[0][0]) // self._batch_size)
+
+    def of_epoch(self, epoch: int):
+        """Yields inputs, targets, weights, and the mean reward, for each batch of the epoch."""
+        random = np.random.default_rng([self._seed, epoch])
+        image_names = random.permutation(list(self._views[0][0]))
+        for first in range(0, len(image_names), self._batch_size):
+            chosen = image_names[first : first + self._batch_size]
+            views = random.integers(len(self._views), size=len(chosen))
+            features = np.stack(
+                [self._views[view][1][name] for name, view in zip(chosen, views, strict=True)]
+            )
+            said = [
+                [_ids(hypothesis) for hypothesis in of]
+                for of in self._decoder.search(features, self._search)
+            ]
+            rewards = [
+                [self._rewards[view](name, ids[1:]) for ids in of]
+                for name, view, of in zip(chosen, views, said, strict=True)
+            ]
+            words, targets = pad(said)
+            weights = advantages(rewards)[..., None] * (targets != PADDING)
+            weights /= (targets != PADDING).sum()
+            mean_reward = float(np.mean([reward for of in rewards for reward in of]))
+            yield {"features": features, "words": words}, targets, weights, mean_reward
+
+
+def advantages(rewards: Sequence[Sequence[float]]) -> np.ndarray:
+    """Rewards of the captions of each image -> how far each is above the image's mean, (images,
+    captions) float32, 0 where an image has fewer captions than others."""
+    above = np.zeros((len(rewards), max(map(len, rewards))), "float32")
+    for row, of_image in zip(above, rewards, strict=True):
+        row[: len(of_image)] = np.array(of_image) - np.mean(of_image)
+    return above
+
+
+def _ids(hypothesis: Hypothesis) -> list[int]:
+    return [START, *hypothesis.ids, *([END] if hypothesis.finished else [])]

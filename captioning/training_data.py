@@ -1,0 +1,75 @@
+"""Captions and features in, what a caption model is trained and chosen on out."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+
+from captioning.dataset import Captions, select
+from captioning.text import Vocabulary, mirror_caption
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a model is trained and chosen on.
+
+    `train` and `development`: image name -> cleaned captions; `references`: image name -> captions
+    of the development images as written; `features`: image name -> feature map (cells,
+    feature_width); `mirrored_features`: the same of the training images in a mirror, or empty.
+    """
+
+    train: Mapping[str, Sequence[str]]
+    development: Mapping[str, Sequence[str]]
+    references: Mapping[str, Sequence[str]]
+    features: Mapping[str, np.ndarray]
+    mirrored_features: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of_splits(
+        cls,
+        descriptions: Captions,
+        captions: Captions,
+        splits: Mapping[str, Sequence[str]],
+        features: Mapping[str, np.ndarray],
+        mirrored_features: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> "TrainingData":
+        """From cleaned `descriptions` and `captions` as written, of all images. An image that the
+        descriptions leave out, since it or its captions cannot be used, is left out here."""
+        development = select(descriptions, splits["development"])
+        return cls(
+            train=select(descriptions, splits["train"]),
+            development=development,
+            references=select(captions, list(development)),
+            features=features,
+            mirrored_features=mirrored_features,
+        )
+
+    def views(self, vocabulary: Vocabulary) -> list[tuple[dict, Mapping]]:
+        """The training images as they are and, where there are features of it, in a mirror:
+        encoded captions and features of each. In a mirror, left is right."""
+        views = [(vocabulary.encode_captions(self.train), self.features)]
+        if self.mirrored_features:
+            mirrored = {
+                name: [mirror_caption(caption) for caption in of] for name, of in self.train.items()
+            }
+            views.append((vocabulary.encode_captions(mirrored), self.mirrored_features))
+        return views
+
+    @property
+    def feature_width(self) -> int:
+        """In numbers a cell."""
+        return next(iter(self.features.values())).shape[-1]
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal captions of equally named images."""
+        captions = json.dumps([self.train, self.development], sort_keys=True)
+        return hashlib.sha256(captions.encode()).hexdigest()[:16]
+
+    @property
+    def longest_caption(self) -> int:
+        """In words, over the training captions: no model says more."""
+        return max(len(caption.split()) for one in self.train.values() for caption in one)

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+from captioning.feature_maps import FeatureMaps
+
+MAPS = {f"{number}.jpg": np.full((4, 3), number / 8, "float32") for number in range(5)}
+
+
+def written(path, names):
+    maps = FeatureMaps(path)
+    for name in names:
+        maps.append(name, MAPS[name])
+    maps.save()
+    return maps
+
+
+def assert_holds(maps, names):
+    assert list(maps) == list(names)
+    assert len(maps) == len(names)
+    for name in names:
+        assert maps[name].dtype == np.float16
+        np.testing.assert_array_equal(maps[name], MAPS[name])
+
+
+def test_what_was_saved_is_read_back_in_order(tmp_path):
+    assert_holds(written(tmp_path / "maps.bin", MAPS), MAPS)
+    assert_holds(FeatureMaps(tmp_path / "maps.bin"), MAPS)
+
+
+def test_a_file_that_does_not_exist_holds_nothing(tmp_path):
+    maps = FeatureMaps(tmp_path / "maps.bin")
+    assert_holds(maps, [])
+    maps.save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_grows(tmp_path):
+    written(tmp_path / "maps.bin", ["0.jpg", "1.jpg"])
+    maps = written(tmp_path / "maps.bin", ["4.jpg"])
+    assert_holds(maps, ["0.jpg", "1.jpg", "4.jpg"])
+
+
+def test_what_is_appended_counts_once_it_is_saved(tmp_path):
+    maps = written(tmp_path / "maps.bin", ["0.jpg"])
+    maps.append("1.jpg", MAPS["1.jpg"])
+    assert_holds(maps, ["0.jpg"])
+    assert "1.jpg" not in maps
+    maps.save()
+    assert_holds(maps, ["0.jpg", "1.jpg"])
+
+
+def test_what_a_killed_run_appended_without_naming_it_is_written_over(tmp_path):
+    path = tmp_path / "maps.bin"
+    written(path, ["0.jpg", "1.jpg"])
+    with path.open("ab") as file:
+        file.write(b"half a map")
+    assert_holds(FeatureMaps(path), ["0.jpg", "1.jpg"])
+    assert_holds(written(path, ["2.jpg"]), ["0.jpg", "1.jpg", "2.jpg"])
+
+
+def test_maps_of_two_shapes_are_refused(tmp_path):
+    maps = written(tmp_path / "maps.bin", ["0.jpg"])
+    maps.append("wide.jpg", np.zeros((4, 9), "float32"))
+    with pytest.raises(ValueError, match=r"shape \(4, 3\). Received: \(4, 9\)"):
+        maps.save()
+
+
+def test_a_file_that_is_too_short_is_refused(tmp_path):
+    path = tmp_path / "maps.bin"
+    written(path, MAPS)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match="should hold 5 feature maps, 120 bytes. Delete maps.bin.js"
+    ):
+        FeatureMaps(path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', '{"images": 3, "shape": [1, 2]}'])
+def test_a_damaged_index_is_named(tmp_path, content):
+    written(tmp_path / "maps.bin", MAPS)
+    (tmp_path / "maps.bin.json").write_text(content)
+    with pytest.raises(ValueError, match="maps.bin.json is damaged"):
+        FeatureMaps(tmp_path / "maps.bin")

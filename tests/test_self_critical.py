@@ -1,0 +1,77 @@
+import keras
+import numpy as np
+import pytest
+
+from captioning.export import as_decoder
+from captioning.losses import SmoothedCrossentropy
+from captioning.model import build_caption_model
+from captioning.self_critical import SelfCriticalBatches, advantages
+from captioning.settings import TrainingSettings
+from captioning.text import END, START, Vocabulary
+
+VOCABULARY = Vocabulary([f"word{number}" for number in range(12)])
+SETTINGS = TrainingSettings(embedding_units=8, units=12, heads=2, dropout=0.0)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(3)
+    return build_caption_model(len(VOCABULARY), 5, SETTINGS)
+
+
+@pytest.fixture
+def views():
+    random = np.random.default_rng(0)
+    names = [f"{number}.jpg" for number in range(7)]
+    captions = {
+        name: [[START, *random.integers(4, 16, 4), END] for _ in range(3)] for name in names
+    }
+    features = {name: random.normal(size=(3, 5)).astype("float32") for name in names}
+    return [(captions, features)]
+
+
+def batches_of(model, views, **changes):
+    options = {"batch_size": 3, "samples": 4, "seed": 0, **changes}
+    return SelfCriticalBatches(views, as_decoder(model, VOCABULARY, 8), **options)
+
+
+def test_advantages_are_rewards_above_the_mean_of_their_image():
+    found = advantages([[1.0, 3.0], [2.0, 2.0, 5.0]])
+    np.testing.assert_allclose(found, [[-1, 1, 0], [-1, -1, 2]])
+
+
+def test_an_epoch_says_several_captions_of_every_image(model, views):
+    batches = batches_of(model, views)
+    found = list(batches.of_epoch(0))
+    assert len(found) == len(batches) == 3
+    assert [len(targets) for _, targets, _, _ in found] == [3, 3, 1]
+    for inputs, targets, weights, reward in found:
+        assert inputs["words"].shape == targets.shape == weights.shape
+        assert targets.shape[1] == 4
+        assert (inputs["words"][:, :, 0] == START).all()
+        assert (weights[targets == 0] == 0).all()
+        assert reward >= 0
+
+
+def test_an_epoch_can_be_repeated_and_differs_from_the_next(model, views):
+    def features(epoch):
+        return np.concatenate(
+            [batch[0]["features"] for batch in batches_of(model, views).of_epoch(epoch)]
+        )
+
+    np.testing.assert_array_equal(features(0), features(0))
+    assert not np.array_equal(features(0), features(1))
+
+
+def test_a_step_makes_captions_above_the_mean_likelier_and_the_others_less(model, views):
+    model.compile(keras.optimizers.SGD(0.05), SmoothedCrossentropy(), jit_compile=False)
+    inputs, targets, weights, _ = next(batches_of(model, views, batch_size=7).of_epoch(0))
+    assert (weights > 0).any() and (weights < 0).any()
+
+    def weighted_log_prob():
+        log_probs = keras.ops.convert_to_numpy(keras.ops.log_softmax(model(inputs)))
+        return (weights * np.take_along_axis(log_probs, targets[..., None], -1)[..., 0]).sum()
+
+    before = weighted_log_prob()
+    model.train_on_batch(inputs, targets, weights)
+    assert weighted_log_prob() > before
