@@ -16,6 +16,14 @@ from pycocoevalcap.rouge.rouge import Rouge
 
 from captioning.ptb import tokenize
 
+# Articles, conjunctions and prepositions: a caption that ends in one has mostly lost its end,
+# though of what people wrote one in a hundred does too ("while others look on").
+_OPEN = frozenset(
+    "a an the and or but while as that which with without of to from for at in into on onto by "
+    "over under through across along near next behind between beside against".split()
+)
+COUNTS = ("distinct captions", "distinct words", "broken off")  # of captions or words, not shares
+
 
 def score_captions(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], meteor: bool = True
@@ -25,7 +33,8 @@ def score_captions(
     `references` are as people wrote them. Returns BLEU-1 to BLEU-4 (Papineni et al., 2002), ROUGE-L
     (Lin, 2004) and METEOR (Denkowski and Lavie, 2014) from 0 to 1, CIDEr (Vedantam et al., 2015;
     its CIDEr-D form, as everywhere) from 0 to 10, METEOR only where Java is installed; and what
-    these do not show: the number of `distinct captions` and of `distinct words` in them. CIDEr
+    these do not show: the number of `distinct captions`, of `distinct words` in them, and of
+    captions `broken off` after an article, a preposition or a conjunction. CIDEr
     weighs words by how rare they are in these very references, so it wants a whole split. Raises
     ValueError unless both name the same images.
     """
@@ -39,6 +48,7 @@ def score_captions(
     lines = [line for (line,) in candidates.values()]
     scores["distinct captions"] = len(set(lines))
     scores["distinct words"] = len({word for line in lines for word in line.split()})
+    scores["broken off"] = sum(line.rpartition(" ")[2] in _OPEN for line in lines)
     return scores
 
 
@@ -54,7 +64,7 @@ def cider_of_each(
 def format_scores(scores: Mapping[str, float]) -> str:
     """A line a score, metrics times 100 as in papers."""
     return "\n".join(
-        f"{name:<18}{value:8,}" if name.startswith("distinct") else f"{name:<18}{value * 100:8.1f}"
+        f"{name:<18}{value:8,}" if name in COUNTS else f"{name:<18}{value * 100:8.1f}"
         for name, value in scores.items()
     )
 

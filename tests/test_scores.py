@@ -58,6 +58,14 @@ def test_variety_is_counted():
     assert scores["distinct words"] == 3
 
 
+def test_captions_that_break_off_are_counted():
+    captions = {"dog.jpg": "A dog runs in a .", "boy.jpg": "a boy with", "man.jpg": "a man within"}
+    assert score_captions(captions, REFERENCES, meteor=False)["broken off"] == 2
+    assert score_captions(CAPTIONS, REFERENCES, meteor=False)["broken off"] == 0
+    nothing = dict.fromkeys(CAPTIONS, "")
+    assert score_captions(nothing, REFERENCES, meteor=False)["broken off"] == 0
+
+
 def test_cider_is_what_its_formula_gives():
     """Two images with one reference each. "a dog": each word and the pair stand in one image of
     two, except "a", which stands in both and weighs log(2/2) = 0. The caption equals its

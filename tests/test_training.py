@@ -6,7 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from captioning.model import PARTS
 from captioning.run import MONITOR, best_epoch
+from captioning.self_critical import SelfCriticalBatches
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
 from captioning.training import TrainingData, train
@@ -70,6 +72,47 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
         assert one == pytest.approx(other, rel=1e-4)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_run_that_was_killed_in_its_second_stage_goes_on_from_its_last_epoch(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    settings = replace(SETTINGS, epochs=1, self_critical_epochs=2, samples=2)
+    whole, whole_history = train(tiny_data, vocabulary, settings, tmp_path / "whole")
+    assert [epoch["stage"] for epoch in whole_history] == [
+        "teacher forcing",
+        "self-critical",
+        "self-critical",
+    ]
+
+    of_epoch = SelfCriticalBatches.of_epoch
+
+    def killed_of_epoch(batches, epoch):
+        for number, batch in enumerate(of_epoch(batches, epoch)):
+            if epoch == 1 and number == 2:
+                raise Killed
+            yield batch
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(SelfCriticalBatches, "of_epoch", killed_of_epoch)
+        train(tiny_data, vocabulary, settings, tmp_path / "killed")
+    resumed, resumed_history = train(tiny_data, vocabulary, settings, tmp_path / "killed")
+    for one, other in zip(whole_history[1:], resumed_history[1:], strict=True):
+        assert one.pop("stage") == other.pop("stage")
+        assert one == pytest.approx(other, rel=1e-3)
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_whatever_it_was_trained_in_the_model_computes_in_float32(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    for stage in ("teacher_forcing", "self_critical"):
+        monkeypatch.setattr(f"captioning.{stage}.fastest_precision", lambda: "mixed_bfloat16")
+    settings = replace(SETTINGS, epochs=1, self_critical_epochs=1, samples=2)
+    model, _ = train(tiny_data, vocabulary, settings, tmp_path)
+    layers = [layer for part in PARTS for layer in model.get_layer(part).layers]
+    assert {layer.compute_dtype for layer in layers} <= {"float32", "int32"}
 
 
 def test_a_finished_run_is_returned_as_it_is(tiny_data, vocabulary, tmp_path):
