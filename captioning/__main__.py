@@ -46,8 +46,8 @@ def features(files: Files, options: argparse.Namespace) -> None:
     from captioning.inference import ENCODER, Encoder
 
     if options.weights or not (files.models / ENCODER).exists():
+        from captioning.encoder import build_encoder
         from captioning.export import export_encoder
-        from captioning.model import build_encoder
 
         export_encoder(build_encoder(options.weights or "imagenet"), files.models)
     encoder = Encoder(files.models)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
+from captioning.encoder import build_encoder
 from captioning.export import as_decoder, export_decoder, export_encoder
 from captioning.inference import Decoder, Encoder
-from captioning.model import build_caption_model, build_encoder
+from captioning.model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.text import START, Vocabulary
 

@@ -2,8 +2,9 @@ import keras
 import numpy as np
 import pytest
 
+from captioning.encoder import build_encoder
 from captioning.losses import SmoothedCrossentropy
-from captioning.model import DECODER, FEATURE_EXTRACTOR, build_caption_model, build_encoder
+from captioning.model import DECODER, FEATURE_EXTRACTOR, build_caption_model
 from captioning.settings import TrainingSettings
 
 VOCABULARY_SIZE = 23

@@ -11,10 +11,10 @@ import pytest
 
 from captioning.captioner import Captioner
 from captioning.dataset import read_captions, read_splits, select
+from captioning.encoder import build_encoder
 from captioning.evaluation import evaluate
 from captioning.features import encode_files
 from captioning.images import load_image
-from captioning.model import build_encoder
 from captioning.settings import Files
 
 FILES = Files()

@@ -1,0 +1,39 @@
+"""Recurrence over captions that are kept with their images, which Keras has for plain rows only."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("captioning")
+class EachCaption(keras.layers.Wrapper):
+    """Runs a recurrent layer over each caption of each image:
+    (images, captions, length, width) -> (images, captions, length, units)."""
+
+    def call(self, captions):
+        images, captions_each, length, width = ops.shape(captions)
+        rows = ops.reshape(captions, (images * captions_each, length, width))
+        rows = self.layer(rows)
+        return ops.reshape(rows, (images, captions_each, length, self.layer.units))
+
+    def build(self, input_shape):
+        self.layer.build((None, *input_shape[2:]))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.layer.units)
+
+
+class EachCaptionStep(keras.layers.Wrapper):
+    """One step of an LSTM cell for each beam of each image: input (images, beams, width), last
+    hidden and cell state (images, beams, units) -> new hidden and cell state."""
+
+    def call(self, inputs, hidden, cell):
+        rows = (ops.reshape(each, (-1, each.shape[-1])) for each in (inputs, hidden, cell))
+        inputs_row, *state_rows = rows
+        _, state_rows = self.layer(inputs_row, state_rows)
+        return [ops.reshape(rows, ops.shape(hidden)) for rows in state_rows]
+
+    def build(self, *shapes):
+        """Nothing: the cell is that of a model which was built."""
+
+    def compute_output_shape(self, inputs_shape, hidden_shape, cell_shape):
+        return [hidden_shape, cell_shape]
