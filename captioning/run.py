@@ -78,8 +78,12 @@ class Run:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """The epoch that is kept, counted from 0: the first with the highest development CIDEr."""
-    return max(range(len(history)), key=lambda epoch: history[epoch][MONITOR])
+    """The epoch that is kept, counted from 0: the first with the highest development CIDEr, or of
+    several such (of a single image, CIDEr is always 0) the one with the lowest loss."""
+    return max(
+        range(len(history)),
+        key=lambda epoch: (history[epoch][MONITOR], -history[epoch]["val_loss"]),
+    )
 
 
 def _read_record(path: Path, identity: Mapping) -> dict:
