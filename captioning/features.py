@@ -40,8 +40,10 @@ def encode_files(encoder: Encoder, paths: Iterable[Path]) -> Iterator[Encoded]:
             ]
 
 
-def extract_features(encoder: Encoder, image_paths: Sequence[Path], path: Path) -> dict:
-    """Image name -> features for all images, kept in the file `path` as well.
+def extract_features(
+    encoder: Encoder, folder: Path, image_names: Sequence[str], path: Path
+) -> dict:
+    """Image name -> features for all images in `folder`, kept in the file `path` as well.
 
     What the file already holds is not computed again, and it is written every thousand images, so
     that an extraction that was stopped, or killed, goes on. Images that cannot be read are left out
@@ -49,8 +51,8 @@ def extract_features(encoder: Encoder, image_paths: Sequence[Path], path: Path) 
     Raises ValueError if the file was made with another encoder.
     """
     features = load_pickle(path) if path.exists() else {}
-    _refuse_other_encoder(features, encoder, image_paths, path)
-    missing = [image_path for image_path in image_paths if image_path.name not in features]
+    _refuse_other_encoder(features, encoder, folder, image_names, path)
+    missing = {folder / name: name for name in image_names if name not in features}
     saved = len(features)
     try:
         with tqdm(total=len(missing), desc="features", unit="image") as progress:
@@ -59,7 +61,7 @@ def extract_features(encoder: Encoder, image_paths: Sequence[Path], path: Path) 
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
                     else:
-                        features[image_path.name] = found
+                        features[missing[image_path]] = found
                 progress.update(len(batch))
                 if len(features) - saved >= _SAVE_EVERY:
                     save_pickle(path, features)
@@ -93,17 +95,17 @@ def _result(future: Future) -> np.ndarray | Exception:
 
 
 def _refuse_other_encoder(
-    features: dict, encoder: Encoder, image_paths: Sequence[Path], path: Path
+    features: dict, encoder: Encoder, folder: Path, image_names: Sequence[str], path: Path
 ) -> None:
     """Computes one image again: cheap beside a model trained on features of two kinds."""
-    known = next((image for image in image_paths if image.name in features), None)
+    known = next((name for name in image_names if name in features), None)
     if known is None:
         return
-    old = features[known.name]
-    new = encoder(load_image(known, encoder.image_size)[None])[0]
+    old = features[known]
+    new = encoder(load_image(folder / known, encoder.image_size)[None])[0]
     alike = old.shape == new.shape and old @ new >= _SAME_ENCODER * np.sqrt(old @ old * (new @ new))
     if not alike:
         raise ValueError(
             f"{path} was made with another encoder, or of other images: it disagrees on "
-            f"{known.name}. Delete it to extract all features anew, or bring back what made it."
+            f"{known}. Delete it to extract all features anew, or bring back what made it."
         )

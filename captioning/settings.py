@@ -36,6 +36,14 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
+class SplitSettings:
+    """Which share of the images is held back where a caption file names no such split."""
+
+    development: float = 0.1  # Flickr8k's eighths are dear where images are few
+    test: float = 0.1
+
+
+@dataclass(frozen=True)
 class Files:
     """Where everything lies, below one root folder."""
 
@@ -50,6 +58,11 @@ class Files:
     def texts(self) -> Path:
         """Caption file and the three lists of image names."""
         return self.root / "Flickr_8k_text"
+
+    @property
+    def dataset(self) -> Path:
+        """What the check found usable: images, captions as written, splits."""
+        return self.root / "dataset.json"
 
     @property
     def descriptions(self) -> Path:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from tiny_world import write_archives
 
-from captioning.dataset import CAPTION_FILE, obtain, read_captions, read_splits, select
+from captioning.dataset import select
 from captioning.export import export_encoder
 from captioning.features import extract_features
+from captioning.flickr8k import obtain
+from captioning.formats import read_dataset
 from captioning.inference import Encoder
 from captioning.settings import Files, TrainingSettings
 from captioning.text import clean_captions
@@ -67,12 +69,13 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
     write_archives(archives)
     obtain(files, archives)
     export_encoder(build_tiny_encoder(), files.models)
-    captions = read_captions(files.texts / CAPTION_FILE)
+    dataset = read_dataset([files.texts], files.images)
+    captions = dataset.captions
     features = extract_features(
-        Encoder(files.models), [files.images / name for name in captions], files.features
+        Encoder(files.models), dataset.images, list(captions), files.features
     )
     train_and_export(
-        clean_captions(captions), captions, read_splits(files.texts), features, tiny_settings, files
+        clean_captions(captions), captions, dataset.splits, features, tiny_settings, files
     )
     return files.root
 
@@ -80,8 +83,8 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tiny_root) -> TrainingData:
     files = Files(tiny_root)
-    captions = read_captions(files.texts / CAPTION_FILE)
-    splits = read_splits(files.texts)
+    dataset = read_dataset([files.texts], files.images)
+    captions, splits = dataset.captions, dataset.splits
     random = np.random.default_rng(0)
     return TrainingData(
         train=clean_captions(select(captions, splits["train"])),

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from captioning.captioner import Captioner
-from captioning.dataset import read_captions, read_splits, select
+from captioning.dataset import select
 from captioning.evaluation import evaluate
 from captioning.features import encode_files
+from captioning.flickr8k import read_captions, read_splits
 from captioning.model import build_encoder
 from captioning.settings import Files
 
