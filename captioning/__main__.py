@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from captioning.settings import Files, SearchSettings, TrainingSettings
@@ -60,17 +60,22 @@ def features(files: Files, options: argparse.Namespace) -> None:
 
 
 def train(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import Dataset, read_descriptions
+    from captioning.dataset import Dataset, read_descriptions, select
     from captioning.files import load_pickle
     from captioning.training import train_and_export
 
     dataset = Dataset.load(files.dataset)
+    descriptions = read_descriptions(files.descriptions)
+    count = sum(map(len, select(descriptions, dataset.splits["train"]).values()))
+    settings = replace(
+        TrainingSettings.for_captions(count), **{"seed": options.seed, **dict(options.set)}
+    )
     train_and_export(
-        read_descriptions(files.descriptions),
+        descriptions,
         dataset.captions,
         dataset.splits,
         load_pickle(files.features),
-        TrainingSettings(**{"seed": options.seed, **dict(options.set)}),
+        settings,
         files,
     )
 

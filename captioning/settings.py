@@ -5,6 +5,7 @@ they are counted, or read back from what was saved.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 
@@ -33,6 +34,19 @@ class TrainingSettings:
     clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
     patience: int = 5  # epochs without a better development CIDEr before training stops
     seed: int = 0
+
+    @classmethod
+    def for_captions(cls, count: int) -> "TrainingSettings":
+        """The defaults, with what `count` training captions want where these are far fewer than
+        Flickr8k's 30,000: 32 batches an epoch or more, 640 in all or more, rarer words."""
+        batch_size = min(cls.batch_size, max(4, count // 32))
+        epochs = max(cls.epochs, 640 // ceil(count / batch_size))
+        return cls(
+            min_word_count=min(cls.min_word_count, 1 + count // 2000),
+            batch_size=batch_size,
+            epochs=epochs,
+            patience=max(cls.patience, epochs // 2),
+        )
 
 
 @dataclass(frozen=True)
