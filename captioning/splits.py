@@ -42,9 +42,10 @@ def complete_splits(
     missing = [split for split in ("test", "development") if split not in splits]
     if len(splits.get("train", ())) <= len(missing):
         raise ValueError(
-            f"Wanted more than {len(missing)} training images, to draw from them: {missing}. "
-            f"Received: { {split: len(names) for split, names in splits.items()} }. Add captioned "
-            "images, or say of more of them that they are for training."
+            f"Wanted: {len(missing) + 1} training images or more, one to learn from and one for "
+            f"each split that nobody named ({', '.join(missing) or 'none'}). Received: "
+            f"{len(splits.get('train', ()))}. Add captioned images, or say of more of them that "
+            "they are for training."
         )
     for split in missing:
         drawn = _draw(splits["train"], split, getattr(shares, split))
