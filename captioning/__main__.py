@@ -3,10 +3,13 @@
 import argparse
 import json
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
-from captioning.dataset import SPLIT_FILES
 from captioning.settings import Files, SearchSettings, TrainingSettings
+from captioning.splits import SPLITS
+
+_KINDS = {field.name: field.type for field in fields(TrainingSettings)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,112 +27,157 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def download(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import obtain
+    from captioning.flickr8k import obtain
 
     obtain(files, options.source)
 
 
 def check(files: Files, options: argparse.Namespace) -> None:
     from captioning.check import check_dataset, usable
-    from captioning.dataset import CAPTION_FILE, read_captions, read_splits, write_descriptions
+    from captioning.dataset import write_descriptions
+    from captioning.formats import read_dataset
     from captioning.text import clean_captions
 
-    captions = read_captions(files.texts / CAPTION_FILE)
-    findings = check_dataset(captions, read_splits(files.texts), files.images)
+    if bool(options.captions) != bool(options.images):
+        raise ValueError("--captions and --images go together: name both, or for Flickr8k neither.")
+    dataset = read_dataset(options.captions or [files.texts], options.images or files.images)
+    findings = check_dataset(dataset)
     print(findings)
-    write_descriptions(files.descriptions, clean_captions(usable(captions, findings)))
+    dataset = usable(dataset, findings)
+    print(dataset)
+    write_descriptions(files.descriptions, clean_captions(dataset.captions))
+    dataset.save(files.dataset)
 
 
 def features(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import read_descriptions, read_splits, select
+    from captioning.dataset import Dataset, select
+    from captioning.encoder import provide_encoder
     from captioning.features import average_features, extract_feature_maps
-    from captioning.inference import ENCODER, Encoder
 
-    if options.weights or not (files.models / ENCODER).exists():
-        from captioning.encoder import build_encoder
-        from captioning.export import export_encoder
-
-        export_encoder(build_encoder(options.weights or "imagenet"), files.models)
-    encoder = Encoder(files.models)
-    names = list(read_descriptions(files.descriptions))
-    average_features(
-        extract_feature_maps(encoder, [files.images / name for name in names], files.feature_maps),
-        files.features,
-    )
-    training_names = select(dict.fromkeys(names), read_splits(files.texts)["train"])
+    dataset = Dataset.load(files.dataset)
+    encoder = provide_encoder(files.models, options.weights)
+    names = list(dataset.captions)
+    maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
+    average_features(maps, files.features)
     extract_feature_maps(
         encoder,
-        [files.images / name for name in training_names],
+        dataset.images,
+        list(select(dataset.captions, dataset.splits["train"])),
         files.mirrored_feature_maps,
         mirrored=True,
     )
 
 
 def train(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import CAPTION_FILE, read_captions, read_descriptions, read_splits
+    from captioning.dataset import Dataset, read_descriptions, select
     from captioning.feature_maps import FeatureMaps
     from captioning.training import train_and_export
 
+    dataset = Dataset.load(files.dataset)
+    descriptions = read_descriptions(files.descriptions)
+    captions = select(descriptions, dataset.splits["train"]).values()
+    settings = replace(
+        TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions))),
+        **{"seed": options.seed, **dict(options.set)},
+    )
     train_and_export(
-        read_descriptions(files.descriptions),
-        read_captions(files.texts / CAPTION_FILE),
-        read_splits(files.texts),
+        descriptions,
+        dataset.captions,
+        dataset.splits,
         FeatureMaps(files.feature_maps),
         FeatureMaps(files.mirrored_feature_maps),
-        TrainingSettings(decoder=options.decoder, seed=options.seed),
+        settings,
         files,
     )
 
 
 def evaluate(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import CAPTION_FILE, read_captions, read_splits, select
+    from captioning.dataset import Dataset, select
     from captioning.evaluation import evaluate as evaluate_split
     from captioning.feature_maps import FeatureMaps
     from captioning.inference import Decoder
     from captioning.scores import format_scores
     from captioning.text import Vocabulary
 
+    dataset = Dataset.load(files.dataset)
     decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
-    references = select(
-        read_captions(files.texts / CAPTION_FILE), read_splits(files.texts)[options.split]
-    )
+    references = select(dataset.captions, dataset.splits[options.split])
     search = SearchSettings(options.beam_width)
     _, scores = evaluate_split(decoder, FeatureMaps(files.feature_maps), references, search)
     print(json.dumps(scores) if options.json else format_scores(scores))
 
 
+def all_steps(files: Files, options: argparse.Namespace) -> None:
+    for step in (check, features, train, evaluate):
+        step(files, options)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m captioning",
-        description="From Flickr8k to a trained caption model, step by step.",
+        description="From captioned images to a trained caption model, step by step.",
     )
+    _add_root(parser, default=Files().root)
+    steps = parser.add_subparsers(title="steps, in order", required=True, metavar="STEP")
+
+    def add(run, *option_groups, name=None, **texts):
+        step = steps.add_parser(name or run.__name__, **texts)
+        step.set_defaults(run=run)
+        for add_options in (_add_root, *option_groups):
+            add_options(step)
+
+    add(download, _add_source, help="fetch and unpack images and captions of Flickr8k")
+    add(check, _add_data, help="name what is wrong in the data; write descriptions.txt")
+    add(features, _add_encoder, help="run Xception on every image; write features.p and more")
+    add(train, _add_training, help="train the caption model; write models/ and tokenizer.p")
+    add(evaluate, _add_evaluation, help="caption a split and score it")
+    add(
+        all_steps,
+        _add_data,
+        _add_encoder,
+        _add_training,
+        _add_evaluation,
+        name="all",
+        help="check, features, train and evaluate, one after the other",
+    )
+    return parser
+
+
+def _add_root(parser: argparse.ArgumentParser, default: Path | str = argparse.SUPPRESS) -> None:
     parser.add_argument(
         "--root",
         type=Path,
-        default=Files().root,
+        default=default,
         help="folder that all files lie in (default: the one that holds this program)",
     )
-    steps = parser.add_subparsers(title="steps, in order", required=True, metavar="STEP")
 
-    step = steps.add_parser("download", help="fetch and unpack images and captions")
+
+def _add_source(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--source", type=Path, help="archive, or folder of archives, you have already"
     )
-    step.set_defaults(run=download)
 
-    step = steps.add_parser("check", help="name what is wrong in the data; write descriptions.txt")
-    step.set_defaults(run=check)
 
-    step = steps.add_parser(
-        "features", help="run Xception on every image; write features.p and more"
+def _add_data(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--captions",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="your captions: a table with a header (image,caption), JSON as of COCO or Karpathy, "
+        "or a folder laid out as Flickr8k's (default: Flickr8k)",
     )
+    step.add_argument("--images", type=Path, metavar="FOLDER", help="your images, or theirs")
+
+
+def _add_encoder(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--weights",
         help='"imagenet" or a weights file, to make the encoder anew (default: use models/encoder)',
     )
-    step.set_defaults(run=features)
 
-    step = steps.add_parser("train", help="train the caption model; write models/ and tokenizer.p")
+
+def _add_training(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--seed",
         type=int,
@@ -137,17 +185,19 @@ def _parser() -> argparse.ArgumentParser:
         help="runs with different seeds differ by chance only (default %(default)s)",
     )
     step.add_argument(
-        "--decoder",
-        choices=("merge", "attention"),
-        default=TrainingSettings.decoder,
-        help="the classic or the one that looks at parts of the image (default %(default)s)",
+        "--set",
+        type=_setting,
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"settings of the training: {', '.join(_KINDS)} (see captioning/settings.py)",
     )
-    step.set_defaults(run=train)
 
-    step = steps.add_parser("evaluate", help="caption a split and score it")
+
+def _add_evaluation(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--split",
-        choices=tuple(SPLIT_FILES),
+        choices=SPLITS,
         default="test",
         help="whose images are captioned (default %(default)s)",
     )
@@ -158,8 +208,17 @@ def _parser() -> argparse.ArgumentParser:
         help="sentences followed at a time (default %(default)s)",
     )
     step.add_argument("--json", action="store_true", help="print numbers for programs")
-    step.set_defaults(run=evaluate)
-    return parser
+
+
+def _setting(text: str) -> tuple[str, float | str]:
+    """ "epochs=20" -> ("epochs", 20)"""
+    name, _, value = text.partition("=")
+    try:
+        return name, _KINDS[name](value)
+    except (KeyError, ValueError) as error:
+        raise argparse.ArgumentTypeError(
+            f"wanted NAME=VALUE for one of {', '.join(_KINDS)}, received {text}"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""The data, looked at before anything is built on it: captions, splits and images in, findings out.
+"""The data, looked at before anything is built on it: a data set in, findings out.
 
 Nothing is repaired here; `usable` leaves out what a training run should not see.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from captioning.dataset import Captions
+from captioning.dataset import Dataset, names_of_images, select
 from captioning.images import DAMAGE, one_line
 from captioning.text import clean_caption
 
@@ -38,21 +37,15 @@ class Findings:
         return "\n".join(lines)
 
 
-def check_dataset(
-    captions: Mapping[str, Sequence[str]], splits: Mapping[str, Sequence[str]], images: Path
-) -> Findings:
-    """Looks at every caption (as written), every name in the splits, and every image file in the
-    folder `images`, which is decoded in full (about a minute for Flickr8k)."""
-    files = {path.name: path for path in sorted(images.iterdir()) if _is_image_name(path.name)}
-    if not files:
-        raise FileNotFoundError(
-            f"There is no image in {images}. Run the data step first "
-            "(`python -m captioning download`)."
-        )
+def check_dataset(dataset: Dataset) -> Findings:
+    """Looks at every caption (as written), every name in the splits, and every image file below the
+    folder of images, which is decoded in full (about a minute for Flickr8k)."""
+    captions, splits = dataset.captions, dataset.splits
+    files = set(names_of_images(dataset.images))
     broken = {
         name: reason
-        for name, path in tqdm(files.items(), desc="images", unit="image")
-        if (reason := _damage(path))
+        for name in tqdm(sorted(files), desc="images", unit="image")
+        if (reason := _damage(dataset.images / name))
     }
     words = {
         f"{name}#{number}": clean_caption(caption).split()
@@ -67,7 +60,7 @@ def check_dataset(
     return Findings(
         {
             "captioned images that do not exist": missing,
-            "images without a caption": [name for name in files if name not in captions],
+            "images without a caption": sorted(files - captions.keys()),
             "images that cannot be read whole": [f"{n} ({why})" for n, why in broken.items()],
             "captions of no or one word": short,
             f'captions that say "{PLACEHOLDER}"': placeholders,
@@ -75,29 +68,34 @@ def check_dataset(
             "images in more than one split": [name for name, n in listed.items() if n > 1],
             "images of a split that do not exist": [name for name in listed if name not in files],
             "images of a split without a caption": [n for n in listed if n not in captions],
-            "images in no split": [name for name in files if name not in listed],
+            "images in no split": sorted(files - listed.keys()),
         },
         unusable_images={*missing, *broken},
         unusable_captions={*short, *placeholders},
     )
 
 
-def usable(captions: Mapping[str, Sequence[str]], findings: Findings) -> Captions:
-    """The captions less those that the findings call unusable, or whose image is."""
+def usable(dataset: Dataset, findings: Findings) -> Dataset:
+    """The data set less the captions that the findings call unusable, or whose image is. Raises
+    ValueError if that leaves nothing of a split."""
     kept = {
         name: [
             caption
             for number, caption in enumerate(image_captions)
             if f"{name}#{number}" not in findings.unusable_captions
         ]
-        for name, image_captions in captions.items()
+        for name, image_captions in dataset.captions.items()
         if name not in findings.unusable_images
     }
-    return {name: image_captions for name, image_captions in kept.items() if image_captions}
-
-
-def _is_image_name(name: str) -> bool:
-    return Path(name).suffix.lower() in Image.registered_extensions()
+    captions = {name: image_captions for name, image_captions in kept.items() if image_captions}
+    splits = {split: list(select(captions, names)) for split, names in dataset.splits.items()}
+    for split, names in splits.items():
+        if not names:
+            raise ValueError(
+                f"The {split} split holds no usable image with a usable caption. Wanted: one at "
+                f"least. Received: {dataset.splits[split][:3]}. Mend what the check names."
+            )
+    return replace(dataset, captions=captions, splits=splits)
 
 
 def _damage(path: Path) -> str | None:

@@ -1,73 +1,78 @@
-"""Flickr8k on disk: archives in, captions by image name and the three splits out.
+"""A data set: photographs, captions as people wrote them, and splits; in memory and on disk.
 
-Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task" (2013). Captions are
-kept as people wrote them; cleaning them is the business of `captioning.text`.
+The check writes it and every later step reads it, so that none of them knows what the captions came
+from. Cleaning captions is the business of `captioning.text`.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from captioning.archives import download, unpack
-from captioning.files import write_atomically
-from captioning.settings import Files
+from PIL import Image
 
-RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
-IMAGE_ARCHIVE = "Flickr8k_Dataset.zip"  # 1.1 GB, unpacks to Flicker8k_Dataset/
-TEXT_ARCHIVE = "Flickr8k_text.zip"  # 2.2 MB, unpacks to single files
-CAPTION_FILE = "Flickr8k.token.txt"
-SPLIT_FILES = {
-    "train": "Flickr_8k.trainImages.txt",
-    "development": "Flickr_8k.devImages.txt",
-    "test": "Flickr_8k.testImages.txt",
-}
+from captioning.files import read_text, write_atomically
 
 Captions = dict[str, list[str]]  # image name -> captions
+Splits = dict[str, list[str]]  # "train", "development", "test" -> image names
+
+_MAKE_IT = "The step before makes it: `python -m captioning check`."
 
 
-def obtain(files: Files, source: Path | None = None) -> None:
-    """Fills `files.images` and `files.texts`.
+@dataclass(frozen=True)
+class Dataset:
+    """Image names are paths below the folder `images`, with "/" between their parts; `captions` are
+    as written."""
 
-    `source` is a folder that holds the two archives, or one of the archives; what it does not hold
-    is downloaded. Nothing is done for a folder that is complete, and a call that was stopped goes
-    on where it stopped. Raises FileNotFoundError if the source holds neither, ValueError for a
-    damaged archive, ConnectionError if a download fails.
-    """
-    if source is not None and not any(
-        path.is_file() and path.name in (IMAGE_ARCHIVE, TEXT_ARCHIVE)
-        for path in (source, source / IMAGE_ARCHIVE, source / TEXT_ARCHIVE)
-    ):
-        raise FileNotFoundError(
-            f"There is no archive in {source}. Name a folder that holds {IMAGE_ARCHIVE} and "
-            f"{TEXT_ARCHIVE}, one of these archives, or nothing in order to download them."
+    images: Path
+    captions: Captions
+    splits: Splits
+
+    def __str__(self) -> str:
+        """A line for each split: how many images, and how many captions of them."""
+        counts = {split: select(self.captions, names) for split, names in self.splits.items()}
+        return "\n".join(
+            f"{split:12} {len(of_split):6,} images {sum(map(len, of_split.values())):7,} captions"
+            for split, of_split in counts.items()
         )
-    for archive_name, folder, unpack_to in (
-        (TEXT_ARCHIVE, files.texts, files.texts),
-        (IMAGE_ARCHIVE, files.images, files.root),
-    ):
-        unpacked = folder / ".unpacked"  # how many files there are when all are there
-        if not unpacked.exists() or len(_files(folder)) < int(unpacked.read_text()):
-            unpack(_archive(archive_name, files.root, source), unpack_to)
-            unpacked.write_text(str(len(_files(folder))))
 
+    def save(self, path: Path) -> None:
+        """Writes it as JSON. The folder of the images is named relative to that of the file where
+        it lies below it, so that both can be moved together."""
+        images, here = self.images.resolve(), path.parent.resolve()
+        folder = images.relative_to(here) if images.is_relative_to(here) else images
+        content = {"images": str(folder), "splits": self.splits, "captions": self.captions}
+        with write_atomically(path, "w") as file:
+            json.dump(content, file, indent=1)
 
-def read_captions(path: Path) -> Captions:
-    """A caption file in the official format: image name, "#", number, tab, caption as written."""
-    captions: Captions = {}
-    for number, line in enumerate(_lines(path), start=1):
-        caption_name, tab, caption = line.partition("\t")
-        image_name, sharp, _ = caption_name.rpartition("#")
-        if not tab or not sharp:
+    @classmethod
+    def load(cls, path: Path) -> "Dataset":
+        """Reads what `save` wrote; raises ValueError for anything else."""
+        text = read_text(path, _MAKE_IT)
+        try:
+            content = json.loads(text)
+            return cls(path.parent / content["images"], content["captions"], content["splits"])
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f'{path}, line {number}: wanted "image.jpg#0", a tab and a caption. '
-                f"Received: {line[:80]!r}. Unpack the archive again, or mend the line."
-            )
-        captions.setdefault(image_name, []).append(caption)
-    return captions
+                f"{path} is damaged ({error}). Write it anew: `python -m captioning check`."
+            ) from error
 
 
-def read_splits(folder: Path) -> dict[str, list[str]]:
-    """The official lists in `folder`: split name -> image names, in the order of the files."""
-    return {split: _lines(folder / name) for split, name in SPLIT_FILES.items()}
+def names_of_images(folder: Path) -> list[str]:
+    """The names of all image files in `folder` and below it, by alphabet. What counts is the suffix
+    of a file. Raises FileNotFoundError if there is none."""
+    suffixes = Image.registered_extensions()
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in suffixes
+    )
+    if not names:
+        raise FileNotFoundError(
+            f"There is no image in {folder}. Name the folder of your photographs, or fetch those "
+            "of Flickr8k: `python -m captioning download`."
+        )
+    return names
 
 
 def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
@@ -81,7 +86,7 @@ def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> Non
 def read_descriptions(path: Path) -> Captions:
     """Reads what `write_descriptions` wrote."""
     captions: Captions = {}
-    for number, line in enumerate(_lines(path, step="check"), start=1):
+    for number, line in enumerate(read_text(path, _MAKE_IT).splitlines(), start=1):
         image_name, tab, caption = line.partition("\t")
         if not tab:
             raise ValueError(
@@ -95,26 +100,3 @@ def read_descriptions(path: Path) -> Captions:
 def select(by_image: Mapping, image_names: Sequence[str]) -> dict:
     """The entries of those images that have one, in the order of `image_names`."""
     return {name: by_image[name] for name in image_names if name in by_image}
-
-
-def _archive(archive_name: str, root: Path, source: Path | None) -> Path:
-    for path in [] if source is None else [source, source / archive_name]:
-        if path.name == archive_name and path.is_file():
-            return path
-    return download(f"{RELEASE}/{archive_name}", root / archive_name)
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def _lines(path: Path, step: str = "download") -> list[str]:
-    """The lines of a text file that `step` makes."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"There is no {path}. The step before makes it: `python -m captioning {step}`."
-        )
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} should be text in UTF-8, but: {error}. Make it anew.") from error

@@ -1,38 +1,31 @@
-"""The image network: photograph to feature map."""
+"""The encoder that a root folder is to have: the one that is there, the shipped one, or a new one.
 
+Not about what an encoder computes: see `captioning.inference` and `captioning.xception`.
+"""
+
+import shutil
 from pathlib import Path
 
-import keras
-from keras import ops
+from captioning.files import write_atomically
+from captioning.inference import ENCODER, Encoder
+from captioning.settings import Files
 
-IMAGE_SHAPE = (299, 299, 3)  # what Xception was trained on
 
+def provide_encoder(folder: Path, weights: str | None = None) -> Encoder:
+    """The encoder in `folder`, put there first if need be: copied from this repository or, with
+    `weights` ("imagenet", or the path of a weights file), made anew."""
+    shipped = Files().models / ENCODER
+    if weights or not ((folder / ENCODER).exists() or shipped.exists()):
+        from captioning.export import export_encoder
+        from captioning.xception import build_encoder
 
-def build_encoder(weights: str | Path | None = "imagenet") -> keras.Model:
-    """Xception (Chollet, 2017) without its classifier: uint8 RGB images (batch, 299, 299, 3) to
-    float32 feature maps (batch, 100, 2048), the cells of a 10 x 10 grid row by row.
-
-    `weights` is "imagenet" (downloaded by Keras), the path of a weights file, or None for random
-    ones. Scaling to [-1, 1] is part of the network.
-    """
-    if weights not in ("imagenet", None) and not Path(weights).exists():
-        raise FileNotFoundError(
-            f'Xception weights wanted from "imagenet" or from a file. Received: {weights}, which '
-            "does not exist."
-        )
-    try:
-        xception = keras.applications.Xception(
-            weights=weights and str(weights), include_top=False, input_shape=IMAGE_SHAPE
-        )
-    except Exception as error:  # what Keras raises when a download fails
-        if weights != "imagenet":
-            raise
-        raise ConnectionError(
-            f"The Xception weights could not be downloaded ({error}). Check the line and try "
-            "again, or download the file by hand and name it."
-        ) from error
-    images = keras.Input(IMAGE_SHAPE, dtype="uint8", name="images")
-    scaled = keras.applications.xception.preprocess_input(ops.cast(images, "float32"))
-    grid = xception(scaled)  # (batch, 10, 10, 2048)
-    cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
-    return keras.Model(images, cells, name="encoder")
+        export_encoder(build_encoder(weights or "imagenet"), folder)
+    elif not (folder / ENCODER).exists():
+        for suffix in (".bin", ".xml"):  # the .xml last: where it is, the encoder is whole
+            target = (folder / ENCODER).with_suffix(suffix)
+            with (
+                shipped.with_suffix(suffix).open("rb") as content,
+                write_atomically(target) as copy,
+            ):
+                shutil.copyfileobj(content, copy)
+    return Encoder(folder)

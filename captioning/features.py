@@ -46,17 +46,17 @@ def encode_files(
 
 
 def extract_feature_maps(
-    encoder: Encoder, image_paths: Sequence[Path], path: Path, mirrored: bool = False
+    encoder: Encoder, folder: Path, image_names: Sequence[str], path: Path, mirrored: bool = False
 ) -> FeatureMaps:
-    """Feature maps of all images, kept in the file `path`: see `FeatureMaps`.
+    """Feature maps of all images in `folder`, kept in the file `path`: see `FeatureMaps`.
 
     What the file already holds is not computed again, and it is written every few hundred images,
     so that an extraction that was stopped, or killed, goes on. Images that cannot be read are left
     out and named. Raises ValueError if the file was made with another encoder.
     """
     maps = FeatureMaps(path)
-    _refuse_other_encoder(maps, encoder, image_paths, path, mirrored)
-    missing = [image_path for image_path in image_paths if image_path.name not in maps]
+    _refuse_other_encoder(maps, encoder, folder, path, mirrored)
+    missing = {folder / name: name for name in image_names if name not in maps}
     waiting = 0
     try:
         with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:
@@ -65,7 +65,7 @@ def extract_feature_maps(
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
                     else:
-                        maps.append(image_path.name, found)
+                        maps.append(missing[image_path], found)
                 progress.update(len(batch))
                 waiting += len(batch)
                 if waiting >= _SAVE_EVERY:
@@ -112,14 +112,14 @@ def _result(future: Future) -> np.ndarray | Exception:
 
 
 def _refuse_other_encoder(
-    maps: FeatureMaps, encoder: Encoder, image_paths: Sequence[Path], path: Path, mirrored: bool
+    maps: FeatureMaps, encoder: Encoder, folder: Path, path: Path, mirrored: bool
 ) -> None:
     """Computes one image again: cheap beside a model trained on features of two kinds."""
-    known = next((image for image in image_paths if image.name in maps), None)
+    known = next((name for name in maps if (folder / name).exists()), None)
     if known is None:
         return
-    old = maps[known.name].astype("float32")
-    ((_, new),) = next(encode_files(encoder, [known], mirrored))
+    old = maps[known].astype("float32")
+    ((_, new),) = next(encode_files(encoder, [folder / known], mirrored))
     if isinstance(new, Exception):
         raise new
     alike = old.shape == new.shape and (old * new).sum() >= _SAME_ENCODER * np.sqrt(
@@ -128,5 +128,5 @@ def _refuse_other_encoder(
     if not alike:
         raise ValueError(
             f"{path} was made with another encoder, or of other images: it disagrees on "
-            f"{known.name}. Delete it to extract all features anew, or bring back what made it."
+            f"{known}. Delete it to extract all features anew, or bring back what made it."
         )

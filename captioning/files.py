@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and pickles read without trusting them.
+"""Files written whole or not at all, text read as text, and pickles read without trusting them.
 
 In: paths and values. Out: the same values, or a built-in exception that says what to do.
 Not about: what the files mean.
@@ -42,6 +42,20 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
     except BaseException:  # Ctrl-C too must leave nothing behind
         neighbour.unlink(missing_ok=True)
         raise
+
+
+def read_text(path: Path, otherwise: str, characters: int = -1) -> str:
+    """A text file, or its first so many characters: UTF-8, a byte order mark left out, every end of
+    a line as "\\n". `otherwise` says what to do where there is no such file."""
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            return file.read(characters)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no {path}. {otherwise}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} should be text in UTF-8, but: {error}. Save it as UTF-8, or make it anew."
+        ) from error
 
 
 def save_pickle(path: Path, value: Any) -> None:

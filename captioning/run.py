@@ -6,6 +6,7 @@ was killed goes on from its last epoch as if nothing had happened. Not about wha
 
 import json
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 
 import keras
@@ -103,8 +104,12 @@ class Run:
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """The epoch that is kept, counted from 0: the first with the highest development CIDEr."""
-    return max(range(len(history)), key=lambda epoch: history[epoch][MONITOR])
+    """The epoch that is kept, counted from 0: the first with the highest development CIDEr, or of
+    several such (of a single image, CIDEr is always 0) the one with the lowest loss."""
+    return max(
+        range(len(history)),
+        key=lambda epoch: (history[epoch][MONITOR], -history[epoch].get("val_loss", inf)),
+    )
 
 
 def _read_record(path: Path, identity: Mapping) -> dict:

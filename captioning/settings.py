@@ -5,6 +5,7 @@ they are counted, or read back from what was saved.
 """
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 
@@ -39,6 +40,27 @@ class TrainingSettings:
     samples: int = 5  # captions an image in the second stage
     seed: int = 0
 
+    @classmethod
+    def for_data(cls, images: int, captions: int) -> "TrainingSettings":
+        """The defaults, with what fewer training images than Flickr8k's 6,000 want: 32 batches an
+        epoch or more, 640 in all or more, and rarer words."""
+        batch_size = min(cls.batch_size, max(4, images // 32))
+        epochs = max(cls.epochs, 640 // ceil(images / batch_size))
+        return cls(
+            min_word_count=min(cls.min_word_count, 1 + captions // 2000),
+            batch_size=batch_size,
+            epochs=epochs,
+            patience=max(cls.patience, epochs // 2),
+        )
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """Which share of the images is held back where a caption file names no such split."""
+
+    development: float = 0.1  # Flickr8k's eighths are dear where images are few
+    test: float = 0.1
+
 
 @dataclass(frozen=True)
 class Files:
@@ -55,6 +77,11 @@ class Files:
     def texts(self) -> Path:
         """Caption file and the three lists of image names."""
         return self.root / "Flickr_8k_text"
+
+    @property
+    def dataset(self) -> Path:
+        """What the check found usable: images, captions as written, splits."""
+        return self.root / "dataset.json"
 
     @property
     def descriptions(self) -> Path:

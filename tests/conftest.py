@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from tiny_world import write_archives
 
-from captioning.dataset import CAPTION_FILE, obtain, read_captions, read_splits, select
+from captioning.dataset import select
 from captioning.export import export_encoder
 from captioning.features import average_features, extract_feature_maps
+from captioning.flickr8k import obtain
+from captioning.formats import read_dataset
 from captioning.inference import Encoder
 from captioning.settings import Files, TrainingSettings
 from captioning.text import clean_captions
@@ -67,14 +69,15 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
     write_archives(archives)
     obtain(files, archives)
     export_encoder(build_tiny_encoder(), files.models)
-    captions = read_captions(files.texts / CAPTION_FILE)
-    splits = read_splits(files.texts)
-    encoder = Encoder(files.models)
+    dataset = read_dataset([files.texts], files.images)
+    captions = dataset.captions
     maps = extract_feature_maps(
-        encoder, [files.images / name for name in captions], files.feature_maps
+        Encoder(files.models), dataset.images, list(captions), files.feature_maps
     )
     average_features(maps, files.features)
-    train_and_export(clean_captions(captions), captions, splits, maps, {}, tiny_settings, files)
+    train_and_export(
+        clean_captions(captions), captions, dataset.splits, maps, {}, tiny_settings, files
+    )
     return files.root
 
 

@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from captioning.check import check_dataset, usable
-from captioning.dataset import read_captions, read_splits
+from captioning.dataset import Dataset
+from captioning.formats import read_dataset
 
 CAPTIONS = {
     "whole.jpg": ["A dog runs .", "A dog is running ."],
@@ -30,7 +31,7 @@ def images(tmp_path):
 
 
 def test_everything_that_is_wrong_is_named(images):
-    found = check_dataset(CAPTIONS, SPLITS, images).found
+    found = check_dataset(Dataset(images, CAPTIONS, SPLITS)).found
     assert found["captioned images that do not exist"] == ["gone.jpg"]
     assert found["images without a caption"] == ["silent.jpg", "text.png"]
     cut, text = found["images that cannot be read whole"]
@@ -46,15 +47,34 @@ def test_everything_that_is_wrong_is_named(images):
 
 
 def test_what_cannot_be_used_is_left_out_and_nothing_else(images):
-    findings = check_dataset(CAPTIONS, SPLITS, images)
-    assert usable(CAPTIONS, findings) == {
-        "whole.jpg": ["A dog runs .", "A dog is running ."],
-        "odd.jpg": ["A good caption .", "dog " * 31],
-    }
+    dataset = Dataset(images, CAPTIONS, SPLITS)
+    assert usable(dataset, check_dataset(dataset)) == Dataset(
+        images,
+        captions={
+            "whole.jpg": ["A dog runs .", "A dog is running ."],
+            "odd.jpg": ["A good caption .", "dog " * 31],
+        },
+        splits={"train": ["whole.jpg", "odd.jpg"], "test": ["whole.jpg"]},
+    )
+
+
+def test_a_split_of_which_nothing_is_left_is_an_error(images):
+    dataset = Dataset(images, CAPTIONS, {**SPLITS, "development": ["cut.jpg", "gone.jpg"]})
+    with pytest.raises(ValueError, match="The development split holds no usable image .*gone"):
+        usable(dataset, check_dataset(dataset))
+
+
+def test_images_are_found_in_folders_below(images):
+    (images / "below").mkdir()
+    (images / "whole.jpg").rename(images / "below" / "whole.jpg")
+    dataset = Dataset(images, {"below/whole.jpg": ["A dog runs ."]}, {})
+    found = check_dataset(dataset).found
+    assert found["captioned images that do not exist"] == []
+    assert "below/whole.jpg" in found["images in no split"]
 
 
 def test_the_findings_print_a_line_a_kind_with_counts_and_names(images):
-    lines = str(check_dataset(CAPTIONS, SPLITS, images)).splitlines()
+    lines = str(check_dataset(Dataset(images, CAPTIONS, SPLITS))).splitlines()
     assert len(lines) == 10
     assert lines[0] == "     1  captioned images that do not exist: gone.jpg"
 
@@ -62,14 +82,14 @@ def test_the_findings_print_a_line_a_kind_with_counts_and_names(images):
 def test_a_clean_data_set_has_no_findings(tmp_path):
     Image.effect_noise((64, 64), 90).save(tmp_path / "whole.jpg")
     splits = {"train": ["whole.jpg", "whole.jpg"]}  # named twice, but in one split only
-    findings = check_dataset({"whole.jpg": ["A dog runs ."]}, splits, tmp_path)
+    findings = check_dataset(Dataset(tmp_path, {"whole.jpg": ["A dog runs ."]}, splits))
     assert not any(findings.found.values())
     assert findings.unusable_images == findings.unusable_captions == set()
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no image in"):
-        check_dataset(CAPTIONS, SPLITS, tmp_path)
+        check_dataset(Dataset(tmp_path, CAPTIONS, SPLITS))
 
 
 @pytest.mark.real
@@ -78,9 +98,7 @@ def test_the_flaws_of_flickr8k_are_found(shared, tmp_path):
         archive.extractall(tmp_path)
     with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_Dataset.zip") as archive:
         archive.extractall(tmp_path)
-    captions = read_captions(tmp_path / "Flickr8k.token.txt")
-    splits = read_splits(tmp_path)
-    found = check_dataset(captions, splits, tmp_path / "Flicker8k_Dataset").found
+    found = check_dataset(read_dataset([tmp_path], tmp_path / "Flicker8k_Dataset")).found
     assert found["captioned images that do not exist"] == ["2258277193_586949ec62.jpg.1"]
     assert found["images without a caption"] == []
     assert found["images in more than one split"] == []

@@ -1,78 +1,68 @@
-import zipfile
-
 import pytest
-from tiny_world import write_archives
+from PIL import Image
 
-from captioning import dataset
 from captioning.dataset import (
-    obtain,
-    read_captions,
+    Dataset,
+    names_of_images,
     read_descriptions,
-    read_splits,
     select,
     write_descriptions,
 )
-from captioning.settings import Files
+
+CAPTIONS = {"cat/1.jpg": ["Une été , “so” ."], "dog/1.jpg": ["A dog .", "Two\tdogs ."]}
+SPLITS = {"train": ["dog/1.jpg", "cat/1.jpg"], "development": [], "test": []}
 
 
-@pytest.fixture
-def files(tmp_path):
-    return Files(tmp_path / "root")
+@pytest.mark.parametrize("folder", ["root/photos", "elsewhere/photos"])
+def test_a_data_set_comes_back_as_it_was_saved(tmp_path, folder):
+    images = tmp_path / folder
+    images.mkdir(parents=True)
+    dataset = Dataset(images, CAPTIONS, SPLITS)
+    dataset.save(tmp_path / "root" / "dataset.json")
+    assert Dataset.load(tmp_path / "root" / "dataset.json") == dataset
 
 
-def test_a_folder_of_archives_fills_the_official_folders(archives, files):
-    obtain(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 36
-    captions = read_captions(files.texts / "Flickr8k.token.txt")
-    assert captions["000_drawing.jpg"][:2] == ["A red circle .", "A red circle on white ."]
-    splits = read_splits(files.texts)
-    assert {split: len(names) for split, names in splits.items()} == {
-        "train": 24,
-        "development": 6,
-        "test": 6,
-    }
+def test_images_below_the_root_can_be_moved_together_with_it(tmp_path):
+    Dataset(tmp_path / "root" / "photos", CAPTIONS, SPLITS).save(tmp_path / "root" / "dataset.json")
+    (tmp_path / "root").rename(tmp_path / "moved")
+    assert Dataset.load(tmp_path / "moved" / "dataset.json").images == tmp_path / "moved" / "photos"
 
 
-def test_what_the_source_does_not_hold_is_downloaded(archives, files, monkeypatch):
-    asked = []
-
-    def download(url, path):
-        asked.append(url)
-        return archives / path.name
-
-    monkeypatch.setattr(dataset, "download", download)
-    obtain(files, archives / "Flickr8k_Dataset.zip")
-    assert asked == [
-        "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
+def test_it_prints_a_line_a_split_with_counts(tmp_path):
+    assert str(Dataset(tmp_path, CAPTIONS, SPLITS)).splitlines() == [
+        "train             2 images       3 captions",
+        "development       0 images       0 captions",
+        "test              0 images       0 captions",
     ]
-    assert len(list(files.images.glob("*.jpg"))) == 36
 
 
-def test_a_complete_data_set_is_not_touched_again(archives, files, monkeypatch):
-    obtain(files, archives)
-    monkeypatch.setattr(dataset, "unpack", lambda *arguments: pytest.fail("unpacked again"))
-    obtain(files)
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": 1, "captions": {}, "splits": {}}'])
+def test_a_damaged_data_set_is_an_error_that_says_what_to_do(tmp_path, content):
+    path = tmp_path / "dataset.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="dataset.json is damaged .*python -m captioning check"):
+        Dataset.load(path)
 
 
-def test_a_source_that_does_not_exist_is_refused(tmp_path, files):
-    with pytest.raises(FileNotFoundError, match="no archive in .*gone. Name a folder that holds"):
-        obtain(files, tmp_path / "gone")
+def test_a_missing_file_tells_which_step_makes_it(tmp_path):
+    for read in (Dataset.load, read_descriptions):
+        with pytest.raises(FileNotFoundError, match="python -m captioning check"):
+            read(tmp_path / "gone")
 
 
-def test_images_that_were_deleted_are_unpacked_again(archives, files):
-    obtain(files, archives)
-    (files.images / "003_drawing.jpg").unlink()
-    obtain(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 36
+def test_images_are_named_by_their_path_below_the_folder(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    for name in ("b/c/1.PNG", "b/2.jpg", "z.gif", "a.jpeg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "b" / "captions.csv").touch()
+    assert names_of_images(tmp_path) == ["a.jpeg", "b/2.jpg", "b/c/1.PNG", "z.gif"]
 
 
-def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
-    (archives / "Flickr8k_Dataset.zip").write_bytes(b"no zip at all")
-    with pytest.raises(ValueError, match="not a zip archive"):
-        obtain(files, archives)
-    write_archives(archives)
-    obtain(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 36
+@pytest.mark.parametrize("folder", ["empty", "gone"])
+def test_a_folder_without_images_is_refused(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"There is no image in .*{folder}. Name the"):
+        names_of_images(tmp_path / folder)
 
 
 def test_descriptions_come_back_as_they_were_written(tmp_path):
@@ -83,20 +73,6 @@ def test_descriptions_come_back_as_they_were_written(tmp_path):
     assert read_descriptions(path) == descriptions
 
 
-def test_a_caption_keeps_its_tabs_and_an_image_name_its_sharps(tmp_path):
-    path = tmp_path / "captions"
-    path.write_text("a#b.jpg#0\tone\ttwo\n")
-    assert read_captions(path) == {"a#b.jpg": ["one\ttwo"]}
-
-
-@pytest.mark.parametrize("line", ["no tab here", "a.jpg\tno number"])
-def test_a_malformed_caption_line_is_named(tmp_path, line):
-    path = tmp_path / "captions"
-    path.write_text(f"a.jpg#0\ta dog\n{line}\n")
-    with pytest.raises(ValueError, match=f"line 2: wanted .*{line.split()[0]}"):
-        read_captions(path)
-
-
 def test_a_malformed_description_is_named(tmp_path):
     path = tmp_path / "descriptions.txt"
     path.write_text("a.jpg a dog\n")
@@ -104,29 +80,5 @@ def test_a_malformed_description_is_named(tmp_path):
         read_descriptions(path)
 
 
-def test_a_missing_file_tells_which_step_makes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="python -m captioning download"):
-        read_captions(tmp_path / "Flickr8k.token.txt")
-    with pytest.raises(FileNotFoundError, match="python -m captioning check"):
-        read_descriptions(tmp_path / "descriptions.txt")
-
-
-def test_a_file_in_another_encoding_is_named(tmp_path):
-    path = tmp_path / "captions"
-    path.write_bytes("a.jpg#0\tun café".encode("latin-1"))
-    with pytest.raises(ValueError, match="captions should be text in UTF-8"):
-        read_captions(path)
-
-
 def test_selecting_keeps_the_order_asked_for_and_leaves_out_what_is_not_there():
     assert list(select({"a": 1, "b": 2, "c": 3}, ["c", "x", "a"]).items()) == [("c", 3), ("a", 1)]
-
-
-@pytest.mark.real
-def test_the_official_text_archive_is_read_whole(shared, tmp_path):
-    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
-        archive.extractall(tmp_path)
-    captions = read_captions(tmp_path / "Flickr8k.token.txt")
-    assert (len(captions), sum(map(len, captions.values()))) == (8092, 40460)
-    sizes = {split: len(names) for split, names in read_splits(tmp_path).items()}
-    assert sizes == {"train": 6000, "development": 1000, "test": 1000}

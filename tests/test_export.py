@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
-from captioning.encoder import build_encoder
 from captioning.export import as_decoder, export_decoder, export_encoder
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.text import START, Vocabulary
+from captioning.xception import build_encoder
 
 WORDS = [f"word{number}" for number in range(20)]
 SETTINGS = TrainingSettings(embedding_units=8, units=12, heads=3)

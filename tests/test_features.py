@@ -24,6 +24,11 @@ def image_paths(tmp_path):
     return paths
 
 
+@pytest.fixture
+def image_names(image_paths):
+    return [path.name for path in image_paths]
+
+
 class Counting:
     """An encoder that counts the images it is shown, and may be stopped."""
 
@@ -70,8 +75,8 @@ def test_mirrored_images_are_seen_in_a_mirror(encoder, image_paths):
     assert np.abs(received - plain).max() > 0.01
 
 
-def test_averages_are_a_plain_dict_of_float32_arrays(encoder, image_paths, tmp_path):
-    maps = extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+def test_averages_are_a_plain_dict_of_float32_arrays(encoder, image_paths, image_names, tmp_path):
+    maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
     features = average_features(maps, tmp_path / "features.p")
     stored = pickle.loads((tmp_path / "features.p").read_bytes())
     assert type(stored) is dict
@@ -81,11 +86,13 @@ def test_averages_are_a_plain_dict_of_float32_arrays(encoder, image_paths, tmp_p
         np.testing.assert_allclose(array, maps[name].astype("float32").mean(0), atol=1e-6)
 
 
-def test_averages_of_images_that_came_later_are_added(encoder, image_paths, tmp_path):
+def test_averages_of_images_that_came_later_are_added(encoder, image_paths, image_names, tmp_path):
     path = tmp_path / "features.p"
-    average_features(extract_feature_maps(encoder, image_paths[:5], tmp_path / "maps.bin"), path)
+    average_features(
+        extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin"), path
+    )
     first = path.stat().st_mtime_ns
-    maps = extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+    maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
     assert len(average_features(maps, path)) == 21
     second = path.stat().st_mtime_ns
     assert second > first
@@ -93,46 +100,59 @@ def test_averages_of_images_that_came_later_are_added(encoder, image_paths, tmp_
     assert path.stat().st_mtime_ns == second
 
 
-def test_what_was_extracted_is_not_extracted_again(encoder, image_paths, tmp_path):
-    extract_feature_maps(encoder, image_paths[:5], tmp_path / "maps.bin")
+def test_what_was_extracted_is_not_extracted_again(encoder, image_paths, image_names, tmp_path):
+    extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin")
     counting = Counting(encoder)
-    maps = extract_feature_maps(counting, image_paths, tmp_path / "maps.bin")
+    maps = extract_feature_maps(counting, tmp_path, image_names, tmp_path / "maps.bin")
     assert counting.seen == 1 + 16  # one to see that it is the same encoder
     assert len(maps) == 21
 
 
-def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, tmp_path):
+def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, image_names, tmp_path):
     path = tmp_path / "maps.bin"
     with pytest.raises(KeyboardInterrupt):
-        extract_feature_maps(Counting(encoder, stop_after=16), image_paths, path)
+        extract_feature_maps(Counting(encoder, stop_after=16), tmp_path, image_names, path)
     assert len(FeatureMaps(path)) == 16
     counting = Counting(encoder)
-    stopped = extract_feature_maps(counting, image_paths, path)
+    stopped = extract_feature_maps(counting, tmp_path, image_names, path)
     assert counting.seen == 1 + 5
-    whole = extract_feature_maps(encoder, image_paths, tmp_path / "whole.bin")
+    whole = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "whole.bin")
     assert stopped.keys() == whole.keys()
     for name in whole:
         np.testing.assert_allclose(stopped[name], whole[name], atol=1e-3)
 
 
-def test_features_of_another_encoder_are_refused(encoder, image_paths, tmp_path):
+def test_features_of_another_encoder_are_refused(encoder, image_paths, image_names, tmp_path):
     maps = FeatureMaps(tmp_path / "maps.bin")
     maps.append(image_paths[0].name, np.linspace(-1, 1, 72, dtype="float32").reshape(4, 18))
     maps.save()
     with pytest.raises(ValueError, match="another encoder, or of other images: it disagrees on 00"):
-        extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+        extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
-def test_features_of_another_width_are_refused(encoder, image_paths, tmp_path):
+def test_features_of_another_width_are_refused(encoder, image_paths, image_names, tmp_path):
     maps = FeatureMaps(tmp_path / "maps.bin")
     maps.append(image_paths[0].name, np.ones((4, 2048), "float32"))
     maps.save()
     with pytest.raises(ValueError, match="made with another encoder"):
-        extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+        extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
-def test_an_unreadable_image_is_left_out_and_named(encoder, image_paths, tmp_path, capsys):
+def test_an_unreadable_image_is_left_out_and_named(
+    encoder, image_paths, image_names, tmp_path, capsys
+):
     image_paths[3].write_text("no image")
-    maps = extract_feature_maps(encoder, image_paths, tmp_path / "maps.bin")
+    maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
     assert len(maps) == 20
     assert "left out" in capsys.readouterr().out
+
+
+def test_an_image_in_a_folder_below_is_known_by_its_path(encoder, tmp_path):
+    for name, colour in (("white/a.png", "white"), ("red/a.png", "red")):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (40, 40), colour).save(tmp_path / name)
+    names = ["red/a.png", "white/a.png"]
+    maps = extract_feature_maps(encoder, tmp_path, names, tmp_path / "maps.bin")
+    assert list(maps) == names
+    assert maps["white/a.png"].max() == pytest.approx(0, abs=0.01)
+    assert maps["red/a.png"].max() > 1

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 
-from captioning.encoder import build_encoder
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import DECODER, FEATURE_EXTRACTOR, build_caption_model
 from captioning.settings import TrainingSettings
+from captioning.xception import build_encoder
 
 VOCABULARY_SIZE = 23
 CAPTIONS = [

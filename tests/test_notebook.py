@@ -1,5 +1,6 @@
 """The notebook, executed from top to bottom on the tiny world, and as it is committed."""
 
+import copy
 import json
 import re
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import build_tiny_encoder
-from tiny_world import write_archives
+from tiny_world import write_archives, write_folder
 
 from captioning.export import export_encoder
 from captioning.settings import Files
@@ -55,6 +56,27 @@ def test_it_runs_from_top_to_bottom_and_every_step_leaves_its_file(executed):
     left = {path.name for path in (root / "models").iterdir()}
     assert {"caption_model.keras", "training.json", "decoder_step.xml", "scores.json"} <= left
     assert json.loads((root / "models" / "scores.json").read_text())["CIDEr"] > 1
+
+
+def test_its_first_cell_is_the_place_to_name_ones_own_images(tmp_path):
+    export_encoder(build_tiny_encoder(), Files(tmp_path / "my_run").models)
+    write_folder(tmp_path)
+    notebook = copy.deepcopy(COMMITTED)
+    (end,) = [n for n, cell in enumerate(notebook.cells) if "of_splits" in cell.source]
+    del notebook.cells[end + 1 :]
+    executed = run(
+        notebook,
+        {
+            "caption_files": f"[Path({str(tmp_path / 'my_captions.csv')!r})]",
+            "image_folder": f"Path({str(tmp_path / 'my_photos')!r})",
+            "files": f"Files(Path({str(tmp_path / 'my_run')!r}))",
+        },
+    )
+    text = "".join(outputs_of(cell)[0] for cell in executed.cells if cell.cell_type == "code")
+    assert "30 captions of 20 images" in text
+    assert "20 images and " in text
+    splits = re.findall(r"(?m)^(train|development|test) +(\d+) images", text)
+    assert sum(int(count) for _, count in splits) == 20
 
 
 def test_without_graphviz_it_goes_on_and_says_so(executed):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from captioning.captioner import Captioner
-from captioning.dataset import read_captions, read_splits, select
-from captioning.encoder import build_encoder
+from captioning.dataset import select
 from captioning.evaluation import evaluate
 from captioning.features import encode_files
+from captioning.flickr8k import read_captions, read_splits
 from captioning.images import load_image
 from captioning.settings import Files
+from captioning.xception import build_encoder
 
 FILES = Files()
 README = (FILES.root / "README.md").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,7 @@ from captioning.export import export_encoder
 from captioning.settings import Files
 
 
-def test_the_steps_lead_from_archives_to_scores(
-    archives, tmp_path, tiny_settings, monkeypatch, capsys
-):
-    monkeypatch.setattr(steps, "TrainingSettings", lambda seed, decoder: tiny_settings)
-    monkeypatch.setattr(steps.TrainingSettings, "seed", 0, raising=False)
-    monkeypatch.setattr(steps.TrainingSettings, "decoder", "attention", raising=False)
+def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_settings, capsys):
     root = tmp_path / "root"
     files = Files(root)
 
@@ -32,7 +28,7 @@ def test_the_steps_lead_from_archives_to_scores(
 
     export_encoder(build_tiny_encoder(), files.models)
     step("features")
-    step("train")
+    step("train", "--set", *(f"{name}={value}" for name, value in asdict(tiny_settings).items()))
     scores = json.loads(step("evaluate", "--split", "test", "--json"))
     assert scores["CIDEr"] > 1  # a model that knows colours and shapes; guessing gives about 0.5
     assert scores["distinct captions"] > 1
@@ -45,9 +41,11 @@ def test_the_steps_lead_from_archives_to_scores(
     [
         (["download", "--source", "gone"], "no archive in gone"),
         (["check"], "python -m captioning download"),
+        (["check", "--captions", "gone.csv"], "--captions and --images go together"),
+        (["check", "--captions", "gone.csv", "--images", "."], "There is no gone.csv"),
         (["features"], "python -m captioning check"),
         (["train"], "python -m captioning check"),
-        (["evaluate"], "tokenizer.p"),
+        (["evaluate"], "python -m captioning check"),
     ],
 )
 def test_a_step_taken_too_early_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
@@ -71,3 +69,15 @@ def test_without_a_step_the_help_lists_them(capsys):
     text = capsys.readouterr().out
     for name in ("download", "check", "features", "train", "evaluate"):
         assert name in text
+
+
+@pytest.mark.parametrize("setting", ["epochs", "epochs=many", "epoch=1"])
+def test_a_setting_that_does_not_exist_is_refused_with_the_valid_ones(setting, capsys):
+    with pytest.raises(SystemExit):
+        steps.main(["train", "--set", setting])
+    assert "one of min_word_count, embedding_units, units" in capsys.readouterr().err
+
+
+def test_the_root_may_be_named_before_the_step_or_after_it(tmp_path):
+    for arguments in (["--root", str(tmp_path), "check"], ["check", "--root", str(tmp_path)]):
+        assert steps._parser().parse_args(arguments).root == tmp_path

@@ -152,8 +152,13 @@ def test_a_run_with_other_words_is_not_gone_on_with(tiny_data, vocabulary, tmp_p
 
 
 def test_the_best_epoch_is_the_first_with_the_highest_development_cider():
-    history = [{MONITOR: score} for score in (0.1, 0.5, 0.4, 0.5)]
+    history = [{MONITOR: score, "val_loss": 2.0} for score in (0.1, 0.5, 0.4, 0.5)]
     assert best_epoch(history) == 1
+
+
+def test_where_no_epoch_scores_anything_the_one_with_the_lowest_loss_is_best():
+    history = [{MONITOR: 0.0, "val_loss": loss} for loss in (3.0, 2.0, 1.0, 1.5)]
+    assert best_epoch(history) == 2
 
 
 def test_training_stops_when_the_score_has_not_risen_for_a_while(

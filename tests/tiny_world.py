@@ -1,5 +1,7 @@
-"""A small world of its own: drawings of coloured shapes with captions, in Flickr8k's layout."""
+"""A small world of its own: drawings of coloured shapes with captions, in Flickr8k's layout or as
+one's own folder of images and a table."""
 
+import csv
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -54,3 +56,20 @@ def write_archives(folder: Path, train: int = 24, development: int = 6, test: in
             ("test", names[train + development :]),
         ):
             archive.writestr(f"Flickr_8k.{split}Images.txt", "\n".join(chosen) + "\n")
+
+
+def write_folder(folder: Path, count: int = 20) -> dict[str, str]:
+    """Writes `my_photos`, with half of the images in a folder below, and `my_captions.csv`: one
+    caption for every other image, two for the rest. Returns image name -> first caption."""
+    first = {}
+    with (folder / "my_captions.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "caption"])
+        for number, (name, (image, captions)) in enumerate(drawings(count).items()):
+            name = name if number < count / 2 else f"more/{name}"
+            path = folder / "my_photos" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path, quality=95)
+            first[name] = captions[1]
+            table.writerows([name, caption] for caption in captions[1 : 2 + number % 2])
+    return first
