@@ -106,6 +106,13 @@ class Decoder:
         self, features: np.ndarray, search: SearchSettings = SearchSettings()
     ) -> list[Caption]:
         """The best caption for each row of `features` (images, feature_width) float32."""
+        return [best for best, *_ in self.alternatives(features, search, count=1)]
+
+    def alternatives(
+        self, features: np.ndarray, search: SearchSettings, count: int
+    ) -> list[list[Caption]]:
+        """For each row of `features`, the `count` best captions that the search finds, best first;
+        fewer if there are no more. A beam that is narrower than `count` is widened to it."""
         captions = []
         for first in range(0, len(features), _IMAGES_AT_ONCE):
             found = beam_search(
@@ -114,12 +121,16 @@ class Decoder:
                 start=START,
                 end=END,
                 max_length=self._longest_caption,
-                beam_width=search.beam_width,
+                beam_width=max(search.beam_width, count),
                 length_normalisation=search.length_normalisation,
                 never=(PADDING, START, UNKNOWN),
             )
             captions += [
-                Caption(self._vocabulary.decode(best.ids), best.log_prob) for best, *_ in found
+                [
+                    Caption(self._vocabulary.decode(one.ids), one.log_prob)
+                    for one in hypotheses[:count]
+                ]
+                for hypotheses in found
             ]
         return captions
 
