@@ -1,5 +1,7 @@
 """Copies of images that carry a caption as their description; all else in them stays as it is."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 # Pillow would compress a JPEG anew to put EXIF data into it, and piexif has rested since 2019.
@@ -9,6 +11,17 @@ import pyexiv2
 from captioning.files import write_atomically
 
 pyexiv2.set_log_level(4)  # silence: what is odd in a camera's notes is no matter here
+
+
+def copy_paths(image_paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
+    """Image path -> path of its copy: the places of the copies below `folder` are those of the
+    images below the deepest folder that holds them all. Raises ValueError where there is none, as
+    Windows has several drives."""
+    places = {path: Path(os.path.abspath(path)) for path in image_paths}
+    if not places:
+        return {}
+    shared = os.path.commonpath([place.parent for place in places.values()])
+    return {path: folder / place.relative_to(shared) for path, place in places.items()}
 
 
 def write_described(image_path: Path, caption: str, copy_path: Path) -> None:

@@ -33,16 +33,10 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Pa
         else:
             found = [Path(name)]
         if not found:
-            problems.append(_nothing_found(name))
+            problems.append(_nothing_found(name, skip))
         for path in found:
             images.setdefault(_place(path), path)
     return list(images.values()), problems
-
-
-def shared_folder(paths: Iterable[Path]) -> Path:
-    """The deepest folder that all the files lie in. Raises ValueError where there is none: Windows
-    has several drives."""
-    return Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
 
 
 def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[Path]:
@@ -98,9 +92,11 @@ def _is_below(path: Path, folder: Path | None) -> bool:
     return folder is not None and Path(_place(folder)) in Path(_place(path)).parents
 
 
-def _nothing_found(name: str) -> FileNotFoundError:
+def _nothing_found(name: str, skip: Path | None) -> FileNotFoundError:
+    outside = f" outside {skip}" if skip else ""
     if os.path.isdir(name):
         return FileNotFoundError(
-            f"There is no image in the folder {name}. Name files whose extension is unusual."
+            f"There is no image in the folder {name}{outside}. Name files whose extension is "
+            "unusual."
         )
-    return FileNotFoundError(f"No file matches {name}. Check the folder and the pattern.")
+    return FileNotFoundError(f"No file{outside} matches {name}. Check the folder and the pattern.")

@@ -59,6 +59,9 @@ class ResultFile:
         self._save()
 
     def add(self, image: str, captions: list[Caption]) -> None:
+        """Does nothing if the file holds captions of the image."""
+        if image in self.captions:
+            return
         self.captions[image] = captions
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(self._form.write(image, captions, self._listed))

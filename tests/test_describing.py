@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from captioning.describing import write_described
+from captioning.describing import copy_paths, write_described
 
 ORIENTATION, MAKER, DESCRIPTION = 0x0112, 0x010F, 0x010E
 CAPTION = "a dog runs"
@@ -91,3 +93,15 @@ def test_a_format_that_holds_no_description_is_refused(tmp_path, picture, name):
     with pytest.raises(ValueError, match=f"{name} cannot take a description .* Wanted: JPEG"):
         write_described(tmp_path / name, CAPTION, tmp_path / "copies" / name)
     assert not (tmp_path / "copies").exists()
+
+
+def test_copies_keep_their_places_below_the_folder_that_all_images_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b, c = Path("photos/a.jpg"), Path("photos/2024/a.jpg"), tmp_path / "more/../photos/c.jpg"
+    assert copy_paths([a], Path("out")) == {a: Path("out/a.jpg")}
+    assert copy_paths([a, b, c], Path("out")) == {
+        a: Path("out/a.jpg"),
+        b: Path("out/2024/a.jpg"),
+        c: Path("out/c.jpg"),
+    }
+    assert copy_paths([], Path("out")) == {}

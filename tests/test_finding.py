@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.finding import find_images, shared_folder
+from captioning.finding import find_images
 
 
 @pytest.fixture
@@ -84,6 +84,9 @@ def test_neither_folders_nor_patterns_find_what_is_to_be_skipped(folder):
         "photos/apple.webp",
         "photos/film.mpg",
     ]
+    _, (of_folder, of_pattern) = find_images(["photos/sub", "photos/s*"], Path("photos"))
+    assert "no image in the folder photos/sub outside photos" in str(of_folder)
+    assert "No file outside photos matches photos/s*" in str(of_pattern)
     assert found("photos/sub/deep/1.gif", skip=skip) == ["photos/sub/deep/1.gif"]
 
 
@@ -105,9 +108,3 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
 def test_a_link_to_a_folder_above_is_not_walked_for_ever(folder):
     Path("photos/loop").symlink_to("..")
     assert found("photos") == IN_READING_ORDER
-
-
-def test_the_shared_folder_is_the_deepest_that_holds_all(folder):
-    assert shared_folder([Path("photos/a.jpg")]) == folder / "photos"
-    assert shared_folder([Path("photos/a.jpg"), folder / "photos/sub/b.jpg"]) == folder / "photos"
-    assert shared_folder([Path("photos/a.jpg"), Path("empty/a.jpg")]) == folder
