@@ -23,19 +23,29 @@ _PAGE = Template("""\
 <meta name="color-scheme" content="light dark">
 <title>Captions ($count)</title>
 <style>
-:root { --page: #f6f5f2; --card: #fff; --behind: #e9e7e1; --text: #22211f; --quiet: #66635d; }
-@media (prefers-color-scheme: dark) {
-  :root { --page: #171614; --card: #24221f; --behind: #0f0e0d; --text: #ecebe7; --quiet: #a5a199; }
+:root {
+  --page: #f6f5f2; --card: #fff; --behind: #e9e7e1; --text: #22211f; --quiet: #66635d;
 }
-body { margin: 0; font: 1rem/1.45 system-ui, sans-serif; background: var(--page); }
-body { color: var(--text); }
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #171614; --card: #24221f; --behind: #0f0e0d; --text: #ecebe7; --quiet: #a5a199;
+  }
+}
+body {
+  margin: 0; background: var(--page); color: var(--text);
+  font: 1rem/1.45 system-ui, sans-serif;
+}
 header, main { max-width: 80rem; margin: auto; padding: 1rem 1.5rem; }
 h1 { margin: 1rem 0 0; font-size: 1.6rem; }
 header p, small { color: var(--quiet); }
-main { display: grid; gap: 1.5rem; }
-main { grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); }
-figure { margin: 0; overflow: hidden; border-radius: .6rem; background: var(--card); }
-figure { box-shadow: 0 1px 4px #0003; }
+main {
+  display: grid; gap: 1.5rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr));
+}
+figure {
+  margin: 0; overflow: hidden; border-radius: .6rem; background: var(--card);
+  box-shadow: 0 1px 4px #0003;
+}
 a { display: block; background: var(--behind); color: inherit; }
 a:focus-visible { outline: 3px solid #4a8fe7; outline-offset: -3px; }
 img { display: block; width: 100%; aspect-ratio: 4 / 3; object-fit: contain; }
