@@ -2,38 +2,109 @@
 
 import argparse
 import math
+import os
 import sys
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from captioning.captioner import Captioner
+from captioning.finding import find_images
+from captioning.inference import Caption
+from captioning.result_formats import BARE, FORMATS, image_name
+from captioning.results import Printout, ResultFile
 from captioning.settings import Files, SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
+STOPPED = 130  # what shells report of a command that Ctrl-C ended
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints one caption an image on stdout, problems on stderr; returns the exit status."""
+    """Captions go to stdout or a file, progress and then failures to stderr. Returns the exit
+    status."""
     warnings.simplefilter("ignore")  # what Pillow finds odd in an image is an error or no matter
-    sys.stdout.reconfigure(errors="backslashreplace")  # for file names that no console can print
     options = _parser().parse_args(arguments)
-    search = SearchSettings(options.beam_width, options.length_normalisation)
+    image_paths, failures = find_images(options.image, skip=options.describe)
     try:
         captioner = Captioner.load(options.model)
+        write_copy = _copier(options.describe, image_paths)
+        results = _results(options, image_paths)
+    except ImportError as error:
+        print(f"{error}. Wanted: pip install -r requirements-caption.txt", file=sys.stderr)
+        return NOTHING_DONE
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return NOTHING_DONE
 
-    failures = 0
-    for path, caption in captioner.caption_files(options.image, search):
-        if isinstance(caption, Exception):
-            failures += 1
-            print(caption, file=sys.stderr)
-        else:
-            print(caption if len(options.image) == 1 else f"{path}: {caption}", flush=True)
-    if failures == len(options.image):
+    captioned: dict[Path, str] = {}
+    try:
+        for image_path, captions in _captions(captioner, image_paths, results.captions, options):
+            if isinstance(captions, Exception):
+                failures.append(captions)
+                continue
+            captioned[image_path] = captions[0].text
+            results.add(image_name(image_path), captions)
+            try:
+                write_copy(image_path, captions[0].text)
+            except (OSError, ValueError) as error:
+                failures.append(error)
+        results.finish([image_name(image_path) for image_path in image_paths])
+        if options.gallery:
+            from captioning.gallery import write_gallery
+
+            write_gallery(options.gallery, captioned)
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    except OSError as error:  # the disk is full, for instance
+        failures.append(error)
+    finally:
+        for failure in failures:
+            print(failure, file=sys.stderr)
+    if not captioned:
         return NOTHING_DONE
     return SOME_FAILED if failures else ALL_CAPTIONED
+
+
+def _captions(
+    captioner: Captioner,
+    image_paths: list[Path],
+    known: dict[str, list[Caption]],
+    options: argparse.Namespace,
+) -> Iterator[tuple[Path, list[Caption] | Exception]]:
+    """For each image, in order, its captions: those that are known by its name, or new ones."""
+    is_known = {path: image_name(path) in known for path in image_paths}
+    new = captioner.alternatives_of_files(
+        [path for path in image_paths if not is_known[path]],
+        options.top or 1,
+        SearchSettings(options.beam_width, options.length_normalisation),
+    )
+    # None: only where stderr is a terminal
+    for path in tqdm(image_paths, unit="image", disable=len(image_paths) == 1 or None):
+        yield path, known[image_name(path)] if is_known[path] else next(new)[1]
+
+
+def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout | ResultFile:
+    suffix = options.output.suffix[1:].lower() if options.output else ""
+    form = FORMATS[options.format or (suffix if suffix in FORMATS else "text")]
+    if options.output:
+        return ResultFile(options.output, form, options.top)
+    is_text = form.name == "text"  # what no console can print of a file name is escaped
+    sys.stdout.reconfigure(encoding=None if is_text else "utf-8", errors="backslashreplace")
+    is_one_file = len(image_paths) == 1 and image_paths == [Path(name) for name in options.image]
+    return Printout(BARE if is_text and is_one_file else form, options.top)
+
+
+def _copier(folder: Path | None, image_paths: list[Path]) -> Callable[[Path, str], None]:
+    """What writes an image and its caption into `folder`; it does nothing where there is none."""
+    if folder is None:
+        return lambda image_path, caption: None
+    from captioning.describing import copy_paths, write_described
+
+    paths = copy_paths(image_paths, folder)
+    return lambda image_path, caption: write_described(image_path, caption, paths[image_path])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,11 +113,44 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 every image captioned, 1 some failed, 2 none captioned.",
     )
     parser.add_argument(
-        "-i", "--image", nargs="+", type=Path, required=True, help="one or more image files"
+        "-i",
+        "--image",
+        nargs="+",
+        required=True,
+        help="files, folders (with all in them) and patterns such as 'photos/**/*.jpg'",
+    )
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        help="text, JSON Lines or CSV (default: what the name of --output says, or text)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write to this file; what it holds already is not captioned again",
+    )
+    parser.add_argument(
+        "--top",
+        type=_from_1_to_100,
+        metavar="N",
+        help="the N best captions of each image, with their log-probabilities",
+    )
+    parser.add_argument(
+        "--describe",
+        type=Path,
+        metavar="FOLDER",
+        help="also copy the images there, with their captions in them as descriptions",
+    )
+    parser.add_argument(
+        "--gallery",
+        type=_page,
+        metavar="FILE.html",
+        help="also write a page that shows the images with their captions",
     )
     parser.add_argument(
         "--beam-width",
-        type=_beam_width,
+        type=_from_1_to_100,
         default=SearchSettings.beam_width,
         help="how many sentences are followed at a time; 1 is greedy search (default %(default)s)",
     )
@@ -66,10 +170,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _beam_width(text: str) -> int:
+def _from_1_to_100(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 100:  # wider ones cost much and bring nothing
         raise argparse.ArgumentTypeError(f"wanted a whole number from 1 to 100, received {text}")
     return int(text)
+
+
+def _page(text: str) -> Path:
+    if not text.lower().endswith((".html", ".htm")):  # it would overwrite photo.jpg, too
+        raise argparse.ArgumentTypeError(f"wanted a name that ends in .html, received {text}")
+    return Path(text)
 
 
 def _length_normalisation(text: str) -> float:
@@ -83,4 +193,7 @@ def _length_normalisation(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)

@@ -33,9 +33,9 @@ def download(files: Files, options: argparse.Namespace) -> None:
 
 
 def check(files: Files, options: argparse.Namespace) -> None:
+    from captioning.caption_files import read_dataset
     from captioning.check import check_dataset, usable
     from captioning.dataset import write_descriptions
-    from captioning.formats import read_dataset
     from captioning.text import clean_captions
 
     if bool(options.captions) != bool(options.images):

@@ -1,11 +1,12 @@
 """The journey from photograph to sentence."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from captioning.features import encode_files
+from captioning.images import AnyImage
 from captioning.inference import Caption, Decoder, Encoder
 from captioning.settings import Files, SearchSettings
 from captioning.text import Vocabulary
@@ -15,8 +16,8 @@ class Captioner:
     """Captions photographs with a trained model.
 
     >>> captioner = Captioner.load()
-    >>> captioner.caption("photo.jpg").text  # doctest: +SKIP
-    'a dog is running through the grass'
+    >>> print(captioner.caption("photo.jpg"))  # doctest: +SKIP
+    a dog is running through the grass
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder):
@@ -38,20 +39,49 @@ class Captioner:
         vocabulary = Vocabulary.load(files.vocabulary)
         return cls(Encoder(files.models), Decoder.load(files.models, vocabulary))
 
-    def caption(self, path: str | Path, search: SearchSettings = SearchSettings()) -> Caption:
-        """The best caption of one image file. Raises FileNotFoundError or ValueError where there
-        is no image that can be read."""
-        ((_, caption),) = self.caption_files([Path(path)], search)
-        if isinstance(caption, Exception):
-            raise caption
-        return caption
+    def caption(
+        self, image: AnyImage | Sequence[AnyImage], search: SearchSettings = SearchSettings()
+    ) -> Caption | list[Caption]:
+        """The best caption of an image; of a list of images, the list of their best captions.
+
+        An image is a path, an image of Pillow, or an array: uint8 or floats from 0 to 1, (height,
+        width, 3) for RGB or (height, width) for grey. Raises what `load_image` raises where one of
+        them is no image that can be read.
+        """
+        found = self.alternatives(image, 1, search)
+        return [best for best, *_ in found] if isinstance(image, (list, tuple)) else found[0]
+
+    def alternatives(
+        self,
+        image: AnyImage | Sequence[AnyImage],
+        count: int,
+        search: SearchSettings = SearchSettings(),
+    ) -> list[Caption] | list[list[Caption]]:
+        """As `caption`, but the `count` best captions of an image, best first. A beam that is
+        narrower than `count` is widened to it, which may find a better best one as well."""
+        if not isinstance(image, (list, tuple)):
+            return self.alternatives([image], count, search)[0]
+        found = []
+        for _, captions in self.alternatives_of_files(image, count, search):
+            if isinstance(captions, Exception):
+                raise captions
+            found.append(captions)
+        return found
 
     def caption_files(
         self, paths: Iterable[Path], search: SearchSettings = SearchSettings()
     ) -> Iterator[tuple[Path, Caption | Exception]]:
         """For each path, in order, the best caption or the error that says why there is none."""
+        for path, found in self.alternatives_of_files(paths, 1, search):
+            yield path, found if isinstance(found, Exception) else found[0]
+
+    def alternatives_of_files(
+        self, paths: Iterable[Path], count: int, search: SearchSettings = SearchSettings()
+    ) -> Iterator[tuple[Path, list[Caption] | Exception]]:
+        """For each path, in order, the `count` best captions or the error that says why there are
+        none. Memory does not grow with the number of images."""
         for batch in encode_files(self.encoder, paths):
             rows = [features for _, features in batch if not isinstance(features, Exception)]
-            captions = iter(self.decoder.caption(np.stack(rows), search) if rows else ())
+            found = iter(self.decoder.alternatives(np.stack(rows), search, count) if rows else ())
             for path, features in batch:
-                yield path, features if isinstance(features, Exception) else next(captions)
+                yield path, features if isinstance(features, Exception) else next(found)

@@ -1,14 +1,19 @@
-"""Photographs as arrays: any image file in, the pixels that the encoder expects out.
+"""Photographs as arrays: any image in, the pixels that the encoder expects out.
 
 The one loader for training and use. Scaling to the encoder's number range is not done here: it is
 part of the encoder itself, so that it cannot be forgotten or done twice.
 """
 
 import struct
-from pathlib import Path
+from contextlib import nullcontext
+from os import PathLike, fspath
 
 import numpy as np
 from PIL import Image, ImageOps
+
+# A file, an image of Pillow, or an array: uint8 or floats from 0 to 1, (height, width) for grey,
+# (height, width, 3) for RGB.
+AnyImage = str | PathLike[str] | Image.Image | np.ndarray
 
 # How Pillow reports an image that it cannot read, depending on the format and the damage.
 DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
@@ -16,35 +21,39 @@ DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBom
 _WHITE = (255, 255, 255, 255)
 
 
-def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """The image in `path`, upright, in colour, squeezed to `size` (height, width).
+def load_image(image: AnyImage, size: tuple[int, int]) -> np.ndarray:
+    """The image, upright, in colour, squeezed to `size` (height, width).
 
     Returns uint8 RGB (height, width, 3). Grey, palette, CMYK and 16-bit images are converted,
-    transparency is laid on white, EXIF rotation is applied, and of an animation the first frame is
-    taken. Raises FileNotFoundError for a missing file, ValueError for one that is no image, is
-    damaged, or is too large to be safe.
+    transparency is laid on white, EXIF rotation is applied, and of an animation in a file the first
+    frame is taken. Raises FileNotFoundError for a missing file, ValueError for one that is no
+    image, is damaged, or is too large to be safe, and for an array that is no image; TypeError for
+    anything else.
     """
     height, width = size
-    path = Path(path)
+    if not isinstance(image, (str, PathLike, Image.Image)):
+        image = _from_array(image)
+    is_open = isinstance(image, Image.Image)
+    name = (getattr(image, "filename", "") or "The image") if is_open else fspath(image)
     try:
-        with Image.open(path) as image:
-            upright = _to_rgb(_set_upright(image))
+        with nullcontext(image) if is_open else Image.open(image) as opened:
+            upright = _to_rgb(_set_upright(opened))
             return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"There is no file {path}. Check the name and the folder."
+            f"There is no file {name}. Check the name and the folder."
         ) from error
     except IsADirectoryError as error:
         raise ValueError(
-            f"{path} is a folder, not an image. Name the image files in it."
+            f"{name} is a folder, not an image. Name the image files in it."
         ) from error
     except Image.DecompressionBombError as error:
         raise ValueError(
-            f"{path} is too large to be safe ({one_line(error)}). Scale it down."
+            f"{name} is too large to be safe ({one_line(error)}). Scale it down."
         ) from error
     except DAMAGE as error:
         raise ValueError(
-            f"{path} cannot be read as an image ({one_line(error)}). "
+            f"{name} cannot be read as an image ({one_line(error)}). "
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
         ) from error
 
@@ -52,6 +61,26 @@ def load_image(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 def one_line(error: Exception) -> str:
     """The message of an error without its line breaks."""
     return " ".join(str(error).split())
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if not hasattr(array, "__array__"):
+        raise TypeError(
+            "Wanted: the path of an image, an image of Pillow, or an array. Received: "
+            f"{type(array).__name__}."
+        )
+    array = np.asarray(array)
+    is_image = array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3
+    is_unit = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
+    if not is_image or array.size == 0 or not (array.dtype == np.uint8 or is_unit):
+        is_number = array.dtype.kind in "biuf" and array.size
+        values = f", values from {array.min()} to {array.max()}" if is_number else ""
+        raise ValueError(
+            "The array is no image. Wanted: (height, width, 3) for RGB or (height, width) for "
+            "grey, uint8 from 0 to 255 or floats from 0 to 1; several images as a list. "
+            f"Received: {array.shape}, {array.dtype}{values}."
+        )
+    return Image.fromarray((array * 255).round().astype("uint8") if is_unit else array)
 
 
 def _set_upright(image: Image.Image) -> Image.Image:

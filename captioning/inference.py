@@ -5,7 +5,7 @@ writes the files that are read here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -110,9 +110,17 @@ class Decoder:
         self, features: np.ndarray, search: SearchSettings = SearchSettings()
     ) -> list[Caption]:
         """The best caption for each of `features` (images, cells, feature_width)."""
+        return [best for best, *_ in self.alternatives(features, search, count=1)]
+
+    def alternatives(
+        self, features: np.ndarray, search: SearchSettings, count: int
+    ) -> list[list[Caption]]:
+        """For each of `features`, the `count` best captions that the search finds, best first;
+        fewer if there are no more. A beam that is narrower than `count` is widened to it."""
+        search = replace(search, beam_width=max(search.beam_width, count))
         return [
-            Caption(self._vocabulary.decode(best.ids), best.log_prob)
-            for best, *_ in self.search(features, search)
+            [Caption(self._vocabulary.decode(one.ids), one.log_prob) for one in hypotheses[:count]]
+            for hypotheses in self.search(features, search)
         ]
 
     def search(

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny_world import write_archives
 
+from captioning.caption_files import read_dataset
 from captioning.dataset import select
 from captioning.export import export_encoder
 from captioning.features import average_features, extract_feature_maps
 from captioning.flickr8k import obtain
-from captioning.formats import read_dataset
 from captioning.inference import Encoder
 from captioning.settings import Files, TrainingSettings
 from captioning.text import clean_captions
@@ -84,8 +84,8 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
 @pytest.fixture(scope="session")
 def tiny_data(tiny_root) -> TrainingData:
     files = Files(tiny_root)
-    captions = read_captions(files.texts / CAPTION_FILE)
-    splits = read_splits(files.texts)
+    dataset = read_dataset([files.texts], files.images)
+    captions, splits = dataset.captions, dataset.splits
     random = np.random.default_rng(0)
     return TrainingData(
         train=clean_captions(select(captions, splits["train"])),

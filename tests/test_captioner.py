@@ -1,5 +1,9 @@
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -7,6 +11,7 @@ from captioning.captioner import Captioner
 from captioning.settings import Files, SearchSettings
 from captioning.text import Vocabulary
 
+ROOT = Path(__file__).parents[1]
 SHAPE_CAPTION_WORDS = {"a", "there", "one", "the", "is", "on", "white", "page", "circle", "square"}
 
 
@@ -39,6 +44,70 @@ def test_many_files_get_the_captions_that_each_gets_alone(captioner, tiny_root):
     assert [path for path, _ in together] == paths
     for path, caption in together[::5]:
         assert caption.text == captioner.caption(path).text
+
+
+def test_a_path_an_image_and_its_pixels_get_the_same_caption(captioner, tiny_root):
+    path = sorted(Files(tiny_root).images.glob("*.jpg"))[0]
+    with Image.open(path) as image:
+        pixels = np.asarray(image)
+        expected = captioner.caption(path)
+        assert captioner.caption(str(path)) == expected
+        assert captioner.caption(image) == expected
+        assert captioner.caption(pixels) == expected
+        assert captioner.caption(pixels / 255) == expected
+
+
+def test_a_list_gives_a_list_of_captions_in_its_order(captioner, tiny_root):
+    paths = sorted(Files(tiny_root).images.glob("*.jpg"))[:4]
+    alone = [captioner.caption(path).text for path in paths]
+    with Image.open(paths[1]) as image:
+        mixed = [paths[0], image, np.asarray(Image.open(paths[2])), str(paths[3])]
+        assert [caption.text for caption in captioner.caption(mixed)] == alone
+    assert [caption.text for caption in captioner.caption(tuple(paths))] == alone
+    assert captioner.caption([]) == []
+
+
+def test_a_list_with_a_missing_file_is_refused(captioner, tiny_root, tmp_path):
+    path = next(Files(tiny_root).images.glob("*.jpg"))
+    with pytest.raises(FileNotFoundError, match="gone.jpg"):
+        captioner.caption([path, tmp_path / "gone.jpg"])
+
+
+def test_alternatives_are_different_captions_the_best_first(captioner, tiny_root):
+    path = next(Files(tiny_root).images.glob("*.jpg"))
+    search = SearchSettings(beam_width=5, length_normalisation=0.0)
+    found = captioner.alternatives(path, 5, search)
+    assert len({caption.text for caption in found}) == 5
+    log_probs = [caption.log_prob for caption in found]
+    assert log_probs == sorted(log_probs, reverse=True)
+    assert captioner.alternatives(path, 2, search) == found[:2]
+    assert captioner.caption(path, search) == found[0]
+
+
+def test_a_narrow_beam_is_widened_to_the_number_of_alternatives(captioner, tiny_root):
+    path = next(Files(tiny_root).images.glob("*.jpg"))
+    narrow, wide = SearchSettings(beam_width=1), SearchSettings(beam_width=4)
+    assert captioner.alternatives(path, 4, narrow) == captioner.alternatives(path, 4, wide)
+
+
+def test_alternatives_of_a_list_are_a_list_for_each_image(captioner, tiny_root):
+    paths = sorted(Files(tiny_root).images.glob("*.jpg"))[:3]
+    found = captioner.alternatives(paths, 2)
+    assert [len(captions) for captions in found] == [2, 2, 2]
+    assert [best.text for best, _ in found] == [
+        captioner.alternatives(path, 2)[0].text for path in paths
+    ]
+
+
+def test_the_package_gives_its_captioner_and_imports_it_only_then():
+    code = (
+        "import sys, captioning; before = set(sys.modules); from captioning import Captioner; "
+        "print('openvino' in before, 'openvino' in sys.modules, Captioner.__module__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.split() == ["False", "True", "captioning.captioner"]
 
 
 def test_a_caption_prints_as_its_text(captioner, tiny_root):

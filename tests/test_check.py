@@ -3,9 +3,9 @@ import zipfile
 import pytest
 from PIL import Image
 
+from captioning.caption_files import read_dataset
 from captioning.check import check_dataset, usable
 from captioning.dataset import Dataset
-from captioning.formats import read_dataset
 
 CAPTIONS = {
     "whole.jpg": ["A dog runs .", "A dog is running ."],

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -149,3 +150,77 @@ def test_an_image_of_dangerous_size_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match="too large to be safe .* Scale it down"):
         load_image(saved(tmp_path, picture(), "large.png"), SIZE)
+
+
+def test_an_image_of_pillow_gives_the_pixels_of_its_file(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = saved(tmp_path, picture(), "rotated.png", exif=exif)
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(load_image(image, SIZE), load_image(path, SIZE))
+    assert left_and_right(load_image(picture("RGBA"), SIZE)) == ([255, 0, 0], [0, 255, 0])
+
+
+def test_an_image_of_pillow_is_left_as_it_was(tmp_path):
+    frames = [picture(), Image.new("RGB", (60, 40), (0, 0, 255))]
+    path = saved(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])
+    with Image.open(path) as image:
+        load_image(image, SIZE)
+        image.seek(1)  # a closed file has no next frame
+        assert image.size == (60, 40)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64"])
+def test_an_array_of_colours_is_an_image(dtype):
+    array = np.asarray(picture())
+    array = array if dtype == "uint8" else (array / 255).astype(dtype)
+    assert left_and_right(load_image(array, SIZE)) == ([255, 0, 0], [0, 255, 0])
+
+
+def test_an_array_of_two_dimensions_is_grey():
+    array = np.zeros((40, 60), "uint8")
+    array[:, :30] = 200
+    assert left_and_right(load_image(array, SIZE)) == ([200] * 3, [0] * 3)
+
+
+def test_an_array_seen_in_a_mirror_is_an_image_too():
+    array = np.asarray(picture())[:, ::-1]
+    assert left_and_right(load_image(array, SIZE)) == ([0, 255, 0], [255, 0, 0])
+
+
+def test_a_tensor_is_taken_as_the_array_that_it_holds():
+    tensor = keras.ops.convert_to_tensor(np.asarray(picture()))
+    assert left_and_right(load_image(tensor, SIZE)) == ([255, 0, 0], [0, 255, 0])
+
+
+@pytest.mark.parametrize(
+    ("array", "received"),
+    [
+        (np.zeros((2, 4, 6, 3), "uint8"), r"as a list. Received: \(2, 4, 6, 3\), uint8"),
+        (np.zeros((4, 6, 5), "uint8"), r"\(4, 6, 5\), uint8"),
+        (np.zeros((0, 6, 3), "uint8"), r"\(0, 6, 3\), uint8"),
+        (np.zeros((0, 6, 3), "float32"), r"\(0, 6, 3\), float32"),
+        (np.full((4, 6, 3), 255.0), "float64, values from 255.0 to 255.0"),
+        (np.full((4, 6, 3), -0.5), "float64, values from -0.5 to -0.5"),
+        (np.full((4, 6, 3), np.nan), "float64, values from nan to nan"),
+        (np.full((4, 6, 3), 7), "int64, values from 7 to 7"),
+        (np.full((4, 6), "dog"), "<U3"),
+    ],
+)
+def test_an_array_that_is_no_image_is_refused(array, received):
+    with pytest.raises(ValueError, match=f"The array is no image. Wanted: .*{received}"):
+        load_image(array, SIZE)
+
+
+@pytest.mark.parametrize("something", [None, 7, b"\xff\xd8"])
+def test_what_is_neither_path_nor_image_nor_array_is_refused(something):
+    with pytest.raises(TypeError, match=f"Received: {type(something).__name__}"):
+        load_image(something, SIZE)
+
+
+def test_a_damaged_image_of_pillow_is_named_by_its_file(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype="uint8"))
+    path = saved(tmp_path, noise, "cut.png")
+    path.write_bytes(path.read_bytes()[:2000])
+    with Image.open(path) as image, pytest.raises(ValueError, match="cut.png cannot be read"):
+        load_image(image, SIZE)

@@ -6,8 +6,8 @@ import zipfile
 import pytest
 from PIL import Image
 
+from captioning.caption_files import read_dataset
 from captioning.dataset import Dataset
-from captioning.formats import read_dataset
 
 NAMES = [f"{number}.jpg" for number in range(10)]
 CAPTIONS = {name: [f"Image {name} .", f'It is , "yes" , {name} .'] for name in NAMES}

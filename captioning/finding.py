@@ -1,0 +1,102 @@
+"""What a person names on a command line in, the paths of images out.
+
+Not about reading them: whether a file holds an image shows when it is opened.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from PIL import Image
+
+
+def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Path], list[OSError]]:
+    """The images that files, folders and patterns name, each once, in the order of the names; and
+    an error for each folder or pattern without an image, and each folder that cannot be read.
+
+    A folder stands for the images in it and below it, in reading order (2.jpg before 10.jpg): the
+    files whose extension belongs to an image format that Pillow reads, hidden ones left out. A
+    pattern (`*`, `?`, `[...]`, `**`) stands for its matches in reading order, as if each had been
+    named. Neither finds what lies in the folder `skip`. A file that is named is taken whatever its
+    extension, and even if it is missing: opening it will tell.
+    """
+    images: dict[str, Path] = {}
+    problems: list[OSError] = []
+    for name in names:
+        if os.path.isdir(name):
+            found = _images_below(Path(name), skip, problems)
+        elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
+            found = _matches(name, skip, problems)
+        else:
+            found = [Path(name)]
+        if not found:
+            problems.append(_nothing_found(name, skip))
+        for path in found:
+            images.setdefault(_place(path), path)
+    return list(images.values()), problems
+
+
+def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[Path]:
+    found = []
+    for match in sorted(map(Path, glob.iglob(pattern, recursive=True)), key=_reading_order):
+        if match.is_dir():
+            found += _images_below(match, skip, problems)
+        elif not _is_below(match, skip):
+            found.append(match)
+    return found
+
+
+def _images_below(folder: Path, skip: Path | None, problems: list[OSError]) -> list[Path]:
+    found = []
+    for place, subfolders, names in os.walk(folder, onerror=problems.append):
+        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
+        found += [
+            Path(place, name)
+            for name in names
+            if not name.startswith(".")
+            and Path(name).suffix.lower() in _image_extensions()
+            and not _is_below(Path(place, name), skip)
+        ]
+    return sorted(found, key=_reading_order)
+
+
+@cache
+def _image_extensions() -> frozenset[str]:
+    """Those of Pillow's formats that are images by their MIME type: it opens films, PostScript and
+    HDF5 files as well, which a folder holds for other reasons."""
+    Image.init()
+    return frozenset(
+        extension
+        for extension, form in Image.registered_extensions().items()
+        if form in Image.OPEN and Image.MIME.get(form, "").startswith("image/")
+    )
+
+
+def _reading_order(path: Path) -> list[tuple]:
+    """Folder by folder, numbers by their value, capitals beside small letters."""
+    return [
+        ([int(p) if p.isdecimal() else p.casefold() for p in re.split(r"(\d+)", part)], part)
+        for part in path.parts
+    ]
+
+
+def _place(path: Path) -> str:
+    """One text for each file, however it is named."""
+    return os.path.normcase(os.path.abspath(path))
+
+
+def _is_below(path: Path, folder: Path | None) -> bool:
+    return folder is not None and Path(_place(folder)) in Path(_place(path)).parents
+
+
+def _nothing_found(name: str, skip: Path | None) -> FileNotFoundError:
+    outside = f" outside {skip}" if skip else ""
+    if os.path.isdir(name):
+        return FileNotFoundError(
+            f"There is no image in the folder {name}{outside}. Name files whose extension is "
+            "unusual."
+        )
+    return FileNotFoundError(f"No file{outside} matches {name}. Check the folder and the pattern.")

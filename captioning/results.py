@@ -1,0 +1,103 @@
+"""Where the captions of a run go: to standard output, or to a file that a later run goes on with.
+
+Both have `captions`, what they hold from earlier runs (image -> captions, best first), `add` for
+more, and `finish` for when all is added.
+"""
+
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from captioning.files import write_atomically
+from captioning.inference import Caption
+from captioning.result_formats import Format
+
+
+class Printout:
+    """Captions on standard output, each as soon as it is known."""
+
+    def __init__(self, form: Format, top: int | None):
+        self.captions: dict[str, list[Caption]] = {}
+        self._form = form
+        self._listed = top is not None
+        self._print(form.header)
+
+    def add(self, image: str, captions: list[Caption]) -> None:
+        self._print(self._form.write(image, captions, self._listed))
+
+    def finish(self, images: Sequence[str]) -> None:
+        """All is printed, and in order."""
+
+    def _print(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout, end="")  # above the progress bar, where there is one
+        sys.stdout.flush()
+
+
+class ResultFile:
+    """Captions in a file that grows line by line. What a killed run left unfinished at its end is
+    dropped, to be captioned again."""
+
+    def __init__(self, path: Path, form: Format, top: int | None):
+        """Raises ValueError for a file that holds anything but what such runs write: captions in
+        another format, or another `top`, or somebody's text."""
+        self._path = path
+        self._form = form
+        self._listed = top is not None
+        self._count = top or 1
+        try:
+            self.captions = self._read() if path.exists() else {}
+        except (ValueError, LookupError, TypeError, csv.Error) as error:
+            raise ValueError(
+                f"{path} was not written by a run like this one, which cannot go on with it "
+                f"({error}). Wanted: --format {form.name} "
+                f"{f'with --top {top}' if self._listed else 'without --top'}. Repeat the options "
+                "that it was written with, or name another file."
+            ) from error
+        self._save()
+
+    def add(self, image: str, captions: list[Caption]) -> None:
+        """Does nothing if the file holds captions of the image."""
+        if image in self.captions:
+            return
+        self.captions[image] = captions
+        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(self._form.write(image, captions, self._listed))
+
+    def finish(self, images: Sequence[str]) -> None:
+        """Brings the captions into the order of `images`: those that an earlier run had failed at
+        were added behind its others. Captions of other images stay in front."""
+        others = self.captions.keys() - set(images)
+        order = [image for image in self.captions if image in others]
+        order += [image for image in images if image in self.captions]
+        if order != list(self.captions):
+            self.captions = {image: self.captions[image] for image in order}
+            self._save()
+
+    def _read(self) -> dict[str, list[Caption]]:
+        if not self._path.is_file():
+            raise ValueError("it is no file")
+        content = self._path.read_bytes()
+        lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
+        captions: dict[str, list[Caption]] = {}
+        for line in lines.removeprefix(self._form.header).split("\n")[:-1]:
+            image, found = self._form.read(line)
+            captions.setdefault(image, []).extend(found)
+        if content and (not lines or self._text(captions) != lines):
+            raise ValueError("it holds other lines")
+        if captions and len(captions[image]) < self._count:
+            del captions[image]  # the last one: the killed run was at its other lines
+        longest = max(map(len, captions.values()), default=self._count)
+        if longest != self._count:
+            raise ValueError(f"it holds {longest} captions an image")
+        return captions
+
+    def _save(self) -> None:
+        with write_atomically(self._path, "w") as file:
+            file.write(self._text(self.captions))
+
+    def _text(self, captions: dict[str, list[Caption]]) -> str:
+        written = (self._form.write(*each, self._listed) for each in captions.items())
+        return self._form.header + "".join(written)
