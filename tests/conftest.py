@@ -48,7 +48,7 @@ def archives(tmp_path) -> Path:
 def tiny_settings() -> TrainingSettings:
     return TrainingSettings(
         min_word_count=1, embedding_units=32, units=32, heads=2, dropout=0.0, label_smoothing=0.0,
-        batch_size=4, epochs=12, learning_rate=0.01, patience=20, self_critical_epochs=1, samples=3,
+        batch_size=4, epochs=24, learning_rate=0.01, patience=20, self_critical_epochs=1, samples=3,
     )  # fmt: skip
 
 

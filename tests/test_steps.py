@@ -75,7 +75,7 @@ def test_without_a_step_the_help_lists_them(capsys):
 def test_a_setting_that_does_not_exist_is_refused_with_the_valid_ones(setting, capsys):
     with pytest.raises(SystemExit):
         steps.main(["train", "--set", setting])
-    assert "one of min_word_count, embedding_units, units" in capsys.readouterr().err
+    assert "one of min_word_count, decoder, embedding_units, units" in capsys.readouterr().err
 
 
 def test_the_root_may_be_named_before_the_step_or_after_it(tmp_path):
