@@ -9,7 +9,6 @@ import tempfile
 from pathlib import Path
 
 import keras
-import openvino
 
 from captioning.inference import (
     DECODER_LOOK,
@@ -20,6 +19,7 @@ from captioning.inference import (
     read_network,
 )
 from captioning.model import build_search_models
+from captioning.runtime import openvino
 from captioning.text import Vocabulary
 
 

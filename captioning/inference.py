@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import openvino
 
+from captioning.runtime import openvino
 from captioning.search import Hypothesis, State, beam_search
 from captioning.settings import SearchSettings
 from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary

@@ -34,7 +34,7 @@ class TrainingSettings:
     warmup_epochs: float = 0.5  # to the peak: Adam's first steps are blind
     weight_decay: float = 1e-2  # AdamW's habit
     clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
-    patience: int = 5  # epochs without a better development CIDEr before a stage stops
+    patience: int = 6  # epochs without a better development CIDEr before a stage stops
     self_critical_epochs: int = 2  # of the second stage; in more, rewards rise but for no new image
     self_critical_learning_rate: float = 2e-5  # higher ones forget the captions of people
     samples: int = 5  # captions an image in the second stage
