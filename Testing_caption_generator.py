@@ -31,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
         captioner = Captioner.load(options.model)
         write_copy = _copier(options.describe, image_paths)
         results = _results(options, image_paths)
+        if options.gallery:
+            from captioning.gallery import refuse_other_page
+
+            refuse_other_page(options.gallery)
     except ImportError as error:
         print(f"{error}. Wanted: pip install -r requirements-caption.txt", file=sys.stderr)
         return NOTHING_DONE
@@ -51,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
             except (OSError, ValueError) as error:
                 failures.append(error)
         results.finish([image_name(image_path) for image_path in image_paths])
-        if options.gallery:
+        if options.gallery and captioned:
             from captioning.gallery import write_gallery
 
             write_gallery(options.gallery, captioned)

@@ -55,6 +55,11 @@ def features(files: Files, options: argparse.Namespace) -> None:
     from captioning.features import average_features, extract_feature_maps
 
     dataset = Dataset.load(files.dataset)
+    if options.weights and files.feature_maps.exists():
+        raise ValueError(
+            f"{files.feature_maps} was made with the encoder that --weights would replace. Delete "
+            f"it, {files.mirrored_feature_maps.name} and their .json files to begin anew."
+        )
     encoder = provide_encoder(files.models, options.weights)
     names = list(dataset.captions)
     maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
@@ -127,8 +132,16 @@ def _parser() -> argparse.ArgumentParser:
             add_options(step)
 
     add(download, _add_source, help="fetch and unpack images and captions of Flickr8k")
-    add(check, _add_data, help="name what is wrong in the data; write descriptions.txt")
-    add(features, _add_encoder, help="run Xception on every image; write features.p and more")
+    add(
+        check,
+        _add_data,
+        help="name what is wrong in the data, and leave it out",
+    )
+    add(
+        features,
+        _add_encoder,
+        help="run Xception on every image; write its feature maps",
+    )
     add(train, _add_training, help="train the caption model; write models/ and tokenizer.p")
     add(evaluate, _add_evaluation, help="caption a split and score it")
     add(

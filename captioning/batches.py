@@ -27,7 +27,7 @@ class CaptionBatches(keras.utils.PyDataset):
     Item: `({"features": (images, cells, width) as they are stored, "words": (images, captions,
     length) int32}, targets (images, captions, length) int32, weights (images, captions, length)
     float32)`. `words` runs from START to the last word, `targets` from the first word to END.
-    `captions` and `length` are the most that an image of the batch has.
+    `captions` is the most that any image has, `length` that of the longest caption in the batch.
 
     Weights are 0 on padding and the same everywhere else, in all batches, such that they sum to 1
     in the average batch: made for a loss that sums. A mean over each batch would let a word weigh
@@ -53,6 +53,7 @@ class CaptionBatches(keras.utils.PyDataset):
         self._views = views
         self._image_names = list(views[0][0])
         captions = views[0][0].values()
+        self._most_captions = max(map(len, captions))
         self._lengths = np.array([max(map(len, of_image)) - 1 for of_image in captions])
         self._batch_size = batch_size
         self._seed = seed
@@ -70,7 +71,7 @@ class CaptionBatches(keras.utils.PyDataset):
         ]
         captions = [self._views[view][0][name] for name, view in chosen]
         features = np.stack([self._views[view][1][name] for name, view in chosen])
-        words, targets = pad(captions)
+        words, targets = pad(captions, self._most_captions)
         weights = np.float32(self._word_weight) * (targets != PADDING)
         return {"features": features, "words": words}, targets, weights
 
@@ -101,12 +102,13 @@ class CaptionBatches(keras.utils.PyDataset):
         ]
 
 
-def pad(captions: Sequence[Sequence[Sequence[int]]]) -> tuple[np.ndarray, np.ndarray]:
-    """Encoded captions of some images -> words and targets, each (images, captions, length) int32:
-    what is read, from START on, and what is to be said after each word, to END."""
-    most = max(map(len, captions))
+def pad(
+    captions: Sequence[Sequence[Sequence[int]]], most_captions: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encoded captions of some images -> words and targets, each (images, most_captions, length)
+    int32: what is read, from START on, and what is to be said after each word, to END."""
     length = max(len(ids) for of_image in captions for ids in of_image) - 1
-    words = np.full((len(captions), most, length), PADDING, "int32")
+    words = np.full((len(captions), most_captions, length), PADDING, "int32")
     targets = np.full_like(words, PADDING)
     for image, of_image in enumerate(captions):
         for caption, ids in enumerate(of_image):

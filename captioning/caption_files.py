@@ -15,7 +15,7 @@ from captioning.dataset import Captions, Dataset, Splits, names_of_images
 from captioning.files import read_text
 from captioning.flickr8k import CAPTION_FILE, CAPTION_LINE, read_captions, read_splits
 from captioning.settings import SplitSettings
-from captioning.splits import complete_splits, split_called
+from captioning.splits import SPLITS, complete_splits, split_called
 
 _BEGINNING = 10_000  # characters, enough for the first line of any such file
 
@@ -46,6 +46,8 @@ def read_dataset(
             "the images that the captions are about."
         )
     splits = {split: list(dict.fromkeys(map(found.get, names))) for split, names in named.items()}
+    if "train" in splits and splits.keys() < set(SPLITS):  # others are drawn from it
+        splits["train"] = [name for name in splits["train"] if name in there]
     return Dataset(images, located, complete_splits(splits, drawable, shares))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.features import encode_files
+from captioning.encoding import encode_files
 from captioning.images import AnyImage
 from captioning.inference import Caption, Decoder, Encoder
 from captioning.settings import Files, SearchSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from captioning.dataset import Dataset, names_of_images, select
+from captioning.dataset import Dataset, Splits, names_of_images, select
 from captioning.images import DAMAGE, one_line
 from captioning.text import clean_caption
 
@@ -76,8 +76,9 @@ def check_dataset(dataset: Dataset) -> Findings:
 
 
 def usable(dataset: Dataset, findings: Findings) -> Dataset:
-    """The data set less the captions that the findings call unusable, or whose image is. Raises
-    ValueError if that leaves nothing of a split."""
+    """The data set less the captions that the findings call unusable, or whose image is. An image
+    in more than one split stays in one of them: test, else development, so that nothing is learnt
+    that is scored. Raises ValueError if that leaves nothing of a split."""
     kept = {
         name: [
             caption
@@ -88,7 +89,12 @@ def usable(dataset: Dataset, findings: Findings) -> Dataset:
         if name not in findings.unusable_images
     }
     captions = {name: image_captions for name, image_captions in kept.items() if image_captions}
-    splits = {split: list(select(captions, names)) for split, names in dataset.splits.items()}
+    splits: Splits = {}
+    for split in reversed(dataset.splits):  # test first: what it names is taken from the others
+        taken = {name for names in splits.values() for name in names}
+        names = select(captions, dataset.splits[split])
+        splits[split] = [name for name in names if name not in taken]
+    splits = {split: splits[split] for split in dataset.splits}
     for split, names in splits.items():
         if not names:
             raise ValueError(

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from captioning.files import read_text, write_atomically
+from captioning.images import image_extensions
 
 Captions = dict[str, list[str]]  # image name -> captions
 Splits = dict[str, list[str]]  # "train", "development", "test" -> image names
@@ -60,12 +59,12 @@ class Dataset:
 
 def names_of_images(folder: Path) -> list[str]:
     """The names of all image files in `folder` and below it, by alphabet. What counts is the suffix
-    of a file. Raises FileNotFoundError if there is none."""
-    suffixes = Image.registered_extensions()
+    of a file; hidden ones do not. Raises FileNotFoundError if there is none."""
+    suffixes = image_extensions()
     names = sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
     )
     if not names:
         raise FileNotFoundError(

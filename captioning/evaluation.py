@@ -1,12 +1,15 @@
 """A decoder and a split in, its captions and scores out."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 
 from captioning.inference import Decoder
 from captioning.scores import score_captions
 from captioning.settings import SearchSettings
+
+_IMAGES_AT_ONCE = 100  # whose feature maps are in memory, 80 MB
 
 
 def evaluate(
@@ -28,6 +31,9 @@ def evaluate(
             f"features, among them {missing[0]}. Extract the features of all images first; if that "
             "left some out, mend their files."
         )
-    found = decoder.caption(np.stack([features[name] for name in references]), search)
-    captions = {name: caption.text for name, caption in zip(references, found, strict=True)}
+    captions = {}
+    names = iter(references)
+    while some := list(islice(names, _IMAGES_AT_ONCE)):
+        found = decoder.caption(np.stack([features[name] for name in some]), search)
+        captions |= {name: caption.text for name, caption in zip(some, found, strict=True)}
     return captions, score_captions(captions, references, meteor)

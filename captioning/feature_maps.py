@@ -53,7 +53,8 @@ class FeatureMaps(Mapping):
         if self._shape not in (None, maps.shape[1:]):
             raise ValueError(
                 f"{self._path} holds feature maps of shape {self._shape}. Received: "
-                f"{maps.shape[1:]}. Delete it to extract all of them anew."
+                f"{maps.shape[1:]}. Delete it and {self._index_path.name} to extract all "
+                "of them anew."
             )
         self._shape = maps.shape[1:]
         self._path.parent.mkdir(parents=True, exist_ok=True)

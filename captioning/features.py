@@ -1,48 +1,19 @@
-"""Photographs in, what the encoder sees out: feature maps, and `features.p`, their averages.
+"""Photographs in, what the encoder sees out: feature maps, and `features.p`, their averages."""
 
-Image files are decoded in threads while the encoder computes.
-"""
-
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from captioning.encoding import encode_files
 from captioning.feature_maps import FeatureMaps
 from captioning.files import load_pickle, save_pickle
-from captioning.images import load_image
 from captioning.inference import Encoder
 
-_BATCH_SIZE = 8  # images; larger batches are no faster on a CPU and take more memory
-_SAVE_EVERY = 512  # images, about a minute of work; their maps wait in memory, 200 MB
-_DECODERS = 2  # threads: the encoder needs the cores more
+_SAVE_EVERY = 256  # images, half a minute of work; their maps wait in memory, 100 MB
 # Two encoders that differ by rounding agree better than this on every image; other weights do not.
 _SAME_ENCODER = 0.99  # cosine
-
-
-Encoded = list[tuple[Path, np.ndarray | Exception]]
-
-
-def encode_files(
-    encoder: Encoder, paths: Iterable[Path], mirrored: bool = False
-) -> Iterator[Encoded]:
-    """Batch after batch, in order: each path with its feature map (cells, feature_width) float32,
-    or with the error that says why there is none (see `load_image`). `mirrored` images are seen as
-    in a mirror. Memory does not grow with the number of images."""
-    with ThreadPoolExecutor(_DECODERS) as pool:
-        for batch in _decoded(pool, paths, encoder.image_size):
-            images = [image for _, image in batch if not isinstance(image, Exception)]
-            if mirrored:
-                images = [image[:, ::-1] for image in images]
-            maps = iter(encoder(np.stack(images)) if images else ())
-            yield [
-                (path, image if isinstance(image, Exception) else next(maps))
-                for path, image in batch
-            ]
 
 
 def extract_feature_maps(
@@ -78,37 +49,19 @@ def extract_feature_maps(
 
 def average_features(maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
     """Image name -> float32 (feature_width,), the average over the cells of its feature map, kept
-    in the file `path`, a plain pickled dict. The maps of images that it holds are not read again.
+    in the file `path`, a plain pickled dict. The maps of images that it holds are not read again,
+    unless the first of them shows that it was made of other maps.
     """
     features = load_pickle(path) if path.exists() else {}
+    known = next((name for name in maps if name in features), None)
+    if known and not np.array_equal(features[known], _average(maps[known])):
+        features = {}
     missing = [image_name for image_name in maps if image_name not in features]
     for image_name in missing:
-        features[image_name] = maps[image_name].mean(axis=0, dtype="float32")
+        features[image_name] = _average(maps[image_name])
     if missing:
         save_pickle(path, features)
     return features
-
-
-def _decoded(
-    pool: ThreadPoolExecutor, paths: Iterable[Path], size: tuple[int, int]
-) -> Iterator[Encoded]:
-    """Batches of images, decoded one batch ahead of the caller."""
-    paths = iter(paths)
-    waiting: deque[tuple[Path, Future]] = deque()
-    while True:
-        for path in islice(paths, 2 * _BATCH_SIZE - len(waiting)):
-            waiting.append((path, pool.submit(load_image, path, size)))
-        if not waiting:
-            return
-        batch = [waiting.popleft() for _ in range(min(_BATCH_SIZE, len(waiting)))]
-        yield [(path, _result(future)) for path, future in batch]
-
-
-def _result(future: Future) -> np.ndarray | Exception:
-    try:
-        return future.result()
-    except (FileNotFoundError, ValueError) as error:
-        return error
 
 
 def _refuse_other_encoder(
@@ -128,5 +81,10 @@ def _refuse_other_encoder(
     if not alike:
         raise ValueError(
             f"{path} was made with another encoder, or of other images: it disagrees on "
-            f"{known}. Delete it to extract all features anew, or bring back what made it."
+            f"{known}. Delete it and {path.name}.json to extract all features anew, or bring "
+            "back what made it."
         )
+
+
+def _average(feature_map: np.ndarray) -> np.ndarray:
+    return feature_map.mean(axis=0, dtype="float32")

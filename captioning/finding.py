@@ -7,10 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
-
-from PIL import Image
 
 
 def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Path], list[OSError]]:
@@ -57,22 +54,10 @@ def _images_below(folder: Path, skip: Path | None, problems: list[OSError]) -> l
             Path(place, name)
             for name in names
             if not name.startswith(".")
-            and Path(name).suffix.lower() in _image_extensions()
+            and Path(name).suffix.lower() in image_extensions()
             and not _is_below(Path(place, name), skip)
         ]
     return sorted(found, key=_reading_order)
-
-
-@cache
-def _image_extensions() -> frozenset[str]:
-    """Those of Pillow's formats that are images by their MIME type: it opens films, PostScript and
-    HDF5 files as well, which a folder holds for other reasons."""
-    Image.init()
-    return frozenset(
-        extension
-        for extension, form in Image.registered_extensions().items()
-        if form in Image.OPEN and Image.MIME.get(form, "").startswith("image/")
-    )
 
 
 def _reading_order(path: Path) -> list[tuple]:

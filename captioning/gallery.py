@@ -14,6 +14,8 @@ from urllib.parse import quote
 from captioning.files import write_atomically
 from captioning.result_formats import image_name
 
+_OURS = '<meta name="generator" content="caption generator">'
+
 _PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -21,6 +23,7 @@ _PAGE = Template("""\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<meta name="generator" content="caption generator">
 <title>Captions ($count)</title>
 <style>
 :root {
@@ -73,8 +76,16 @@ _FIGURE = Template("""\
 """)
 
 
+def refuse_other_page(page_path: Path) -> None:
+    """Raises ValueError where a page lies that is not of this making."""
+    if page_path.exists() and _OURS not in page_path.read_text("utf-8", errors="replace"):
+        raise ValueError(
+            f"{page_path} is another page, which is not overwritten. Name a file that is not there."
+        )
+
+
 def write_gallery(page_path: Path, captions: Mapping[Path, str]) -> None:
-    """Writes the page with all images (path -> caption), in their order; an older page gives way.
+    """Writes the page with all images (path -> caption), in their order; an older one gives way.
     Links are relative to the page, where it lies on the same drive as the image."""
     figures = [
         _FIGURE.substitute(

@@ -6,6 +6,7 @@ part of the encoder itself, so that it cannot be forgotten or done twice.
 
 import struct
 from contextlib import nullcontext
+from functools import cache
 from os import PathLike, fspath
 
 import numpy as np
@@ -56,6 +57,19 @@ def load_image(image: AnyImage, size: tuple[int, int]) -> np.ndarray:
             f"{name} cannot be read as an image ({one_line(error)}). "
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
         ) from error
+
+
+@cache
+def image_extensions() -> frozenset[str]:
+    """By which the image files in a folder are known: those of Pillow's formats that are images by
+    their MIME type. It opens films, PostScript and HDF5 files as well, which a folder holds for
+    other reasons."""
+    Image.init()
+    return frozenset(
+        extension
+        for extension, form in Image.registered_extensions().items()
+        if form in Image.OPEN and Image.MIME.get(form, "").startswith("image/")
+    )
 
 
 def one_line(error: Exception) -> str:

@@ -47,7 +47,14 @@ class Encoder:
         self._network = _compile(read_network(folder / ENCODER))
         _, height, width, _ = self._network.input(0).partial_shape
         self.image_size = (height.get_length(), width.get_length())
-        self.feature_width = self._network.output(0).partial_shape[2].get_length()
+        of_output = self._network.output(0).partial_shape
+        if len(of_output) != 3:
+            raise ValueError(
+                f"{folder / ENCODER} was written by an older version of this program. Wanted: "
+                f"feature maps (batch, cells, feature_width). Received: {of_output}. Delete the "
+                "folder, extract the features and train anew."
+            )
+        self.feature_width = of_output[2].get_length()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 RGB (batch, height, width, 3) of `image_size` -> float32 feature maps (batch,
@@ -172,13 +179,6 @@ class _Step:
         if len(rows) < len(self._seen[0]):  # rows are dropped, never added
             self._seen = [part[rows] for part in self._all]
         return self._step(ids, state, self._seen)
-
-
-def fastest_precision() -> str:
-    """The dtype policy in which this processor multiplies matrices fastest: "mixed_bfloat16" where
-    it has units for that, "float32" elsewhere."""
-    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "mixed_bfloat16" if "BF16" in capabilities else "float32"
 
 
 def read_network(path: Path) -> openvino.Model:

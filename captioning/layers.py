@@ -27,10 +27,11 @@ class EachCaptionStep(keras.layers.Wrapper):
     hidden and cell state (images, beams, units) -> new hidden and cell state."""
 
     def call(self, inputs, hidden, cell):
-        rows = (ops.reshape(each, (-1, each.shape[-1])) for each in (inputs, hidden, cell))
-        inputs_row, *state_rows = rows
-        _, state_rows = self.layer(inputs_row, state_rows)
-        return [ops.reshape(rows, ops.shape(hidden)) for rows in state_rows]
+        inputs, *state = (
+            ops.reshape(each, (-1, each.shape[-1])) for each in (inputs, hidden, cell)
+        )
+        _, state = self.layer(inputs, state)
+        return [ops.reshape(rows, ops.shape(hidden)) for rows in state]
 
     def build(self, *shapes):
         """Nothing: the cell is that of a model which was built."""

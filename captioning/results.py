@@ -42,7 +42,7 @@ class ResultFile:
 
     def __init__(self, path: Path, form: Format, top: int | None):
         """Raises ValueError for a file that holds anything but what such runs write: captions in
-        another format, or another `top`, or somebody's text."""
+        another format, or another `top`."""
         self._path = path
         self._form = form
         self._listed = top is not None

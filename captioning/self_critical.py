@@ -5,7 +5,7 @@ captions; those that score above their mean are made more likely, the others les
 advantage are a target and a weight, so the loss is that of teacher forcing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import keras
@@ -15,9 +15,10 @@ from tqdm import tqdm
 from captioning.batches import Views, pad
 from captioning.development import DevelopmentScores
 from captioning.export import as_decoder
-from captioning.inference import Decoder, fastest_precision
+from captioning.inference import Decoder
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
+from captioning.precision import fastest_precision
 from captioning.reward import Cider
 from captioning.run import Run
 from captioning.search import Hypothesis
@@ -58,16 +59,16 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         for *batch, reward in tqdm(batches.of_epoch(epoch), total=len(batches), unit="batch"):
             model.train_on_batch(*batch)
             rewards.append(reward)
-        numbers = {"reward": np.mean(rewards), **scores.of(model)}
-        print(f"self-critical epoch {epoch + 1}: {numbers}")
+        numbers = {"reward": float(np.mean(rewards)), **scores.of(model)}
+        print(f"{STAGE} epoch {epoch + 1}:", numbers)
         run.add_epoch(model, numbers)
 
 
 class SelfCriticalBatches:
     """Batches of what a decoder says of some images, and how much better than usual that is.
 
-    Iterating gives the batches of one epoch, in the form of `CaptionBatches`. They are made as they
-    are asked for, with the decoder as it then is. The order depends on `seed` and `epoch` only.
+    They are made as they are asked for, with the decoder as it then is. The order of the images
+    depends on `seed` and `epoch` only.
     """
 
     def __init__(self, views: Views, decoder: Decoder, batch_size: int, samples: int, seed: int):
@@ -87,8 +88,9 @@ class SelfCriticalBatches:
     def __len__(self) -> int:
         return -(-len(self._views[0][0]) // self._batch_size)
 
-    def of_epoch(self, epoch: int):
-        """Yields inputs, targets, weights, and the mean reward, for each batch of the epoch."""
+    def of_epoch(self, epoch: int) -> Iterator[tuple[dict, np.ndarray, np.ndarray, float]]:
+        """Yields inputs, targets and weights in the form of `CaptionBatches`, and the mean reward,
+        for each batch of the epoch."""
         random = np.random.default_rng([self._seed, epoch])
         image_names = random.permutation(list(self._views[0][0]))
         for first in range(0, len(image_names), self._batch_size):
@@ -105,7 +107,7 @@ class SelfCriticalBatches:
                 [self._rewards[view](name, ids[1:]) for ids in of]
                 for name, view, of in zip(chosen, views, said, strict=True)
             ]
-            words, targets = pad(said)
+            words, targets = pad(said, max(map(len, said)))
             weights = advantages(rewards)[..., None] * (targets != PADDING)
             weights /= (targets != PADDING).sum()
             mean_reward = float(np.mean([reward for of in rewards for reward in of]))

@@ -35,17 +35,17 @@ class TrainingSettings:
     weight_decay: float = 1e-2  # AdamW's habit
     clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
     patience: int = 6  # epochs without a better development CIDEr before a stage stops
-    self_critical_epochs: int = 2  # of the second stage; in more, rewards rise but for no new image
-    self_critical_learning_rate: float = 2e-5  # higher ones forget the captions of people
+    self_critical_epochs: int = 2  # of the second stage: what there is to gain comes in the first
+    self_critical_learning_rate: float = 2e-5  # a hundredth of the first stage's
     samples: int = 5  # captions an image in the second stage
     seed: int = 0
 
     @classmethod
     def for_data(cls, images: int, captions: int) -> "TrainingSettings":
         """The defaults, with what fewer training images than Flickr8k's 6,000 want: 32 batches an
-        epoch or more, 640 in all or more, and rarer words."""
+        epoch, or as many as batches of four make, 640 in all or more, and rarer words."""
         batch_size = min(cls.batch_size, max(4, images // 32))
-        epochs = max(cls.epochs, 640 // ceil(images / batch_size))
+        epochs = max(cls.epochs, ceil(640 / ceil(images / batch_size)))
         return cls(
             min_word_count=min(cls.min_word_count, 1 + captions // 2000),
             batch_size=batch_size,

@@ -1,8 +1,8 @@
 """Which images a model learns from, is chosen on and is tested on, where a caption file leaves it
 open. Image names in, splits out.
 
-An image is drawn by a number made of its name alone. So a draw can be repeated anywhere, no image
-changes its split when others are added later, and all captions of an image stay together.
+An image is drawn by a number made of its name alone. So a draw can be repeated anywhere, hardly an
+image changes its split when others are added later, and all captions of an image stay together.
 """
 
 import hashlib

@@ -8,9 +8,9 @@ import numpy as np
 
 from captioning.batches import CaptionBatches
 from captioning.development import DevelopmentScores
-from captioning.inference import fastest_precision
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import PARTS, build_caption_model
+from captioning.precision import fastest_precision
 from captioning.run import Run
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary

@@ -6,6 +6,7 @@ Knows neither files of captions, nor images, nor Keras.
 
 import hashlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def clean_caption(caption: str) -> str:
     >>> clean_caption("A dog-sled, pulled by 2 huskies .")
     'a dog sled pulled by 2 huskies'
     """
-    return " ".join(_NOT_IN_WORDS.sub(" ", _APOSTROPHES.sub("", caption.lower())).split())
+    caption = _APOSTROPHES.sub("", unicodedata.normalize("NFC", caption.lower()))
+    return " ".join(_NOT_IN_WORDS.sub(_blank_unless_mark, caption).split())
 
 
 def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -50,6 +52,11 @@ def mirror_caption(caption: str) -> str:
     'the dog on the right looks left'
     """
     return " ".join(_MIRRORED.get(word, word) for word in caption.split())
+
+
+def _blank_unless_mark(found: re.Match) -> str:
+    """The signs over and under letters, as in Hindi, belong to words, though not to `\\w`."""
+    return found[0] if unicodedata.category(found[0]).startswith("M") else " "
 
 
 class Vocabulary:

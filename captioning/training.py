@@ -36,6 +36,7 @@ def train(
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
+        "views": len(data.views(vocabulary)),
     }
     stages = {
         teacher_forcing.STAGE: settings.epochs,

@@ -17,7 +17,8 @@ from captioning.flickr8k import obtain
 from captioning.inference import Encoder
 from captioning.settings import Files, TrainingSettings
 from captioning.text import clean_captions
-from captioning.training import TrainingData, train_and_export
+from captioning.training import train_and_export
+from captioning.training_data import TrainingData
 
 SHARED = Path(__file__).parents[2] / "shared"
 

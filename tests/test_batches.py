@@ -60,7 +60,7 @@ def test_one_batch_holds_shifted_words_and_targets_padded_on_the_right():
 
 
 def test_padding_takes_the_most_captions_and_the_longest():
-    words, targets = pad([[[1, 5, 2]], [[1, 6, 7, 2], [1, 8]]])
+    words, targets = pad([[[1, 5, 2]], [[1, 6, 7, 2], [1, 8]]], most_captions=2)
     assert words.tolist() == [[[1, 5, 0], [0, 0, 0]], [[1, 6, 7], [1, 0, 0]]]
     assert targets.tolist() == [[[5, 2, 0], [0, 0, 0]], [[6, 7, 2], [8, 0, 0]]]
 
@@ -121,6 +121,15 @@ def test_the_first_two_batches_differ_in_length_wherever_any_do():
     for seed in range(20):
         batches = CaptionBatches([(captions, features)], batch_size=2, seed=seed)
         assert [batches[index][1].shape[2] for index in range(4)] == [10, 4, 4, 4]
+
+
+def test_batches_are_as_wide_as_the_most_captions_of_any_image():
+    """Keras takes what is equal in the first two batches for fixed, and breaks on the third."""
+    captions = {f"{i}.jpg": [[1, *[5] * (i % 7 + 1), 2]] * (3 if i == 20 else 1) for i in range(24)}
+    features = {name: np.zeros((1, 2), "float32") for name in captions}
+    batches = CaptionBatches([(captions, features)], batch_size=4)
+    assert [batches[index][1].shape[1] for index in range(6)] == [3] * 6
+    assert sum((batches[index][1] == 2).sum() for index in range(6)) == 26
 
 
 def test_epochs_differ_and_can_be_repeated():

@@ -54,8 +54,24 @@ def test_what_cannot_be_used_is_left_out_and_nothing_else(images):
             "whole.jpg": ["A dog runs .", "A dog is running ."],
             "odd.jpg": ["A good caption .", "dog " * 31],
         },
-        splits={"train": ["whole.jpg", "odd.jpg"], "test": ["whole.jpg"]},
+        splits={"train": ["odd.jpg"], "test": ["whole.jpg"]},
     )
+
+
+def test_an_image_in_several_splits_is_not_learnt_from_and_scored_on(images):
+    everywhere = {split: ["whole.jpg", "odd.jpg"] for split in ("train", "development", "test")}
+    everywhere["development"] = ["odd.jpg"]
+    everywhere["test"] = ["whole.jpg"]
+    dataset = Dataset(images, CAPTIONS, everywhere)
+    with pytest.raises(ValueError, match="The train split holds no usable image"):
+        usable(dataset, check_dataset(dataset))
+    dataset = Dataset(images, {**CAPTIONS, "silent.jpg": ["Two cats sit ."]}, everywhere)
+    everywhere["train"] += ["silent.jpg"]
+    assert usable(dataset, check_dataset(dataset)).splits == {
+        "train": ["silent.jpg"],
+        "development": ["odd.jpg"],
+        "test": ["whole.jpg"],
+    }
 
 
 def test_a_split_of_which_nothing_is_left_is_an_error(images):

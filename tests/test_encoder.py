@@ -1,4 +1,5 @@
 import pytest
+from conftest import build_tiny_encoder
 
 from captioning import encoder as module
 from captioning.encoder import provide_encoder
@@ -22,7 +23,7 @@ def test_a_root_without_an_encoder_is_given_the_shipped_one(shipped, tmp_path):
 def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
     monkeypatch.setattr(module.shutil, "copyfileobj", lambda *_: pytest.fail("copied"))
     before = (shipped / "encoder.xml").stat()
-    assert provide_encoder(shipped).feature_width == 72
+    assert provide_encoder(shipped).feature_width == 18
     assert (shipped / "encoder.xml").stat() == before
 
 
@@ -31,9 +32,19 @@ def test_a_copy_that_was_stopped_is_made_again(shipped, tmp_path, monkeypatch):
         patch.setattr(module.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(OSError))
         with pytest.raises(OSError):
             provide_encoder(tmp_path)
-    assert provide_encoder(tmp_path).feature_width == 72
+    assert provide_encoder(tmp_path).feature_width == 18
 
 
-def test_with_weights_it_is_made_anew(shipped, tmp_path):
-    with pytest.raises((OSError, ValueError), match="gone.h5"):
-        provide_encoder(tmp_path, str(tmp_path / "gone.h5"))
+def test_with_weights_it_is_made_anew(shipped, tmp_path, monkeypatch):
+    provide_encoder(tmp_path)
+    before = (tmp_path / "encoder.xml").stat().st_mtime_ns
+    asked = []
+
+    def build(weights):
+        asked.append(weights)
+        return build_tiny_encoder()
+
+    monkeypatch.setattr("captioning.xception.build_encoder", build)
+    assert provide_encoder(tmp_path, "my.h5").feature_width == 18
+    assert asked == ["my.h5"]
+    assert (tmp_path / "encoder.xml").stat().st_mtime_ns > before

@@ -147,6 +147,15 @@ def test_the_exported_encoder_gives_the_features_of_the_keras_model(tmp_path):
     np.testing.assert_allclose(encoder(images[3:4]), expected[3:4], atol=0.01)
 
 
+def test_an_encoder_of_an_older_version_is_refused(tmp_path):
+    images = keras.Input((32, 48, 3), dtype="uint8")
+    pixels = keras.layers.Rescaling(1 / 255)(images)
+    averages = keras.layers.GlobalAveragePooling2D()(pixels)
+    export_encoder(keras.Model(images, averages), tmp_path)
+    with pytest.raises(ValueError, match="written by an older version"):
+        Encoder(tmp_path)
+
+
 def test_nothing_but_the_exported_files_is_left_in_the_folder(exported):
     assert sorted(path.name for path in exported[2].iterdir()) == [
         "decoder_look.bin",

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from captioning.encoding import encode_files
 from captioning.feature_maps import FeatureMaps
-from captioning.features import average_features, encode_files, extract_feature_maps
+from captioning.features import average_features, extract_feature_maps
 from captioning.inference import Encoder
 from captioning.settings import Files
 
@@ -156,3 +157,21 @@ def test_an_image_in_a_folder_below_is_known_by_its_path(encoder, tmp_path):
     assert list(maps) == names
     assert maps["white/a.png"].max() == pytest.approx(0, abs=0.01)
     assert maps["red/a.png"].max() > 1
+
+
+def test_averages_of_other_maps_are_made_anew(encoder, image_paths, image_names, tmp_path):
+    path = tmp_path / "features.p"
+    average_features({image_names[0]: np.ones((4, 18), "float16")}, path)
+    maps = extract_feature_maps(encoder, tmp_path, image_names[:3], tmp_path / "maps.bin")
+    features = average_features(maps, path)
+    np.testing.assert_array_equal(
+        features[image_names[0]], maps[image_names[0]].mean(0, dtype="float32")
+    )
+    assert list(features) == image_names[:3]
+
+
+def test_an_image_in_memory_may_come_many_times(encoder, image_paths):
+    with Image.open(image_paths[0]) as image:
+        found = [found for batch in encode_files(encoder, [image] * 40) for _, found in batch]
+    for each in found:
+        np.testing.assert_allclose(each, found[0], atol=1e-4)

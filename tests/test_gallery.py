@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from captioning.gallery import write_gallery
+from captioning.gallery import refuse_other_page, write_gallery
 
 
 class Page(HTMLParser):
@@ -87,3 +87,12 @@ def test_the_page_needs_nothing_from_elsewhere(tmp_path):
     page = Page(tmp_path / "page.html")
     assert not page.all("script") and not page.all("link")
     assert "://" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_page_of_another_making_is_not_overwritten(tmp_path):
+    refuse_other_page(tmp_path / "new.html")
+    write_gallery(tmp_path / "ours.html", {})
+    refuse_other_page(tmp_path / "ours.html")
+    (tmp_path / "index.html").write_text("<h1>My page</h1>")
+    with pytest.raises(ValueError, match="index.html is another page"):
+        refuse_other_page(tmp_path / "index.html")

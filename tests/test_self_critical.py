@@ -5,6 +5,7 @@ import pytest
 from captioning.export import as_decoder
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
+from captioning.search import Hypothesis
 from captioning.self_critical import SelfCriticalBatches, advantages
 from captioning.settings import TrainingSettings
 from captioning.text import END, START, Vocabulary
@@ -53,6 +54,30 @@ def test_an_epoch_says_several_captions_of_every_image(model, views):
         assert reward >= 0
 
 
+def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_view():
+    """A decoder that always says the same: right for plain images, wrong for the others."""
+
+    class Parrot:
+        def search(self, features, search):
+            return [[Hypothesis((4, 5), -1.0), Hypothesis((6,), -2.0)] for _ in features]
+
+    plain = {f"{number}.jpg": [[START, 4, 5, END]] for number in range(8)}
+    other = {name: [[START, 6, END]] for name in plain}
+    views = [
+        (plain, dict.fromkeys(plain, np.zeros((1, 2), "float32"))),
+        (other, dict.fromkeys(other, np.ones((1, 2), "float32"))),
+    ]
+    batches = SelfCriticalBatches(views, Parrot(), batch_size=8, samples=2, seed=0)
+    ((inputs, targets, weights, _),) = batches.of_epoch(0)
+    signs = np.sign(weights[:, :, 0]).tolist()
+    kinds = inputs["features"][:, 0, 0].tolist()
+    assert set(kinds) == {0, 1}
+    assert targets[0].tolist() == [[4, 5, END], [6, END, 0]]
+    assert signs == [[1, -1] if kind == 0 else [-1, 1] for kind in kinds]
+    np.testing.assert_allclose(weights[:, 0], np.repeat(weights[:, :1, 0], 3, axis=1))
+    assert (weights[:, 1, 2] == 0).all()
+
+
 def test_an_epoch_can_be_repeated_and_differs_from_the_next(model, views):
     def features(epoch):
         return np.concatenate(
@@ -63,7 +88,7 @@ def test_an_epoch_can_be_repeated_and_differs_from_the_next(model, views):
     assert not np.array_equal(features(0), features(1))
 
 
-def test_a_step_makes_captions_above_the_mean_likelier_and_the_others_less(model, views):
+def test_a_step_makes_captions_likelier_by_their_weights(model, views):
     model.compile(keras.optimizers.SGD(0.05), SmoothedCrossentropy(), jit_compile=False)
     inputs, targets, weights, _ = next(batches_of(model, views, batch_size=7).of_epoch(0))
     assert (weights > 0).any() and (weights < 0).any()

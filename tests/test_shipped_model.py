@@ -11,8 +11,8 @@ import pytest
 
 from captioning.captioner import Captioner
 from captioning.dataset import select
+from captioning.encoding import encode_files
 from captioning.evaluation import evaluate
-from captioning.features import encode_files
 from captioning.flickr8k import read_captions, read_splits
 from captioning.images import load_image
 from captioning.settings import Files

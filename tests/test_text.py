@@ -103,3 +103,8 @@ def test_a_pickle_of_something_else_is_refused(tmp_path):
     path.write_bytes(pickle.dumps({"word_index": {"a": 1}}))
     with pytest.raises(ValueError, match="list of words. Received: dict"):
         Vocabulary.load(path)
+
+
+def test_signs_over_and_under_letters_belong_to_words():
+    assert clean_caption("हिन्दी में एक कुत्ता ।") == "हिन्दी में एक कुत्ता"
+    assert clean_caption("E\u0301te\u0301 !") == "\u00e9t\u00e9"  # composed, as most write it

@@ -11,7 +11,8 @@ from captioning.run import MONITOR, best_epoch
 from captioning.self_critical import SelfCriticalBatches
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
-from captioning.training import TrainingData, train
+from captioning.training import train
+from captioning.training_data import TrainingData
 
 SETTINGS = TrainingSettings(
     min_word_count=1,
@@ -142,6 +143,18 @@ def test_training_leaves_the_best_model_and_its_record_only(tiny_data, vocabular
     assert record["history"] == history
     assert record["settings"]["units"] == 12
     assert record["vocabulary"] == vocabulary.fingerprint
+
+
+def test_an_image_in_a_mirror_comes_with_its_own_features_and_with_left_and_right_exchanged():
+    captions = {"dog.jpg": ["a dog on the left"]}
+    plain, mirrored = {"dog.jpg": np.zeros((1, 2))}, {"dog.jpg": np.ones((1, 2))}
+    vocabulary = Vocabulary(["a", "dog", "on", "the", "left", "right"])
+    data = TrainingData(captions, captions, captions, plain, mirrored)
+    (first, first_features), (second, second_features) = data.views(vocabulary)
+    assert vocabulary.decode(first["dog.jpg"][0][1:]) == "a dog on the left"
+    assert vocabulary.decode(second["dog.jpg"][0][1:]) == "a dog on the right"
+    assert (first_features, second_features) == (plain, mirrored)
+    assert len(TrainingData(captions, captions, captions, plain).views(vocabulary)) == 1
 
 
 @pytest.mark.parametrize("change", [{"units": 13}, {"seed": 5}])

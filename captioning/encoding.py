@@ -1,0 +1,72 @@
+"""Photographs in, what the encoder sees in each of them out, batch after batch.
+
+Image files are decoded in threads while the encoder computes.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from os import PathLike
+
+import numpy as np
+
+from captioning.images import AnyImage, load_image
+from captioning.inference import Encoder
+
+_BATCH_SIZE = 8  # images; larger batches are no faster on a CPU and take more memory
+_DECODERS = 2  # threads: the encoder needs the cores more
+
+Encoded = list[tuple[AnyImage, np.ndarray | Exception]]
+
+
+def encode_files(
+    encoder: Encoder, paths: Iterable[AnyImage], mirrored: bool = False
+) -> Iterator[Encoded]:
+    """Batch after batch, in order: each path with its feature map (cells, feature_width) float32,
+    or with the error that says why there is none (see `load_image`). `mirrored` images are seen as
+    in a mirror. Memory does not grow with the number of images."""
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        for batch in _decoded(pool, paths, encoder.image_size):
+            images = [image for _, image in batch if not isinstance(image, Exception)]
+            if mirrored:
+                images = [image[:, ::-1] for image in images]
+            maps = iter(encoder(np.stack(images)) if images else ())
+            yield [
+                (path, image if isinstance(image, Exception) else next(maps))
+                for path, image in batch
+            ]
+
+
+def _decoded(
+    pool: ThreadPoolExecutor, paths: Iterable[Path], size: tuple[int, int]
+) -> Iterator[Encoded]:
+    """Batches of images, decoded one batch ahead of the caller."""
+    paths = iter(paths)
+    waiting: deque[tuple[Path, Future]] = deque()
+    while True:
+        for path in islice(paths, 2 * _BATCH_SIZE - len(waiting)):
+            waiting.append((path, _submit(pool, path, size)))
+        if not waiting:
+            return
+        batch = [waiting.popleft() for _ in range(min(_BATCH_SIZE, len(waiting)))]
+        yield [(path, _result(future)) for path, future in batch]
+
+
+def _submit(pool: ThreadPoolExecutor, image: AnyImage, size: tuple[int, int]) -> Future:
+    """Files are loaded in threads; images in memory here, since Pillow's may not be shared."""
+    if isinstance(image, (str, PathLike)):
+        return pool.submit(load_image, image, size)
+    loaded: Future = Future()
+    try:
+        loaded.set_result(load_image(image, size))
+    except ValueError as error:
+        loaded.set_exception(error)
+    return loaded
+
+
+def _result(future: Future) -> np.ndarray | Exception:
+    try:
+        return future.result()
+    except (FileNotFoundError, ValueError) as error:
+        return error
