@@ -39,11 +39,11 @@ def encode_files(
 
 
 def _decoded(
-    pool: ThreadPoolExecutor, paths: Iterable[Path], size: tuple[int, int]
+    pool: ThreadPoolExecutor, paths: Iterable[AnyImage], size: tuple[int, int]
 ) -> Iterator[Encoded]:
     """Batches of images, decoded one batch ahead of the caller."""
     paths = iter(paths)
-    waiting: deque[tuple[Path, Future]] = deque()
+    waiting: deque[tuple[AnyImage, Future]] = deque()
     while True:
         for path in islice(paths, 2 * _BATCH_SIZE - len(waiting)):
             waiting.append((path, _submit(pool, path, size)))

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from captioning.images import image_extensions
+
 
 def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Path], list[OSError]]:
     """The images that files, folders and patterns name, each once, in the order of the names; and
