@@ -25,7 +25,8 @@ def step_of(table):
 
 def empty_state(rows):
     state = np.empty((rows, 1), dtype=object)
-    state[:] = [[()]] * rows
+    for row in range(rows):
+        state[row, 0] = ()
     return (state,)
 
 

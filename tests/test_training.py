@@ -195,11 +195,11 @@ def test_training_stops_when_the_score_has_not_risen_for_a_while(
 
 def test_the_best_weights_are_returned_not_the_last(tiny_data, vocabulary, tmp_path, monkeypatch):
     scores = iter([0.9, 0.1])
-    monkeypatch.setattr(
-        "captioning.development.DevelopmentScores.of", lambda self, model: {MONITOR: next(scores)}
-    )
-    best, _ = train(tiny_data, vocabulary, replace(SETTINGS, epochs=2), tmp_path / "two")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "captioning.development.DevelopmentScores.of", lambda *_: {MONITOR: next(scores)}
+        )
+        best, _ = train(tiny_data, vocabulary, replace(SETTINGS, epochs=2), tmp_path / "two")
     # The first of two epochs is not the only one of one: the learning rate falls more slowly.
     shutil.rmtree(tmp_path / "two")
     seen = {}
