@@ -217,9 +217,9 @@ def test_the_best_weights_are_returned_not_the_last(tiny_data, vocabulary, tmp_p
         ),
     )
     train(tiny_data, vocabulary, replace(SETTINGS, epochs=2), tmp_path / "two")
-    for one, first, last in zip(best.get_weights(), seen[0], seen[1], strict=True):
+    for one, first in zip(best.get_weights(), seen[0], strict=True):
         np.testing.assert_allclose(one, first, atol=1e-5)
-        assert np.abs(first - last).max() > 1e-4
+    assert max(np.abs(one - last).max() for one, last in zip(seen[0], seen[1], strict=True)) > 1e-3
 
 
 @pytest.mark.parametrize("decoder", ["merge", "attention"])
