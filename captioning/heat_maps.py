@@ -62,7 +62,8 @@ def write_heat_maps(path: Path, image: AnyImage, gaze: Gaze) -> None:
     gives way. The caption is in it as description (EXIF)."""
     page = draw_heat_maps(open_image(image), gaze)
     exif = Image.Exif()
-    exif[_SOFTWARE], exif[_DESCRIPTION] = _OURS, " ".join(gaze.words)
+    exif[_SOFTWARE] = _OURS
+    exif[_DESCRIPTION] = " ".join(gaze.words).encode("utf-8")  # of text, Pillow keeps ASCII only
     form = "PNG" if path.suffix.lower() == ".png" else "JPEG"
     with write_atomically(path) as file:
         page.save(file, form, dpi=(_DOTS_PER_INCH, _DOTS_PER_INCH), exif=exif, quality=80)

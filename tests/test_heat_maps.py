@@ -50,6 +50,12 @@ def test_a_picture_carries_its_caption_and_its_resolution(tmp_path):
         refuse_other_picture(tmp_path / name)  # not this one: it may give way
 
 
+def test_the_caption_in_a_picture_keeps_its_letters(tmp_path, monkeypatch):
+    monkeypatch.setattr("captioning.heat_maps.find_font", lambda text, size: find_font("a", size))
+    write_heat_maps(tmp_path / "a.png", Image.new("RGB", (40, 30)), gaze(["straße"]))
+    assert "straße".encode() in (tmp_path / "a.png").read_bytes()
+
+
 def test_other_files_do_not_give_way(tmp_path):
     refuse_other_picture(tmp_path / "gone.png")
     Image.new("RGB", (4, 3)).save(tmp_path / "photo.png")
