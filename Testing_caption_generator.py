@@ -25,11 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Captions go to stdout or a file, progress and then failures to stderr. Returns the exit
     status."""
     warnings.simplefilter("ignore")  # what Pillow finds odd in an image is an error or no matter
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     image_paths, failures = find_images(options.image, skip=options.describe)
+    if options.attention and len(image_paths) > 1:
+        parser.error(f"--attention draws one image, received {len(image_paths)}")
     try:
         captioner = Captioner.load(options.model)
         write_copy = _copier(options.describe, image_paths)
+        write_attention = _drawer(options.attention, captioner)
         results = _results(options, image_paths)
         if options.gallery:
             from captioning.gallery import refuse_other_page
@@ -52,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             results.add(image_name(image_path), captions)
             try:
                 write_copy(image_path, captions[0].text)
+                write_attention(image_path, captions[0].text)
             except (OSError, ValueError) as error:
                 failures.append(error)
         results.finish([image_name(image_path) for image_path in image_paths])
@@ -111,6 +116,19 @@ def _copier(folder: Path | None, image_paths: list[Path]) -> Callable[[Path, str
     return lambda image_path, caption: write_described(image_path, caption, paths[image_path])
 
 
+def _drawer(path: Path | None, captioner: Captioner) -> Callable[[Path, str], None]:
+    """What draws into `path` where the words of an image's caption looked; it does nothing where
+    there is none."""
+    if path is None:
+        return lambda image_path, caption: None
+    from captioning.heat_maps import refuse_other_picture, write_heat_maps
+
+    refuse_other_picture(path)
+    return lambda image_path, caption: write_heat_maps(
+        path, image_path, captioner.gaze(image_path, caption)
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Say in a sentence what a photograph shows.",
@@ -153,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
         help="also write a page that shows the images with their captions",
     )
     parser.add_argument(
+        "--attention",
+        type=_picture,
+        metavar="FILE.png",
+        help="also draw what each word of the caption looked at, in one image",
+    )
+    parser.add_argument(
         "--beam-width",
         type=_from_1_to_100,
         default=SearchSettings.beam_width,
@@ -183,6 +207,14 @@ def _from_1_to_100(text: str) -> int:
 def _page(text: str) -> Path:
     if not text.lower().endswith((".html", ".htm")):  # it would overwrite photo.jpg, too
         raise argparse.ArgumentTypeError(f"wanted a name that ends in .html, received {text}")
+    return Path(text)
+
+
+def _picture(text: str) -> Path:
+    if not text.lower().endswith((".png", ".jpg", ".jpeg")):
+        raise argparse.ArgumentTypeError(
+            f"wanted a name that ends in .png or .jpg, received {text}"
+        )
     return Path(text)
 
 

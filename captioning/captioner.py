@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from captioning.encoding import encode_files
-from captioning.images import AnyImage
+from captioning.gaze import Gaze, find_gaze
+from captioning.images import AnyImage, load_image
 from captioning.inference import Caption, Decoder, Encoder
 from captioning.settings import Files, SearchSettings
 from captioning.text import Vocabulary
@@ -67,6 +68,12 @@ class Captioner:
                 raise captions
             found.append(captions)
         return found
+
+    def gaze(self, image: AnyImage, caption: Caption | str) -> Gaze:
+        """Where in the image each word of the caption looked; the caption may be anyone's."""
+        pixels = load_image(image, self.encoder.image_size)
+        (features,) = self.encoder(pixels[None])
+        return find_gaze(self.decoder, features, str(caption))
 
     def caption_files(
         self, paths: Iterable[Path], search: SearchSettings = SearchSettings()

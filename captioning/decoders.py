@@ -12,6 +12,7 @@ from keras import ops
 from captioning.settings import TrainingSettings
 
 FEATURE_EXTRACTOR, DECODER = "feature_extractor", "decoder"
+ATTENTION = "attention"  # the layer whose output says how much each cell matters to each word
 
 
 def build_merge(feature_width: int, settings: TrainingSettings) -> tuple[keras.Model, keras.Model]:
@@ -63,7 +64,7 @@ def build_attention(
         "bclu,uhd->bclhd", (None, None, heads, units // heads), bias_axes="hd", name="queries"
     )(state)
     scores = ops.einsum("bclhd,bkhd->bclhk", queries, keys) * (units // heads) ** -0.5
-    attention = keras.layers.Softmax(name="attention")(scores)
+    attention = keras.layers.Softmax(name=ATTENTION)(scores)
     seen = ops.einsum("bclhk,bkhd->bclhd", attention, values)
     seen = keras.layers.EinsumDense(
         "bclhd,hdu->bclu", (None, None, units), bias_axes="u", name="seen"

@@ -23,23 +23,27 @@ _WHITE = (255, 255, 255, 255)
 
 
 def load_image(image: AnyImage, size: tuple[int, int]) -> np.ndarray:
-    """The image, upright, in colour, squeezed to `size` (height, width).
-
-    Returns uint8 RGB (height, width, 3). Grey, palette, CMYK and 16-bit images are converted,
-    transparency is laid on white, EXIF rotation is applied, and of an animation in a file the first
-    frame is taken. Raises FileNotFoundError for a missing file, ValueError for one that is no
-    image, is damaged, or is too large to be safe, and for an array that is no image; TypeError for
-    anything else.
-    """
+    """The image as `open_image` gives it, squeezed to `size` (height, width): uint8 RGB (height,
+    width, 3)."""
     height, width = size
+    return np.asarray(open_image(image).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def open_image(image: AnyImage) -> Image.Image:
+    """The image, upright, in RGB, at its own size.
+
+    Grey, palette, CMYK and 16-bit images are converted, transparency is laid on white, EXIF
+    rotation is applied, and of an animation in a file the first frame is taken. Raises
+    FileNotFoundError for a missing file, ValueError for one that is no image, is damaged, or is too
+    large to be safe, and for an array that is no image; TypeError for anything else.
+    """
     if not isinstance(image, (str, PathLike, Image.Image)):
         image = _from_array(image)
     is_open = isinstance(image, Image.Image)
     name = (getattr(image, "filename", "") or "The image") if is_open else fspath(image)
     try:
         with nullcontext(image) if is_open else Image.open(image) as opened:
-            upright = _to_rgb(_set_upright(opened))
-            return np.asarray(upright.resize((width, height), Image.Resampling.BILINEAR))
+            return _to_rgb(_set_upright(opened))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"There is no file {name}. Check the name and the folder."

@@ -66,8 +66,9 @@ class Decoder:
     """The caption network, one word at a time, and its vocabulary: feature maps to captions.
 
     `look(features)` gives what the network knows of each image, computed once; `step([ids, hidden,
-    cell, *seen])` gives log-probabilities of the next words (images, beams, vocabulary) and the
-    LSTM's new hidden and cell state, each (images, beams, units).
+    cell, *seen])` gives log-probabilities of the next words (images, beams, vocabulary), the LSTM's
+    new hidden and cell state, each (images, beams, units), and, if it attends to cells of the
+    feature map, how much to each (images, beams, cells).
     """
 
     def __init__(
@@ -80,9 +81,9 @@ class Decoder:
         units: int,
     ):
         self.feature_width = feature_width
+        self.vocabulary = vocabulary
         self._look = look
         self._step = step
-        self._vocabulary = vocabulary
         self._longest_caption = longest_caption
         self._units = units
 
@@ -126,7 +127,7 @@ class Decoder:
         fewer if there are no more. A beam that is narrower than `count` is widened to it."""
         search = replace(search, beam_width=max(search.beam_width, count))
         return [
-            [Caption(self._vocabulary.decode(one.ids), one.log_prob) for one in hypotheses[:count]]
+            [Caption(self.vocabulary.decode(one.ids), one.log_prob) for one in hypotheses[:count]]
             for hypotheses in self.search(features, search)
         ]
 
@@ -164,8 +165,16 @@ class Decoder:
     ) -> tuple[np.ndarray, State]:
         """Last ids (images, beams), state and what was seen -> log-probabilities (images, beams,
         vocabulary) and the new state."""
-        log_probs, *state = self._step([ids.astype("int32"), *state, *seen])
-        return log_probs, tuple(state)
+        log_probs, state, _ = self.step_with_attention(ids, state, seen)
+        return log_probs, state
+
+    def step_with_attention(
+        self, ids: np.ndarray, state: State, seen: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, State, np.ndarray | None]:
+        """As `step`, and the share of its attention that each cell of the feature map got (images,
+        beams, cells); None of a network without attention, or exported before it told."""
+        log_probs, hidden, cell, *attention = self._step([ids.astype("int32"), *state, *seen])
+        return log_probs, (hidden, cell), attention[0] if attention else None
 
 
 class _Step:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import keras
 from keras import ops
 
-from captioning.decoders import BUILDERS, DECODER, FEATURE_EXTRACTOR
+from captioning.decoders import ATTENTION, BUILDERS, DECODER, FEATURE_EXTRACTOR
 from captioning.layers import EachCaption, EachCaptionStep
 from captioning.settings import TrainingSettings
 
@@ -66,7 +66,9 @@ def build_search_models(caption_model: keras.Model) -> tuple[keras.Model, keras.
     `look`: features (images, cells, feature_width) -> the parts of what the decoder sees of an
     image, each (images, ...): all that an image costs is paid here, once.
     `step`: last words (images, beams) int32, hidden and cell (images, beams, units), image parts
-    -> log-probabilities (images, beams, vocabulary_size) of the next word, new hidden, new cell.
+    -> log-probabilities (images, beams, vocabulary_size) of the next word, new hidden, new cell,
+    and of a decoder with attention the share of it that each cell of the feature map got, the mean
+    of all heads (images, beams, cells).
     """
     embedding, sequence_processor, decoder = (
         caption_model.get_layer(name) for name in ("embedding", SEQUENCE_PROCESSOR, DECODER)
@@ -82,11 +84,19 @@ def build_search_models(caption_model: keras.Model) -> tuple[keras.Model, keras.
     ]
     embedded = sequence_processor.get_layer("scale")(embedding(word))
     state = EachCaptionStep(lstm.cell)(embedded, hidden, cell)
-    merged = decoder([*image, ops.expand_dims(state[0], 2)])
+    merged, *attention = _with_attention(decoder)([*image, ops.expand_dims(state[0], 2)])
     logits = embedding(merged, reverse=True)[:, :, 0]
     log_probs = ops.log_softmax(ops.cast(logits, "float32"))
-    step = keras.Model([word, hidden, cell, *image], [log_probs, *state], name="decoder_step")
-    return look, step
+    attention = [ops.mean(ops.cast(heads[:, :, 0], "float32"), axis=2) for heads in attention]
+    outputs = [log_probs, *state, *attention]
+    return look, keras.Model([word, hidden, cell, *image], outputs, name="decoder_step")
+
+
+def _with_attention(decoder: keras.Model) -> keras.Model:
+    """The decoder, its output in a list, and behind it the weights of its attention (images,
+    captions, length, heads, cells), if it has any."""
+    weights = [layer.output for layer in decoder.layers if layer.name == ATTENTION]
+    return keras.Model(decoder.inputs, [decoder.output, *weights])
 
 
 def _sequence_processor(settings: TrainingSettings) -> keras.Model:

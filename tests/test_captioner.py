@@ -140,6 +140,16 @@ def test_every_kind_of_image_is_captioned(captioner, tmp_path, mode):
     assert captioner.caption(path).text
 
 
+def test_each_word_looked_at_shares_of_the_feature_map(captioner, tiny_root):
+    path = next(Files(tiny_root).images.glob("*.jpg"))
+    caption = captioner.caption(path)
+    gaze = captioner.gaze(path, caption)
+    assert " ".join(gaze.words) == caption.text
+    assert gaze.method == "attention"
+    assert gaze.weights.shape == (len(gaze.words), 4)
+    np.testing.assert_allclose(gaze.weights.sum(axis=1), 1, atol=1e-5)
+
+
 def test_model_and_vocabulary_of_two_runs_are_refused(tiny_root, tmp_path):
     root = tmp_path / "mixed"
     shutil.copytree(tiny_root / "models", root / "models")

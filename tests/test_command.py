@@ -114,6 +114,8 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
         (("-i", "a.jpg", "--top", "0"), "wanted a whole number from 1 to 100, received 0"),
         (("-i", "a.jpg", "--format", "xml"), "invalid choice: 'xml'"),
         (("-i", "a.jpg", "--gallery", "a.jpg"), "wanted a name that ends in .html, received a.jpg"),
+        (("-i", "a.jpg", "--attention", "a.gif"), "wanted a name that ends in .png or .jpg"),
+        (("-i", "a.jpg", "b.jpg", "--attention", "a.png"), "draws one image, received 2"),
         (("-i", "a.jpg", "--beam-width", "100000"), "wanted a whole number from 1 to 100"),
         (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
         (("-i", "a.jpg", "--length-normalisation", "long"), "wanted a number from 0 to 1"),
@@ -134,6 +136,7 @@ def test_captioning_imports_nothing_that_only_training_needs():
     imported = {module.split(".")[0] for module in done.stdout.split()}
     assert imported.isdisjoint({"keras", "tensorflow", "matplotlib", "pycocoevalcap", "scipy"})
     assert "pyexiv2" not in imported  # it is for --describe alone
+    assert "captioning.heat_maps" not in done.stdout.split()  # it is for --attention alone
     assert {"numpy", "openvino", "PIL"} <= imported
 
 
@@ -253,6 +256,23 @@ def test_the_gallery_shows_what_earlier_runs_captioned_too(caption, folder):
     places = [page.index(f'<img src="../{name}" alt="') for name in IN_ORDER]
     assert places == sorted(places)
     assert "gone.jpg" not in page
+
+
+def test_the_attention_of_one_image_is_drawn_with_its_caption(caption, folder):
+    for _ in range(2):  # an older picture gives way
+        status, (line,), problems = caption("-i", IN_ORDER[0], "--attention", "new/seen.png")
+        assert (status, problems) == (0, [])
+        with Image.open("new/seen.png") as picture:
+            assert (picture.format, picture.width) == ("PNG", 2000)
+            assert picture.getexif()[0x010E] == line
+
+
+def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
+    content = Path(IN_ORDER[0]).read_bytes()
+    status, lines, (problem,) = caption("-i", IN_ORDER[0], "--attention", IN_ORDER[0])
+    assert (status, lines) == (2, [])
+    assert "1.jpg is another file, which is not overwritten" in problem
+    assert Path(IN_ORDER[0]).read_bytes() == content
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):

@@ -49,6 +49,32 @@ def test_the_exported_decoder_scores_every_word_as_the_keras_model_does(exported
         np.testing.assert_allclose(log_probs, expected[:, :, position], atol=CLOSE)
 
 
+def test_the_exported_step_tells_the_attention_that_the_keras_model_paid(exported, features):
+    model, vocabulary, folder = exported
+    loaded, in_memory = Decoder.load(folder, vocabulary), as_decoder(model, vocabulary, 7)
+    ids = np.array([[START, 5]] * 6)
+    found = []
+    for decoder in (loaded, in_memory):
+        state = tuple(np.repeat(part, 2, axis=1) for part in decoder.nothing_said(6))
+        *_, attention = decoder.step_with_attention(ids, state, decoder.look(features))
+        found.append(attention)
+    if model.name == "merge":
+        assert found == [None, None]
+        return
+    np.testing.assert_allclose(*found, atol=CLOSE)
+    assert found[0].shape == (6, 2, 4)  # images, beams, cells
+    np.testing.assert_allclose(found[0].sum(axis=2), 1, atol=1e-5)
+
+    words = ids[:, :, None]
+    decoder = model.get_layer("decoder")
+    layer = keras.Model(decoder.inputs, decoder.get_layer("attention").output)
+    embedded = model.get_layer("embedding")(words)
+    states = model.get_layer("sequence_processor")(embedded)
+    heads = layer([*model.get_layer("feature_extractor")(features), states])
+    expected = keras.ops.convert_to_numpy(heads)[:, :, 0].mean(axis=2)
+    np.testing.assert_allclose(found[0], expected, atol=CLOSE)
+
+
 def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, features):
     model, vocabulary, folder = exported
     in_memory = as_decoder(model, vocabulary, longest_caption=7).caption(features)
