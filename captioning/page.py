@@ -1,10 +1,11 @@
-"""The pages that the program writes: their frame, their look, and their links to images.
+"""The pages that the program writes: their frame, their look, their pieces, their links to images.
 
 One file without scripts, light or dark as the reader likes it, that links to the images where they
 are. Not about what a page shows: see `captioning.gallery` and `captioning.report`.
 """
 
 import os
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
@@ -92,3 +93,25 @@ def link(image_path: Path, page_path: Path) -> str:
     except ValueError:  # Windows has several drives
         return escape(image_path.absolute().as_uri())
     return escape(quote(os.fsencode(relative.replace(os.sep, "/"))))
+
+
+def section(title: str, introduction: str, *parts: str) -> str:
+    """A part of a page: `title` and `introduction` are text, `parts` HTML."""
+    return (
+        f"<section>\n<h2>{escape(title)}</h2>\n<p>{escape(introduction)}</p>\n"
+        f"{''.join(parts)}</section>\n"
+    )
+
+
+def definitions(style: str, values: Mapping) -> str:
+    """Names and what they stand for, as a list of the class `style`."""
+    items = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}</dd></div>\n"
+        for name, value in values.items()
+    )
+    return f'<dl class="{style}">\n{items}</dl>\n'
+
+
+def images(figures: Iterable[str]) -> str:
+    """Figures side by side, as many as there is room for."""
+    return f'<div class="images">\n{"".join(figures)}</div>\n'
