@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_attention = _drawer(options.attention, captioner)
         results = _results(options, image_paths)
         if options.gallery:
-            from captioning.gallery import refuse_other_page
+            from captioning.page import refuse_other_page
 
             refuse_other_page(options.gallery)
     except ImportError as error:

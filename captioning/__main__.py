@@ -97,24 +97,51 @@ def train(files: Files, options: argparse.Namespace) -> None:
 
 
 def evaluate(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import Dataset, select
-    from captioning.evaluation import evaluate as evaluate_split
-    from captioning.feature_maps import FeatureMaps
-    from captioning.inference import Decoder
+    from captioning.dataset import Dataset
     from captioning.scores import format_scores
-    from captioning.text import Vocabulary
 
-    dataset = Dataset.load(files.dataset)
-    decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
-    references = select(dataset.captions, dataset.splits[options.split])
-    search = SearchSettings(options.beam_width)
-    _, scores = evaluate_split(decoder, FeatureMaps(files.feature_maps), references, search)
+    _, _, scores = _caption_split(Dataset.load(files.dataset), files, options)
     print(json.dumps(scores) if options.json else format_scores(scores))
+
+
+def export(files: Files, options: argparse.Namespace) -> None:
+    from captioning.training import export_anew
+
+    export_anew(files)
+
+
+def report(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import Dataset
+    from captioning.page import refuse_other_page
+    from captioning.report import write_report
+    from captioning.run import read_record
+
+    page = options.output or files.report
+    refuse_other_page(page)
+    dataset, record = Dataset.load(files.dataset), read_record(files.models)
+    captions, references, scores = _caption_split(dataset, files, options)
+    write_report(page, options.split, captions, references, scores, dataset.images, record)
+    print(page)
 
 
 def all_steps(files: Files, options: argparse.Namespace) -> None:
     for step in (check, features, train, evaluate):
         step(files, options)
+
+
+def _caption_split(dataset, files: Files, options: argparse.Namespace) -> tuple[dict, dict, dict]:
+    """Captions, references and scores of the split that the options name."""
+    from captioning.dataset import select
+    from captioning.evaluation import evaluate as evaluate_split
+    from captioning.feature_maps import FeatureMaps
+    from captioning.inference import Decoder
+    from captioning.text import Vocabulary
+
+    decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
+    references = select(dataset.captions, dataset.splits[options.split])
+    search = SearchSettings(options.beam_width)
+    captions, scores = evaluate_split(decoder, FeatureMaps(files.feature_maps), references, search)
+    return captions, references, scores
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -144,6 +171,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(train, _add_training, help="train the caption model; write models/ and tokenizer.p")
     add(evaluate, _add_evaluation, help="caption a split and score it")
+    add(export, help="write models/decoder_* anew from models/caption_model.keras")
+    add(
+        report,
+        _add_report,
+        help="write a page about a run: curves, scores, best and worst captions, confusions",
+    )
     add(
         all_steps,
         _add_data,
@@ -208,10 +241,26 @@ def _add_training(step: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluation(step: argparse.ArgumentParser) -> None:
+    _add_search(step, split="test")
+    step.add_argument("--json", action="store_true", help="print numbers for programs")
+
+
+def _add_report(step: argparse.ArgumentParser) -> None:
+    # Who studies the test images and changes the model has no test any more.
+    _add_search(step, split="development")
+    step.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"the page (default: {Files().report.name} in the root folder)",
+    )
+
+
+def _add_search(step: argparse.ArgumentParser, split: str) -> None:
     step.add_argument(
         "--split",
         choices=SPLITS,
-        default="test",
+        default=split,
         help="whose images are captioned (default %(default)s)",
     )
     step.add_argument(
@@ -220,7 +269,6 @@ def _add_evaluation(step: argparse.ArgumentParser) -> None:
         default=SearchSettings.beam_width,
         help="sentences followed at a time (default %(default)s)",
     )
-    step.add_argument("--json", action="store_true", help="print numbers for programs")
 
 
 def _setting(text: str) -> tuple[str, float | str]:

@@ -82,9 +82,9 @@ class Decoder:
     ):
         self.feature_width = feature_width
         self.vocabulary = vocabulary
+        self.longest_caption = longest_caption
         self._look = look
         self._step = step
-        self._longest_caption = longest_caption
         self._units = units
 
     @classmethod
@@ -144,7 +144,7 @@ class Decoder:
                 self.nothing_said(len(seen[0])),
                 start=START,
                 end=END,
-                max_length=self._longest_caption,
+                max_length=self.longest_caption,
                 beam_width=search.beam_width,
                 length_normalisation=search.length_normalisation,
                 never=(PADDING, START, UNKNOWN),

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 
 import keras
 
@@ -31,7 +32,7 @@ class Run:
         self._folder = folder
         self._stages = stages
         self._patience = patience
-        self._record = _read_record(folder / RECORD, identity)
+        self._record = read_record(folder, identity)
 
     @property
     def history(self) -> list[dict]:
@@ -73,13 +74,13 @@ class Run:
 
     def finish(self, model: keras.Model) -> None:
         """Keeps the model that came out. Of the run's files it leaves this one and the record."""
-        _save(model, self._model)
+        _save(model, self._folder / MODEL)
         for path in self._folder.glob("epoch-*.keras"):
             path.unlink()
 
     def model(self) -> keras.Model:
         """The model that came out, not compiled."""
-        return keras.models.load_model(self._model, compile=False)
+        return load_model(self._folder)
 
     def _is_over(self, stage: str) -> bool:
         history = self._of(stage)
@@ -90,10 +91,6 @@ class Run:
 
     def _of(self, stage: str) -> list[dict]:
         return [epoch for epoch in self.history if epoch[STAGE] == stage]
-
-    @property
-    def _model(self) -> Path:
-        return self._folder / MODEL
 
     @property
     def _best_epoch_model(self) -> Path:
@@ -112,7 +109,20 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
     )
 
 
-def _read_record(path: Path, identity: Mapping) -> dict:
+def load_model(folder: Path) -> keras.Model:
+    """The model that came out of the run in `folder`, not compiled."""
+    path = folder / MODEL
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no {path}. The step that makes it: `python -m captioning train`."
+        )
+    return keras.models.load_model(path, compile=False)
+
+
+def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
+    """The identity and the `history` of the run in `folder`; where none is recorded, the one given
+    and no epochs. Raises ValueError if it has another identity, or if the record is damaged."""
+    path = folder / RECORD
     if not path.exists():
         return {**identity, "history": []}
     try:

@@ -62,11 +62,13 @@ def cider_of_each(
 
 
 def format_scores(scores: Mapping[str, float]) -> str:
-    """A line a score, metrics times 100 as in papers."""
-    return "\n".join(
-        f"{name:<18}{value:8,}" if name in COUNTS else f"{name:<18}{value * 100:8.1f}"
-        for name, value in scores.items()
-    )
+    """A line a score; see `format_score`."""
+    return "\n".join(f"{name:<18}{format_score(name, scores[name]):>8}" for name in scores)
+
+
+def format_score(name: str, score: float) -> str:
+    """Metrics times 100 as in papers, counts as they are."""
+    return f"{score:,}" if name in COUNTS else f"{score * 100:.1f}"
 
 
 def _java_runs() -> bool:

@@ -114,6 +114,11 @@ class Files:
         return self.root / "model.png"
 
     @property
+    def report(self) -> Path:
+        """The page about a run; it shows images of the data set."""
+        return self.root / "report.html"
+
+    @property
     def models(self) -> Path:
         """What training leaves behind, and all that captioning needs besides the vocabulary."""
         return self.root / "models"

@@ -13,13 +13,14 @@ import keras
 import numpy as np
 
 from captioning import self_critical, teacher_forcing
-from captioning.dataset import Captions
+from captioning.dataset import Captions, Dataset, select
 from captioning.export import export_decoder
+from captioning.inference import Decoder
 from captioning.model import build_caption_model
-from captioning.run import Run
+from captioning.run import MODEL, Run, load_model, read_record
 from captioning.settings import Files, TrainingSettings
-from captioning.text import Vocabulary
-from captioning.training_data import TrainingData
+from captioning.text import Vocabulary, clean_captions
+from captioning.training_data import TrainingData, longest_caption
 
 
 def train(
@@ -74,3 +75,28 @@ def train_and_export(
     vocabulary.save(files.vocabulary)
     export_decoder(model, vocabulary, data.longest_caption, files.models)
     return history
+
+
+def export_anew(files: Files) -> None:
+    """Writes the exported decoder anew from the model and the vocabulary that a run left behind.
+
+    The limit of the search is that of the training captions where the data set is at hand, and that
+    of the present export where it is not, as with a model from elsewhere. ValueError if model and
+    vocabulary are not of one run.
+    """
+    model, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
+    wanted = read_record(files.models).get("vocabulary", vocabulary.fingerprint)
+    size = model.output_shape[-1]
+    if wanted != vocabulary.fingerprint or size != len(vocabulary):
+        raise ValueError(
+            f"{files.models / MODEL} and {files.vocabulary} do not belong together. Wanted: "
+            f"vocabulary {wanted}, of {size} words. Received: {vocabulary.fingerprint}, of "
+            f"{len(vocabulary)}. Take both from one training run."
+        )
+    if files.dataset.exists():
+        dataset = Dataset.load(files.dataset)
+        train = clean_captions(select(dataset.captions, dataset.splits["train"]))
+        words = longest_caption(train)
+    else:
+        words = Decoder.load(files.models, vocabulary).longest_caption
+    export_decoder(model, vocabulary, words, files.models)

@@ -72,4 +72,9 @@ class TrainingData:
     @property
     def longest_caption(self) -> int:
         """In words, over the training captions: no model says more."""
-        return max(len(caption.split()) for one in self.train.values() for caption in one)
+        return longest_caption(self.train)
+
+
+def longest_caption(descriptions: Mapping[str, Sequence[str]]) -> int:
+    """Of cleaned captions (image name -> captions), in words."""
+    return max(len(caption.split()) for of_image in descriptions.values() for caption in of_image)

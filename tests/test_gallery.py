@@ -5,7 +5,8 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from captioning.gallery import refuse_other_page, write_gallery
+from captioning.gallery import write_gallery
+from captioning.page import refuse_other_page
 
 
 class Page(HTMLParser):

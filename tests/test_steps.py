@@ -1,6 +1,7 @@
 """The notebook's steps as commands, from archives to scores."""
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,9 @@ from conftest import build_tiny_encoder
 
 from captioning import __main__ as steps
 from captioning.export import export_encoder
+from captioning.inference import DECODER_LOOK, DECODER_STEP, NOTES, read_network
 from captioning.settings import Files
+from captioning.text import Vocabulary
 
 
 def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_settings, capsys):
@@ -35,6 +38,43 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     table = step("evaluate", "--split", "development")
     assert table.splitlines()[0].startswith("BLEU-1")
 
+    assert step("report") == f"{files.report}\n"
+    page = files.report.read_text(encoding="utf-8")
+    assert "6 images of the development split" in page
+    assert "self-critical" in page and 'src="Flicker8k_Dataset/' in page
+
+
+def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, tmp_path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(tiny_root, root)
+    files = Files(root)
+    decoder_files = [files.models / name for name in (DECODER_LOOK, DECODER_STEP)]
+
+    def notes():
+        networks = map(read_network, decoder_files)
+        return [
+            str(network.get_rt_info(["captioning", key]).value)
+            for network in networks
+            for key in NOTES
+        ]
+
+    before = notes()
+    assert steps.main(["--root", str(root), "export"]) == 0  # no dataset.json: the present limit
+    assert notes() == before
+    assert steps.main(["--root", str(root), "check"]) == 0
+    for path in decoder_files:
+        path.unlink()
+    assert steps.main(["--root", str(root), "export"]) == 0
+    assert notes() == before
+
+
+def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, tmp_path, capsys):
+    shutil.copytree(tiny_root / "models", tmp_path / "models")
+    Vocabulary(["a", "dog"]).save(Files(tmp_path).vocabulary)
+    assert steps.main(["--root", str(tmp_path), "export"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "do not belong together" in line
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -46,6 +86,8 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
         (["features"], "python -m captioning check"),
         (["train"], "python -m captioning check"),
         (["evaluate"], "python -m captioning check"),
+        (["export"], "python -m captioning train"),
+        (["report"], "python -m captioning check"),
     ],
 )
 def test_a_step_taken_too_early_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
@@ -67,7 +109,7 @@ def test_without_a_step_the_help_lists_them(capsys):
     with pytest.raises(SystemExit):
         steps.main(["--help"])
     text = capsys.readouterr().out
-    for name in ("download", "check", "features", "train", "evaluate"):
+    for name in ("download", "check", "features", "train", "evaluate", "export", "report"):
         assert name in text
 
 

@@ -1,0 +1,86 @@
+"""The history of a run in, the section of its report that shows how the training went out."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from captioning import curves
+from captioning.page import section
+from captioning.run import MONITOR, STAGE, best_epoch
+
+STYLE = (
+    """\
+.curves { display: grid; gap: 1.5rem; }
+.curves { grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
+.curves figure { padding: 1rem; }
+.curves figcaption { padding: 0 0 .6rem; }
+details { margin-top: 1rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem 1rem .3rem 0; text-align: right; font-weight: normal; }
+th { color: var(--quiet); }
+"""
+    + curves.STYLE
+)
+
+
+def show_training(history: Sequence[Mapping]) -> str:
+    """The section on how the training went; nothing where no epoch is known."""
+    if not history:
+        return ""
+    best = best_epoch(history) + 1
+    stages = list(dict.fromkeys(epoch[STAGE] for epoch in history))
+    marks = {best: "kept"}
+    for stage in stages[1:]:
+        first = 1 + next(n for n, epoch in enumerate(history) if epoch[STAGE] == stage)
+        marks[first] = ", ".join([stage, *([marks[first]] if first in marks else [])])
+    drawings = [
+        _drawing(history, "Loss", {"loss": "training", "val_loss": "development"}),
+        _drawing(history, "CIDEr of the development images", {MONITOR: "CIDEr"}, 100, marks),
+        _drawing(
+            history, "CIDEr of its own training captions, the reward", {"reward": "reward"}, 100
+        ),
+    ]
+    return section(
+        "Training",
+        f"{len(history)} epochs: {', then '.join(stages)}. Epoch {best}, with the best {MONITOR}, "
+        "was kept.",
+        f'<div class="curves">\n{"".join(drawings)}</div>\n',
+        _table(history),
+    )
+
+
+def _drawing(
+    history: Sequence[Mapping],
+    title: str,
+    names: Mapping[str, str],
+    factor: float = 1,
+    marks: Mapping[int, str] | None = None,
+) -> str:
+    """The numbers `names` (as in the history -> as in the drawing), over those epochs that have
+    them; nothing where none has."""
+    epochs = [n for n, epoch in enumerate(history) if names.keys() <= epoch.keys()]
+    if not epochs:
+        return ""
+    lines = {shown: [factor * history[n][name] for n in epochs] for name, shown in names.items()}
+    drawing = curves.draw_curves(title, lines, epochs[0] + 1, marks)
+    return f"<figure>\n<figcaption>{escape(title)}</figcaption>\n{drawing}</figure>\n"
+
+
+def _table(history: Sequence[Mapping]) -> str:
+    """All numbers of all epochs, for who cannot see the drawings or wants more than they show."""
+    names = list(dict.fromkeys(name for epoch in history for name in epoch))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("epoch", *names))
+    rows = "".join(
+        f'<tr><th scope="row">{number}</th>'
+        + "".join(f"<td>{escape(_number(epoch.get(name, '')))}</td>" for name in names)
+        + "</tr>\n"
+        for number, epoch in enumerate(history, start=1)
+    )
+    return (
+        '<details>\n<summary>The numbers of each epoch</summary>\n<div class="wide"><table>\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</details>\n"
+    )
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4f}"
