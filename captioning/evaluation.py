@@ -5,11 +5,9 @@ from itertools import islice
 
 import numpy as np
 
-from captioning.inference import Decoder
+from captioning.inference import IMAGES_AT_ONCE, Decoder
 from captioning.scores import score_captions
 from captioning.settings import SearchSettings
-
-_IMAGES_AT_ONCE = 100  # whose feature maps are in memory, 80 MB
 
 
 def evaluate(
@@ -33,7 +31,7 @@ def evaluate(
         )
     captions = {}
     names = iter(references)
-    while some := list(islice(names, _IMAGES_AT_ONCE)):
+    while some := list(islice(names, IMAGES_AT_ONCE)):
         found = decoder.caption(np.stack([features[name] for name in some]), search)
         captions |= {name: caption.text for name, caption in zip(some, found, strict=True)}
     return captions, score_captions(captions, references, meteor)

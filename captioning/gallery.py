@@ -8,25 +8,21 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from captioning.page import link, write_page
+from captioning.page import figure, write_page
 from captioning.result_formats import image_name
 
 # Who hears the page hears the alt text; the same words below it are for who sees it.
-_FIGURE = Template("""\
-<figure>
-<a href="$link"><img src="$link" alt="$caption" loading="lazy"></a>
-<figcaption><span aria-hidden="true">$caption</span> <small>$name</small></figcaption>
-</figure>
-""")
+_BELOW = Template('<span aria-hidden="true">$caption</span> <small>$name</small>')
 
 
 def write_gallery(page_path: Path, captions: Mapping[Path, str]) -> None:
     """Writes the page with all images (path -> caption), in their order; an older one gives way."""
     figures = "".join(
-        _FIGURE.substitute(
-            link=link(image_path, page_path),
-            caption=escape(caption),
-            name=escape(image_name(image_path)),
+        figure(
+            image_path,
+            page_path,
+            caption,
+            _BELOW.substitute(caption=escape(caption), name=escape(image_name(image_path))),
         )
         for image_path, caption in captions.items()
     )

@@ -24,8 +24,8 @@ DECODER_STEP = "decoder_step.xml"
 # the search in words, the features that they want, the units of the LSTM.
 NOTES = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
 
-# Images searched for side by side: more are no faster, and take memory.
-_IMAGES_AT_ONCE = 100
+# Images searched for side by side: more are no faster, and take memory (their maps 80 MB).
+IMAGES_AT_ONCE = 100
 
 
 @dataclass(frozen=True)
@@ -137,8 +137,8 @@ class Decoder:
         """For each of `features` (images, cells, feature_width), up to `search.beam_width`
         captions as word ids, best first."""
         found = []
-        for first in range(0, len(features), _IMAGES_AT_ONCE):
-            seen = self.look(features[first : first + _IMAGES_AT_ONCE])
+        for first in range(0, len(features), IMAGES_AT_ONCE):
+            seen = self.look(features[first : first + IMAGES_AT_ONCE])
             found += beam_search(
                 _Step(self.step, seen),
                 self.nothing_said(len(seen[0])),
@@ -154,7 +154,7 @@ class Decoder:
     def look(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
         """Feature maps (images, cells, feature_width) -> what `step` wants to know of the images,
         arrays of (images, ...)."""
-        return tuple(self._look(features.astype("float32")))
+        return tuple(self._look(features.astype("float32", copy=False)))
 
     def nothing_said(self, images: int) -> State:
         """The state before the first word, for one beam an image."""

@@ -112,6 +112,15 @@ def definitions(style: str, values: Mapping) -> str:
     return f'<dl class="{style}">\n{items}</dl>\n'
 
 
+def figure(image_path: Path, page_path: Path, alt: str, caption: str) -> str:
+    """An image that leads to itself: `alt` is text, `caption` the HTML below it."""
+    url = link(image_path, page_path)
+    return (
+        f'<figure>\n<a href="{url}"><img src="{url}" alt="{escape(alt)}" loading="lazy"></a>\n'
+        f"<figcaption>{caption}</figcaption>\n</figure>\n"
+    )
+
+
 def images(figures: Iterable[str]) -> str:
     """Figures side by side, as many as there is room for."""
     return f'<div class="images">\n{"".join(figures)}</div>\n'

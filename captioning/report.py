@@ -11,7 +11,7 @@ from pathlib import Path
 
 from captioning.confusions import Confusion, find_confusions
 from captioning.dataset import Captions
-from captioning.page import definitions, images, link, section, write_page
+from captioning.page import definitions, figure, images, section, write_page
 from captioning.scores import cider_of_each, format_score
 from captioning.training_curves import STYLE as TRAINING_STYLE
 from captioning.training_curves import show_training
@@ -56,14 +56,13 @@ def write_report(
     def card(image_name: str, note: str, headline: str = "") -> str:
         """An image, what the model says of it and what people say. Who hears the page is told by
         people what the image shows."""
-        url = link(image_folder / image_name, page_path)
         heading = headline and f"<strong>{escape(headline)}</strong>"
         said = "".join(f"<li>{escape(one)}</li>" for one in references[image_name])
-        return (
-            f'<figure>\n<a href="{url}"><img src="{url}" alt="{escape(references[image_name][0])}"'
-            f' loading="lazy"></a>\n<figcaption>{heading}'
-            f"<small>{escape(note)}</small>{escape(captions[image_name])}<ul>{said}</ul>"
-            "</figcaption>\n</figure>\n"
+        return figure(
+            image_folder / image_name,
+            page_path,
+            references[image_name][0],
+            f"{heading}<small>{escape(note)}</small>{escape(captions[image_name])}<ul>{said}</ul>",
         )
 
     cider = cider_of_each(captions, references)

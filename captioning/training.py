@@ -37,7 +37,7 @@ def train(
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
-        "views": len(data.views(vocabulary)),
+        "views": data.view_count,
     }
     stages = {
         teacher_forcing.STAGE: settings.epochs,

@@ -59,6 +59,11 @@ class TrainingData:
         return views
 
     @property
+    def view_count(self) -> int:
+        """How many `views` there are, without encoding them."""
+        return 1 + bool(self.mirrored_features)
+
+    @property
     def feature_width(self) -> int:
         """In numbers a cell."""
         return next(iter(self.features.values())).shape[-1]

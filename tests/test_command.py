@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -275,14 +276,21 @@ def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
     assert Path(IN_ORDER[0]).read_bytes() == content
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
-    for number in range(40):
+@contextmanager
+def captioning_many(root, count):
+    """The command at work on so many more photographs, its first caption said."""
+    for number in range(count):
         shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
     command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "photos"]
     with subprocess.Popen(
-        [*command, "--model", tiny_root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, "--model", root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         process.stdout.readline()
+        yield process
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
+    with captioning_many(tiny_root, 40) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
@@ -290,13 +298,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
 def test_ctrl_c_ends_the_command_without_a_traceback(tiny_root, folder):
-    for number in range(400):
-        shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
-    command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "photos"]
-    with subprocess.Popen(
-        [*command, "--model", tiny_root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        process.stdout.readline()
+    with captioning_many(tiny_root, 400) as process:
         process.send_signal(signal.SIGINT)
         _, problems = process.communicate()
     assert (process.returncode, problems) == (130, b"")
