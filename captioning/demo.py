@@ -33,12 +33,20 @@ _HEADER = """\
 <h1>Caption generator</h1>
 <p>Say in a sentence what a photograph shows. It stays on this computer.</p>
 """
-# Screen readers say what changes.
-_SAY_CHANGES = "element.setAttribute('aria-live', 'polite')"
+_SAY_CHANGES = "element.setAttribute('aria-live', 'polite')"  # to who hears the page
 _CHOOSE = """\
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) trigger("click", { name: button.value });
+});
+"""
+# An image that is pasted goes where a file that is dropped goes.
+_PASTE = """\
+document.addEventListener("paste", (event) => {
+  const input = document.querySelector("#photograph input[type=file]");
+  if (!input || !event.clipboardData.files.length) return;
+  input.files = event.clipboardData.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
 });
 """
 
@@ -61,6 +69,7 @@ def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> N
             footer_links=[],
             theme=_theme(),
             css_paths=_STYLE,
+            js=_PASTE,
             quiet=True,
             prevent_thread_lock=True,
         )

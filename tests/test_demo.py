@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -265,6 +267,7 @@ def requested_hosts(browser):
 def check_answer(browser, find, caption):
     """The page shows this caption, and a heat map for each of its words."""
     assert find("#caption .caption").text == caption
+    find("#heat-maps figure")
     maps = browser.find_elements(By.CSS_SELECTOR, "#heat-maps figure")
     assert [each.text for each in maps] == caption.split()
     for image in browser.find_elements(By.CSS_SELECTOR, "#heat-maps figure img"):
@@ -290,6 +293,30 @@ def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(opened, brow
     assert caption["y"] > photograph["y"] + photograph["height"]
     assert browser.execute_script("return document.documentElement.scrollWidth") == 390
     assert requested_hosts(browser) == {LOOPBACK}
+
+
+PASTE = """
+const [url, done] = arguments;
+fetch(url).then((response) => response.blob()).then((image) => {
+  const clipboardData = new DataTransfer();
+  clipboardData.items.add(new File([image], "pasted.jpg", { type: image.type }));
+  document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+  done();
+});
+"""
+
+
+def test_an_image_that_is_pasted_takes_the_place_of_another(opened, browser, captioner, tmp_path):
+    find = opened(1200)
+    find("button[value='cat.jpg']").click()
+    find("#caption .caption")
+    url = find("button[value='breaking_wave.jpg'] img").get_attribute("src")
+    browser.execute_async_script(PASTE, url)
+    (tmp_path / "pasted.jpg").write_bytes(b64decode(url.partition(",")[2]))
+    find("#photograph img[src$='pasted.jpg']")
+    log_prob = f"{captioner.caption(tmp_path / 'pasted.jpg').log_prob:.2f}".replace("-", "−")
+    wait = WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException])
+    wait.until(lambda _: find("#caption td + td").text == log_prob)
 
 
 def test_a_broken_file_is_explained_on_the_page(opened, tmp_path):
