@@ -15,7 +15,7 @@ from captioning.finding import find_images
 from captioning.inference import Caption
 from captioning.result_formats import BARE, FORMATS, image_name
 from captioning.results import Printout, ResultFile
-from captioning.settings import Files, SearchSettings
+from captioning.settings import WIDEST_BEAM, Files, SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
 STOPPED = 130  # what shells report of a command that Ctrl-C ended
@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=_from_1_to_100,
+        type=_beam_width,
         metavar="N",
         help="the N best captions of each image, with their log-probabilities",
     )
@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--beam-width",
-        type=_from_1_to_100,
+        type=_beam_width,
         default=SearchSettings.beam_width,
         help="how many sentences are followed at a time; 1 is greedy search (default %(default)s)",
     )
@@ -198,9 +198,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _from_1_to_100(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100:  # wider ones cost much and bring nothing
-        raise argparse.ArgumentTypeError(f"wanted a whole number from 1 to 100, received {text}")
+def _beam_width(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= WIDEST_BEAM:
+        raise argparse.ArgumentTypeError(
+            f"wanted a whole number from 1 to {WIDEST_BEAM}, received {text}"
+        )
     return int(text)
 
 

@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(Files(options.root), options)
     except ModuleNotFoundError as error:
-        print(f"{error}. This step needs: pip install -r requirements.txt", file=sys.stderr)
+        print(f"{error}. This step needs: pip install -r {options.requirements}", file=sys.stderr)
         return 1
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
@@ -124,6 +124,16 @@ def report(files: Files, options: argparse.Namespace) -> None:
     print(page)
 
 
+def serve(files: Files, options: argparse.Namespace) -> None:
+    try:
+        from captioning.captioner import Captioner
+        from captioning.demo import serve_page
+
+        serve_page(Captioner.load(files.root), options.port, options.open)
+    except KeyboardInterrupt:  # its ordinary end
+        pass
+
+
 def all_steps(files: Files, options: argparse.Namespace) -> None:
     for step in (check, features, train, evaluate):
         step(files, options)
@@ -152,9 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_root(parser, default=Files().root)
     steps = parser.add_subparsers(title="steps, in order", required=True, metavar="STEP")
 
-    def add(run, *option_groups, name=None, **texts):
+    def add(run, *option_groups, name=None, requirements="requirements.txt", **texts):
         step = steps.add_parser(name or run.__name__, **texts)
-        step.set_defaults(run=run)
+        step.set_defaults(run=run, requirements=requirements)
         for add_options in (_add_root, *option_groups):
             add_options(step)
 
@@ -185,6 +195,14 @@ def _parser() -> argparse.ArgumentParser:
         _add_evaluation,
         name="all",
         help="check, features, train and evaluate, one after the other",
+    )
+    add(
+        serve,
+        _add_page,
+        requirements="requirements-demo.txt",
+        help="caption photographs on a page in the browser, on this computer alone",
+        description="Serve a page for the browser that captions photographs, until Ctrl-C. It is "
+        "for this computer alone and needs no network; the photographs are deleted at the end.",
     )
     return parser
 
@@ -256,6 +274,16 @@ def _add_report(step: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_page(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--port",
+        type=_port,
+        default=7860,
+        help="the page is at http://127.0.0.1:PORT (default %(default)s)",
+    )
+    step.add_argument("--open", action="store_true", help="open the page in the browser, too")
+
+
 def _add_search(step: argparse.ArgumentParser, split: str) -> None:
     step.add_argument(
         "--split",
@@ -269,6 +297,12 @@ def _add_search(step: argparse.ArgumentParser, split: str) -> None:
         default=SearchSettings.beam_width,
         help="sentences followed at a time (default %(default)s)",
     )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"wanted a port from 1 to 65535, received {text}")
+    return int(text)
 
 
 def _setting(text: str) -> tuple[str, float | str]:

@@ -73,21 +73,40 @@ def draw_heat_maps(photograph: Image.Image, gaze: Gaze) -> Image.Image:
     """The page, RGB: photograph and caption above, a tile a word below, row by row, all on one
     scale. Raises ValueError where the cells of the feature map make no square, or no font has the
     letters of the caption."""
-    maps = gaze.maps
-    highest = maps.max(initial=0)
-    header = _header(photograph, gaze, highest)
-    tiles = _tiles(photograph.size, len(maps))
+    header = _header(photograph, gaze, gaze.maps.max(initial=0))
+    tiles = _tiles(photograph.size, len(gaze.words))
     page = Image.new("RGB", (_PAGE_WIDTH, header.height + tiles.height + _MARGIN), _PAPER)
     page.paste(header)
 
     draw, font = ImageDraw.Draw(page), find_font("".join(gaze.words), _WORD_SIZE)
-    ground = _pale(photograph.resize(tiles.size, Image.Resampling.LANCZOS))
-    for number, (word, weights) in enumerate(zip(gaze.words, maps, strict=True)):
+    drawn = draw_words(photograph, gaze, tiles.size)
+    for number, (word, tile) in enumerate(zip(gaze.words, drawn, strict=True)):
         left, top = tiles.corner(number)
         top += header.height
-        page.paste(_inked(ground, _spread(weights / highest, tiles.size)), (left, top))
+        page.paste(tile, (left, top))
         write_lines(draw, (left, top + tiles.size[1] + _WORD_SIZE // 4), [word], font, _TEXT)
     return page
+
+
+def draw_words(photograph: Image.Image, gaze: Gaze, size: tuple[int, int]) -> list[Image.Image]:
+    """A heat map a word, RGB, of `size` (width, height), all on one scale. Raises ValueError where
+    the cells of the feature map make no square."""
+    maps = gaze.maps
+    ground = _pale(photograph.resize(size, Image.Resampling.LANCZOS))
+    return [_inked(ground, _spread(weights / maps.max(), size)) for weights in maps]
+
+
+def draw_key(size: tuple[int, int]) -> Image.Image:
+    """The key to the colours of a heat map, RGB, from nothing on the left to the highest weight."""
+    width, height = size
+    weights = np.broadcast_to(np.linspace(0, 1, width), (height, width))
+    return _inked(Image.new("L", size, _KEY_GROUND), weights)
+
+
+def explain(gaze: Gaze) -> str:
+    """What its heat maps show, in a sentence."""
+    _, rows, columns = gaze.maps.shape
+    return _NOTES[gaze.method].format(rows=rows, columns=columns)
 
 
 @dataclass(frozen=True)
@@ -126,8 +145,7 @@ def _header(photograph: Image.Image, gaze: Gaze, highest: float) -> Image.Image:
     size = tuple(max(round(scale * own), 1) for own in photograph.size)
     left = _MARGIN + size[0] + 2 * _GUTTER
     width = _PAGE_WIDTH - _MARGIN - left
-    caption, (_, rows, columns) = " ".join(gaze.words), gaze.maps.shape
-    note = _NOTES[gaze.method].format(rows=rows, columns=columns)
+    caption, note = " ".join(gaze.words), explain(gaze)
     title_font, note_font = find_font(caption, _TITLE_SIZE), find_font(note, _NOTE_SIZE)
     title, note = break_lines(caption, title_font, width), break_lines(note, note_font, width)
     foot = text_height(note, note_font) + _NOTE_SIZE // 2 + _KEY[1]
@@ -141,8 +159,7 @@ def _header(photograph: Image.Image, gaze: Gaze, highest: float) -> Image.Image:
     write_lines(draw, (left, _MARGIN + height - foot), note, note_font, _QUIET)
 
     key_left, key_top = left + _NOTE_SIZE, _MARGIN + height - _KEY[1]
-    key = np.broadcast_to(np.linspace(0, 1, _KEY[0]), _KEY[::-1])
-    header.paste(_inked(Image.new("L", _KEY, _KEY_GROUND), key), (key_left, key_top))
+    header.paste(draw_key(_KEY), (key_left, key_top))
     middle = key_top + _KEY[1] // 2
     draw.text((left, middle), "0", _QUIET, note_font, anchor="lm")
     key_right = key_left + _KEY[0] + _NOTE_SIZE // 2

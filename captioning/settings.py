@@ -17,6 +17,9 @@ class SearchSettings:
     length_normalisation: float = 0.7  # 0 favours short captions, 1 compares means a word
 
 
+WIDEST_BEAM = 100  # wider ones cost much and bring nothing
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """What a training run is made of."""
