@@ -194,6 +194,8 @@ class Server:
             text=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(self.photographs)},
+            # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.address = f"http://{LOOPBACK}:{port}/"
         self.said = self.process.stdout.readline()
