@@ -18,7 +18,7 @@ from captioning.inference import (
     Decoder,
     read_network,
 )
-from captioning.model import build_search_models
+from captioning.search_models import build_search_models
 from captioning.runtime import openvino
 from captioning.text import Vocabulary
 
