@@ -40,11 +40,11 @@ def test_with_weights_it_is_made_anew(shipped, tmp_path, monkeypatch):
     before = (tmp_path / "encoder.xml").stat().st_mtime_ns
     asked = []
 
-    def build(weights):
-        asked.append(weights)
+    def build(name, weights):
+        asked.append((name, weights))
         return build_tiny_encoder()
 
-    monkeypatch.setattr("captioning.xception.build_encoder", build)
-    assert provide_encoder(tmp_path, "my.h5").feature_width == 18
-    assert asked == ["my.h5"]
+    monkeypatch.setattr("captioning.image_networks.build_encoder", build)
+    assert provide_encoder(tmp_path, weights="my.h5").feature_width == 18
+    assert asked == [("Xception", "my.h5")]
     assert (tmp_path / "encoder.xml").stat().st_mtime_ns > before

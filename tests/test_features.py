@@ -36,6 +36,7 @@ class Counting:
     def __init__(self, encoder, stop_after=1000):
         self.encoder = encoder
         self.image_size = encoder.image_size
+        self.identity = encoder.identity
         self.stop_after = stop_after
         self.seen = 0
 
