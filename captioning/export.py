@@ -5,6 +5,7 @@ holds both sides equal.
 """
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from captioning.inference import (
 from captioning.model import build_search_models
 from captioning.runtime import openvino
 from captioning.text import Vocabulary
+
+# What TensorFlow calls the outputs of a function.
+_OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
 
 
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
@@ -88,9 +92,18 @@ def _export(model: keras.Model, path: Path, notes: dict) -> None:
         exported = Path(temporary, "exported.xml")
         model.export(str(exported), format="openvino", verbose=False)
         network = read_network(exported)
+        if len(network.outputs) > len(model.outputs):
+            _remove_stray_outputs(network)
         for key, value in notes.items():
             network.set_rt_info(value, ["captioning", key])
         compact = Path(temporary, path.name)
         openvino.save_model(network, compact, compress_to_fp16=True)
         compact.with_suffix(".bin").replace(path.with_suffix(".bin"))
         compact.replace(path)
+
+
+def _remove_stray_outputs(network: openvino.Model) -> None:
+    """Swish keeps its input for a gradient, which OpenVINO takes for an output of the network."""
+    for result in network.get_results():
+        if not any(map(_OUTPUT_NAME.fullmatch, result.input_value(0).get_names())):
+            network.remove_result(result)
