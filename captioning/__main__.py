@@ -6,7 +6,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from captioning.settings import Files, SearchSettings, TrainingSettings
+from captioning.settings import DEFAULT_ENCODER, Files, SearchSettings, TrainingSettings
 from captioning.splits import SPLITS
 
 _KINDS = {field.name: field.type for field in fields(TrainingSettings)}
@@ -51,16 +51,24 @@ def check(files: Files, options: argparse.Namespace) -> None:
 
 def features(files: Files, options: argparse.Namespace) -> None:
     from captioning.dataset import Dataset, select
-    from captioning.encoder import provide_encoder
+    from captioning.encoder import has_encoder, provide_encoder
     from captioning.features import average_features, extract_feature_maps
 
     dataset = Dataset.load(files.dataset)
-    if options.weights and files.feature_maps.exists():
+    name = options.encoder
+    if name:
+        from captioning.image_networks import keras_name
+
+        name = keras_name(name)
+    if files.feature_maps.exists() and (
+        options.weights or (name and not has_encoder(files.models, name))
+    ):
         raise ValueError(
-            f"{files.feature_maps} was made with the encoder that --weights would replace. Delete "
-            f"it, {files.mirrored_feature_maps.name} and their .json files to begin anew."
+            f"{files.feature_maps} was made with the encoder that --encoder or --weights would "
+            f"replace. Delete it, {files.mirrored_feature_maps.name} and their .json files to "
+            "begin anew."
         )
-    encoder = provide_encoder(files.models, options.weights)
+    encoder = provide_encoder(files.models, name, options.weights)
     names = list(dataset.captions)
     maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
     average_features(maps, files.features)
@@ -177,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         features,
         _add_encoder,
-        help="run Xception on every image; write its feature maps",
+        help="run the encoder on every image; write its feature maps",
     )
     add(train, _add_training, help="train the caption model; write models/ and tokenizer.p")
     add(evaluate, _add_evaluation, help="caption a split and score it")
@@ -235,6 +243,12 @@ def _add_data(step: argparse.ArgumentParser) -> None:
 
 
 def _add_encoder(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="an image network of keras.applications, such as ResNet50V2 (default: that of "
+        f"models/encoder, or else {DEFAULT_ENCODER})",
+    )
     step.add_argument(
         "--weights",
         help='"imagenet" or a weights file, to make the encoder anew (default: use models/encoder)',

@@ -28,6 +28,7 @@ class Captioner:
                 f"{decoder.feature_width} numbers. Received: {encoder.feature_width}. Take both "
                 "from one training run."
             )
+        decoder.refuse_other_encoder(encoder.identity)
         self.encoder = encoder
         self.decoder = decoder
 

@@ -1,31 +1,43 @@
 """The encoder that a root folder is to have: the one that is there, the shipped one, or a new one.
 
-Not about what an encoder computes: see `captioning.inference` and `captioning.xception`.
+Not about what an encoder computes: see `captioning.inference` and `captioning.image_networks`.
 """
 
 import shutil
 from pathlib import Path
 
 from captioning.files import write_atomically
-from captioning.inference import ENCODER, Encoder
-from captioning.settings import Files
+from captioning.inference import ENCODER, Encoder, encoder_note, read_network
+from captioning.settings import DEFAULT_ENCODER, Files
 
 
-def provide_encoder(folder: Path, weights: str | None = None) -> Encoder:
-    """The encoder in `folder`, put there first if need be: copied from this repository or, with
-    `weights` ("imagenet", or the path of a weights file), made anew."""
-    shipped = Files().models / ENCODER
-    if weights or not ((folder / ENCODER).exists() or shipped.exists()):
+def provide_encoder(folder: Path, name: str | None = None, weights: str | None = None) -> Encoder:
+    """The encoder in `folder`, put there first if need be.
+
+    `name`: an image network of `keras.applications`; without one, whichever is there, or else the
+    default. It is copied from this repository if that has it, or made anew with `weights`
+    ("imagenet", or the path of a weights file), which make it anew in any case.
+    """
+    shipped = Files().models
+    if weights or not (has_encoder(folder, name) or has_encoder(shipped, name)):
         from captioning.export import export_encoder
-        from captioning.xception import build_encoder
+        from captioning.image_networks import IMAGENET, build_encoder
 
-        export_encoder(build_encoder(weights or "imagenet"), folder)
-    elif not (folder / ENCODER).exists():
+        export_encoder(build_encoder(name or DEFAULT_ENCODER, weights or IMAGENET), folder)
+    elif not has_encoder(folder, name):
         for suffix in (".bin", ".xml"):  # the .xml last: where it is, the encoder is whole
+            source = (shipped / ENCODER).with_suffix(suffix)
             target = (folder / ENCODER).with_suffix(suffix)
-            with (
-                shipped.with_suffix(suffix).open("rb") as content,
-                write_atomically(target) as copy,
-            ):
+            with source.open("rb") as content, write_atomically(target) as copy:
                 shutil.copyfileobj(content, copy)
     return Encoder(folder)
+
+
+def has_encoder(folder: Path, name: str | None = None) -> bool:
+    """Whether there is an encoder in `folder`; with a `name`, whether it is that network."""
+    if name is None or not (folder / ENCODER).exists():
+        return (folder / ENCODER).exists()
+    # Before encoders were named, all were what is now the default.
+    note = encoder_note(read_network(folder / ENCODER)) or DEFAULT_ENCODER
+    present = note.split()[0]
+    return present.casefold() == name.casefold()

@@ -5,6 +5,7 @@ from itertools import islice
 
 import numpy as np
 
+from captioning.feature_maps import encoder_of
 from captioning.inference import IMAGES_AT_ONCE, Decoder
 from captioning.scores import score_captions
 from captioning.settings import SearchSettings
@@ -20,8 +21,10 @@ def evaluate(
     """Captions every image of `references` (image name -> captions as written) and scores them.
 
     Returns image name -> caption, and the scores of `score_captions`. Raises ValueError if an image
-    has no features: a split is scored whole or not at all.
+    has no features, since a split is scored whole or not at all, or if the decoder was trained on
+    features of another encoder.
     """
+    decoder.refuse_other_encoder(encoder_of(features))
     missing = [image_name for image_name in references if image_name not in features]
     if missing:
         raise ValueError(

@@ -5,6 +5,7 @@ holds both sides equal.
 """
 
 import hashlib
+import re
 import tempfile
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from captioning.inference import (
     DECODER_LOOK,
     DECODER_STEP,
     ENCODER,
+    ENCODER_NOTE,
     NOTES,
     Decoder,
     read_network,
@@ -22,10 +24,14 @@ from captioning.search_models import build_search_models
 from captioning.runtime import openvino
 from captioning.text import Vocabulary
 
+# What TensorFlow calls the outputs of a function.
+_OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
+
 
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
-    """Writes `encoder.xml` and `encoder.bin`: see `captioning.inference.Encoder`."""
-    _export(encoder, folder / ENCODER)
+    """Writes `encoder.xml` and `encoder.bin`: see `captioning.inference.Encoder`. They hold its
+    name and fingerprint, which those of the same weights share, however coarsely exported."""
+    _export(encoder, folder / ENCODER, {ENCODER_NOTE: f"{encoder.name} {_fingerprint(encoder)}"})
 
 
 def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:
@@ -44,37 +50,60 @@ def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
 
 
 def export_decoder(
-    caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int, folder: Path
+    caption_model: keras.Model,
+    vocabulary: Vocabulary,
+    longest_caption: int,
+    folder: Path,
+    encoder: str | None = None,
 ) -> None:
     """Writes the caption model as `decoder_look` and `decoder_step`, `.xml` and `.bin` each.
 
     Both files name what belongs to them, so that nothing else is used with them, and hold
-    `longest_caption` in words, the limit of the search.
+    `longest_caption` in words, the limit of the search. `encoder`: that of the training's features,
+    as of `captioning.inference.encoder_note`, if it is known.
     """
     look, step = build_search_models(caption_model)
-    weights = b"".join(weight.tobytes() for weight in caption_model.get_weights())
     notes = (
-        hashlib.sha256(weights).hexdigest()[:16],
+        _fingerprint(caption_model),
         vocabulary.fingerprint,
         longest_caption,
         look.input_shape[-1],
         step.input_shape[1][-1],
     )
     notes = dict(zip(NOTES, notes, strict=True))
+    if encoder:
+        notes[ENCODER_NOTE] = encoder
     _export(look, folder / DECODER_LOOK, notes)
     _export(step, folder / DECODER_STEP, notes)
 
 
-def _export(model: keras.Model, path: Path, notes: dict | None = None) -> None:
+def _fingerprint(model: keras.Model) -> str:
+    """Of the weights as they are in Keras, before any are rounded."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _export(model: keras.Model, path: Path, notes: dict) -> None:
     """Writes a neighbour first and renames it, weights before structure."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="saving-") as temporary:
         exported = Path(temporary, "exported.xml")
         model.export(str(exported), format="openvino", verbose=False)
         network = read_network(exported)
-        for key, value in (notes or {}).items():
+        if len(network.outputs) > len(model.outputs):
+            _remove_stray_outputs(network)
+        for key, value in notes.items():
             network.set_rt_info(value, ["captioning", key])
         compact = Path(temporary, path.name)
         openvino.save_model(network, compact, compress_to_fp16=True)
         compact.with_suffix(".bin").replace(path.with_suffix(".bin"))
         compact.replace(path)
+
+
+def _remove_stray_outputs(network: openvino.Model) -> None:
+    """Swish keeps its input for a gradient, which OpenVINO takes for an output of the network."""
+    for result in network.get_results():
+        if not any(map(_OUTPUT_NAME.fullmatch, result.input_value(0).get_names())):
+            network.remove_result(result)

@@ -25,8 +25,8 @@ def extract_feature_maps(
     so that an extraction that was stopped, or killed, goes on. Images that cannot be read are left
     out and named. Raises ValueError if the file was made with another encoder.
     """
-    maps = FeatureMaps(path)
-    _refuse_other_encoder(maps, encoder, folder, path, mirrored)
+    maps = FeatureMaps(path, encoder.identity)
+    _refuse_other_features(maps, encoder, folder, path, mirrored)
     missing = {folder / name: name for name in image_names if name not in maps}
     waiting = 0
     try:
@@ -64,7 +64,7 @@ def average_features(maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np
     return features
 
 
-def _refuse_other_encoder(
+def _refuse_other_features(
     maps: FeatureMaps, encoder: Encoder, folder: Path, path: Path, mirrored: bool
 ) -> None:
     """Computes one image again: cheap beside a model trained on features of two kinds."""

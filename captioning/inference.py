@@ -24,6 +24,9 @@ DECODER_STEP = "decoder_step.xml"
 # the search in words, the features that they want, the units of the LSTM.
 NOTES = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
 
+# What an encoder says of itself, and a decoder of the encoder that it was trained on.
+ENCODER_NOTE = "encoder"
+
 # Images searched for side by side: more are no faster, and take memory (their maps 80 MB).
 IMAGES_AT_ONCE = 100
 
@@ -44,7 +47,9 @@ class Encoder:
 
     def __init__(self, folder: Path):
         """Reads `encoder.xml` and `encoder.bin` in `folder`."""
-        self._network = _compile(read_network(folder / ENCODER))
+        network = read_network(folder / ENCODER)
+        self.identity = encoder_note(network)
+        self._network = _compile(network)
         _, height, width, _ = self._network.input(0).partial_shape
         self.image_size = (height.get_length(), width.get_length())
         of_output = self._network.output(0).partial_shape
@@ -79,7 +84,9 @@ class Decoder:
         longest_caption: int,
         feature_width: int,
         units: int,
+        encoder: str | None = None,
     ):
+        self.encoder = encoder
         self.feature_width = feature_width
         self.vocabulary = vocabulary
         self.longest_caption = longest_caption
@@ -104,6 +111,7 @@ class Decoder:
                 f"vocabulary {notes['vocabulary']}. Received: {vocabulary.fingerprint}, of "
                 f"{len(vocabulary)} words. Take both from one training run."
             )
+        encoder = encoder_note(step)
         look, step = _compile(look), _compile(step)
         return cls(
             lambda features: look(features).to_tuple(),
@@ -112,7 +120,18 @@ class Decoder:
             int(notes["longest_caption"]),
             int(notes["feature_width"]),
             int(notes["units"]),
+            encoder,
         )
+
+    def refuse_other_encoder(self, encoder: str | None) -> None:
+        """Raises ValueError if feature maps of `encoder`, as of `encoder_note`, are not those that
+        the decoder was trained on. None, on either side, cannot be told and is let pass."""
+        if None not in (encoder, self.encoder) and encoder != self.encoder:
+            raise ValueError(
+                "Encoder and decoder do not belong together. Wanted: the encoder that the decoder "
+                f"was trained on, {self.encoder}. Received: {encoder}. Bring that encoder back, or "
+                "extract the features and train anew with this one."
+            )
 
     def caption(
         self, features: np.ndarray, search: SearchSettings = SearchSettings()
@@ -204,6 +223,14 @@ def read_network(path: Path) -> openvino.Model:
             f"{path} or the .bin file beside it is damaged or missing. Fetch both again, or export "
             "the model anew."
         ) from error
+
+
+def encoder_note(network: openvino.Model) -> str | None:
+    """The encoder that an exported network is, or was trained on: its name in `keras.applications`
+    and a fingerprint of its weights, as "Xception 0123456789abcdef". None if it was exported before
+    encoders were noted."""
+    path = ["captioning", ENCODER_NOTE]
+    return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
 
 
 @cache

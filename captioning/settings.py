@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
+
 
 @dataclass(frozen=True)
 class SearchSettings:

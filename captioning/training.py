@@ -39,6 +39,8 @@ def train(
         "captions": data.fingerprint,
         "views": data.view_count,
     }
+    if data.encoder:
+        identity["encoder"] = data.encoder
     stages = {
         teacher_forcing.STAGE: settings.epochs,
         self_critical.STAGE: settings.self_critical_epochs,
@@ -73,7 +75,7 @@ def train_and_export(
     )
     model, history = train(data, vocabulary, settings, files.models)
     vocabulary.save(files.vocabulary)
-    export_decoder(model, vocabulary, data.longest_caption, files.models)
+    export_decoder(model, vocabulary, data.longest_caption, files.models, data.encoder)
     return history
 
 
@@ -85,7 +87,8 @@ def export_anew(files: Files) -> None:
     vocabulary are not of one run.
     """
     model, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
-    wanted = read_record(files.models).get("vocabulary", vocabulary.fingerprint)
+    record = read_record(files.models)
+    wanted = record.get("vocabulary", vocabulary.fingerprint)
     size = model.output_shape[-1]
     if wanted != vocabulary.fingerprint or size != len(vocabulary):
         raise ValueError(
@@ -99,4 +102,4 @@ def export_anew(files: Files) -> None:
         words = longest_caption(train)
     else:
         words = Decoder.load(files.models, vocabulary).longest_caption
-    export_decoder(model, vocabulary, words, files.models)
+    export_decoder(model, vocabulary, words, files.models, record.get("encoder"))

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from captioning.dataset import Captions, select
+from captioning.feature_maps import encoder_of
 from captioning.text import Vocabulary, mirror_caption
 
 
@@ -67,6 +68,11 @@ class TrainingData:
     def feature_width(self) -> int:
         """In numbers a cell."""
         return next(iter(self.features.values())).shape[-1]
+
+    @property
+    def encoder(self) -> str | None:
+        """What made the features, if they tell."""
+        return encoder_of(self.features)
 
     @property
     def fingerprint(self) -> str:

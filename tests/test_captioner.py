@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import build_tiny_encoder
 from PIL import Image
 
 from captioning.captioner import Captioner
+from captioning.export import export_encoder
 from captioning.settings import Files, SearchSettings
 from captioning.text import Vocabulary
 
@@ -164,6 +166,26 @@ def test_an_encoder_of_another_width_is_refused(captioner):
 
     with pytest.raises(ValueError, match="features of 18 numbers. Received: 2048"):
         Captioner(Wide(), captioner.decoder)
+
+
+def test_an_encoder_that_the_decoder_was_not_trained_on_is_refused(tiny_root, tmp_path):
+    shutil.copytree(tiny_root / "models", tmp_path / "models")
+    shutil.copy(tiny_root / "tokenizer.p", tmp_path)
+    other = build_tiny_encoder()
+    other.name = "Other"
+    export_encoder(other, tmp_path / "models")
+    with pytest.raises(ValueError, match="trained on, encoder [0-9a-f]{16}. Received: Other"):
+        Captioner.load(tmp_path)
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder"])
+def test_an_encoder_or_a_decoder_from_before_encoders_were_noted_is_let_pass(tiny_root, side):
+    captioner = Captioner.load(tiny_root)
+    if side == "encoder":
+        captioner.encoder.identity = None
+    else:
+        captioner.encoder.identity, captioner.decoder.encoder = "Other 0123456789abcdef", None
+    Captioner(captioner.encoder, captioner.decoder)
 
 
 def test_an_empty_folder_is_no_model(tmp_path):

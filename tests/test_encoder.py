@@ -1,8 +1,12 @@
+import keras
 import pytest
 from conftest import build_tiny_encoder
 
 from captioning import encoder as module
-from captioning.encoder import provide_encoder
+from captioning.encoder import has_encoder, provide_encoder
+from captioning.export import export_encoder
+from captioning.inference import ENCODER, Encoder, encoder_note, read_network
+from captioning.runtime import openvino
 from captioning.settings import Files
 
 
@@ -40,11 +44,59 @@ def test_with_weights_it_is_made_anew(shipped, tmp_path, monkeypatch):
     before = (tmp_path / "encoder.xml").stat().st_mtime_ns
     asked = []
 
-    def build(weights):
-        asked.append(weights)
+    def build(name, weights):
+        asked.append((name, weights))
         return build_tiny_encoder()
 
-    monkeypatch.setattr("captioning.xception.build_encoder", build)
-    assert provide_encoder(tmp_path, "my.h5").feature_width == 18
-    assert asked == ["my.h5"]
+    monkeypatch.setattr("captioning.image_networks.build_encoder", build)
+    assert provide_encoder(tmp_path, weights="my.h5").feature_width == 18
+    assert asked == [("Xception", "my.h5")]
     assert (tmp_path / "encoder.xml").stat().st_mtime_ns > before
+
+
+def test_an_encoder_of_the_name_that_is_asked_for_is_left_as_it_is(shipped):
+    before = (shipped / "encoder.xml").stat()
+    assert provide_encoder(shipped, "Encoder").identity.startswith("encoder ")
+    assert (shipped / "encoder.xml").stat() == before
+
+
+def test_an_encoder_of_another_name_is_made_anew(shipped, tmp_path, monkeypatch):
+    provide_encoder(tmp_path)
+    asked = []
+
+    def build(name, weights):
+        asked.append((name, weights))
+        return keras.Model(*_ends(build_tiny_encoder()), name=name)
+
+    monkeypatch.setattr("captioning.image_networks.build_encoder", build)
+    assert provide_encoder(tmp_path, "VGG16").identity.startswith("VGG16 ")
+    assert provide_encoder(tmp_path, "VGG16").identity.startswith("VGG16 ")
+    assert asked == [("VGG16", "imagenet")]
+
+
+def test_an_encoder_without_a_name_is_the_default_that_all_once_were(shipped, monkeypatch):
+    monkeypatch.setattr(module, "encoder_note", lambda network: None)
+    assert has_encoder(shipped, "xception")
+    assert not has_encoder(shipped, "VGG16")
+
+
+def test_encoders_of_the_same_weights_share_their_fingerprint_however_exported(tmp_path):
+    identities = []
+    for number, value in enumerate((0.1, 0.1, 0.1 + 1e-7)):  # all the same in float16
+        images = keras.Input((8, 8, 3), dtype="uint8")
+        fill = keras.initializers.Constant(value)
+        scaled = keras.layers.Rescaling(1 / 255)(images)
+        grid = keras.layers.Conv2D(4, 8, kernel_initializer=fill)(scaled)
+        cells = keras.layers.Reshape((1, 4))(grid)
+        export_encoder(keras.Model(images, cells, name="Small"), tmp_path / str(number))
+        identities.append(Encoder(tmp_path / str(number)).identity)
+    first, same, other = identities
+    assert first == same != other
+    assert first.split()[0] == other.split()[0] == "Small"
+    network = read_network(tmp_path / "0" / ENCODER)
+    openvino.save_model(network, tmp_path / "again.xml", compress_to_fp16=False)
+    assert encoder_note(read_network(tmp_path / "again.xml")) == first
+
+
+def _ends(model):
+    return model.inputs, model.outputs

@@ -8,11 +8,11 @@ import pytest
 from conftest import build_tiny_encoder
 
 from captioning.export import as_decoder, export_decoder, export_encoder
+from captioning.image_networks import build_encoder
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.text import START, Vocabulary
-from captioning.xception import build_encoder
 
 WORDS = [f"word{number}" for number in range(20)]
 SETTINGS = TrainingSettings(embedding_units=8, units=12, heads=3)
@@ -194,7 +194,7 @@ def test_nothing_but_the_exported_files_is_left_in_the_folder(exported):
 @pytest.mark.real
 def test_xception_scales_its_input_and_keeps_its_features_when_exported(shared, tmp_path):
     (weights,) = (shared / "xception").glob("*.h5")
-    model = build_encoder(weights)
+    model = build_encoder("Xception", weights)
     export_encoder(model, tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3), dtype="uint8")
 

@@ -1,3 +1,4 @@
+import json
 import pickle
 
 import numpy as np
@@ -36,6 +37,7 @@ class Counting:
     def __init__(self, encoder, stop_after=1000):
         self.encoder = encoder
         self.image_size = encoder.image_size
+        self.identity = encoder.identity
         self.stop_after = stop_after
         self.seen = 0
 
@@ -137,6 +139,31 @@ def test_features_of_another_width_are_refused(encoder, image_paths, image_names
     maps.save()
     with pytest.raises(ValueError, match="made with another encoder"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
+
+
+def test_features_of_an_encoder_of_another_name_or_weights_are_refused(
+    encoder, image_paths, image_names, tmp_path
+):
+    path = tmp_path / "maps.bin"
+    extract_feature_maps(encoder, tmp_path, image_names[:2], path)
+    assert FeatureMaps(path).encoder == encoder.identity
+    alike = Counting(encoder)
+    alike.identity = "Other 0123456789abcdef"
+    with pytest.raises(ValueError, match="Wanted: encoder .*Received: Other 0123456789abcdef"):
+        extract_feature_maps(alike, tmp_path, image_names, path)
+    assert alike.seen == 0
+
+
+def test_features_from_before_encoders_were_noted_are_gone_on_with(
+    encoder, image_paths, image_names, tmp_path
+):
+    path = tmp_path / "maps.bin"
+    extract_feature_maps(encoder, tmp_path, image_names[:2], path)
+    index = json.loads((tmp_path / "maps.bin.json").read_text())
+    del index["encoder"]
+    (tmp_path / "maps.bin.json").write_text(json.dumps(index))
+    maps = extract_feature_maps(encoder, tmp_path, image_names[:3], path)
+    assert (len(maps), maps.encoder) == (3, None)
 
 
 def test_an_unreadable_image_is_left_out_and_named(

@@ -5,7 +5,6 @@ import pytest
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import DECODER, FEATURE_EXTRACTOR, build_caption_model
 from captioning.settings import TrainingSettings
-from captioning.xception import build_encoder
 
 VOCABULARY_SIZE = 23
 CAPTIONS = [
@@ -187,8 +186,3 @@ def test_a_saved_model_gives_the_same_logits(model, features, tmp_path):
     np.testing.assert_array_equal(
         logits_of(loaded, features, words), logits_of(model, features, words)
     )
-
-
-def test_missing_encoder_weights_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='"imagenet" or from a file. Received: .*gone.h5'):
-        build_encoder(tmp_path / "gone.h5")

@@ -11,7 +11,16 @@ from conftest import build_tiny_encoder
 
 from captioning import __main__ as steps
 from captioning.export import export_encoder
-from captioning.inference import DECODER_LOOK, DECODER_STEP, NOTES, read_network
+from captioning.feature_maps import FeatureMaps
+from captioning.inference import (
+    DECODER_LOOK,
+    DECODER_STEP,
+    NOTES,
+    Decoder,
+    Encoder,
+    encoder_note,
+    read_network,
+)
 from captioning.settings import Files
 from captioning.text import Vocabulary
 
@@ -38,6 +47,15 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     table = step("evaluate", "--split", "development")
     assert table.splitlines()[0].startswith("BLEU-1")
 
+    # What made the features is named by all that follow from them.
+    identity = Encoder(files.models).identity
+    assert FeatureMaps(files.mirrored_feature_maps).encoder == identity
+    assert json.loads((files.models / "training.json").read_text())["encoder"] == identity
+    assert Decoder.load(files.models, Vocabulary.load(files.vocabulary)).encoder == identity
+    for name, message in (("vgg16", "that --encoder or --weights would"), ("vgg", "Received: vgg")):
+        assert steps.main(["--root", str(root), "features", "--encoder", name]) == 1
+        assert message in capsys.readouterr().err
+
     assert step("report") == f"{files.report}\n"
     page = files.report.read_text(encoding="utf-8")
     assert "6 images of the development split" in page
@@ -56,7 +74,7 @@ def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, tm
             str(network.get_rt_info(["captioning", key]).value)
             for network in networks
             for key in NOTES
-        ]
+        ] + [encoder_note(read_network(path)) for path in decoder_files]
 
     before = notes()
     assert steps.main(["--root", str(root), "export"]) == 0  # no dataset.json: the present limit
