@@ -25,8 +25,8 @@ def build_search_models(caption_model: keras.Model) -> SearchModels:
     `step`: last words (images, beams) int32, hidden and cell (images, beams, units), image parts
     -> log-probabilities (images, beams, vocabulary_size) of the next word, new hidden, new cell,
     and of a decoder with attention the share of it that each cell of the feature map got, the mean
-    of all heads (images, beams, cells). Parts and units of an ensemble are those of its members, one
-    behind the other; its attention is their mean.
+    of all heads (images, beams, cells). Parts and units of an ensemble are those of its members,
+    one behind the other; its attention is their mean.
     """
     pairs = [
         _of_one(member, f"_{number}") for number, member in enumerate(members_of(caption_model))
