@@ -4,6 +4,7 @@ import keras
 
 from captioning.evaluation import evaluate
 from captioning.export import as_decoder
+from captioning.inference import Decoder
 from captioning.model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
@@ -22,7 +23,16 @@ class DevelopmentScores:
     def of(self, model: keras.Model) -> dict[str, float]:
         """CIDEr and BLEU-4 of the model as it is now."""
         self._model.set_weights(model.get_weights())
-        _, scores = evaluate(
-            self._decoder, self._data.features, self._data.references, meteor=False
-        )
-        return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}
+        return _scores(self._decoder, self._data)
+
+
+def score_on_development(
+    model: keras.Model, data: TrainingData, vocabulary: Vocabulary
+) -> dict[str, float]:
+    """CIDEr and BLEU-4 of a model, as it is."""
+    return _scores(as_decoder(model, vocabulary, data.longest_caption), data)
+
+
+def _scores(decoder: Decoder, data: TrainingData) -> dict[str, float]:
+    _, scores = evaluate(decoder, data.features, data.references, meteor=False)
+    return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}

@@ -20,8 +20,8 @@ from captioning.inference import (
     Decoder,
     read_network,
 )
-from captioning.model import build_search_models
 from captioning.runtime import openvino
+from captioning.search_models import build_search_models
 from captioning.text import Vocabulary
 
 # What TensorFlow calls the outputs of a function.

@@ -22,13 +22,14 @@ STAGE = "stage"
 
 class Run:
     """The files of one run in one folder: `training.json` (identity and history), the last and the
-    best epoch as `epoch-<n>.keras`, and when it is over the best as `caption_model.keras`."""
+    best epoch as `epoch-<n>.keras`."""
 
     def __init__(self, folder: Path, identity: Mapping, stages: Mapping[str, int], patience: int):
         """Reads what is there. `identity`, a dict made of JSON's types, is what makes two runs the
         same one; ValueError if the run in `folder` has another, or its record is damaged. `stages`:
         name -> epochs, of which those are left out that come after `patience` epochs that brought
         nothing better."""
+        folder.mkdir(exist_ok=True)
         self._folder = folder
         self._stages = stages
         self._patience = patience
@@ -54,8 +55,7 @@ class Run:
         self.history.append(epoch)
         last, best = self._epoch_model(len(self.history)), self._best_epoch_model
         _save(model, last)
-        with write_atomically(self._folder / RECORD, "w") as file:
-            json.dump(self._record, file, indent=1)
+        _write_record(self._folder, self._record)
         for path in set(self._folder.glob("epoch-*.keras")) - {last, best}:
             path.unlink()
 
@@ -66,21 +66,6 @@ class Run:
     def best_model(self) -> keras.Model:
         """The model as of the best epoch so far, not compiled."""
         return keras.models.load_model(self._best_epoch_model, compile=False)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether all stages are over and `finish` has been called."""
-        return self.stage is None and not self._best_epoch_model.exists()
-
-    def finish(self, model: keras.Model) -> None:
-        """Keeps the model that came out. Of the run's files it leaves this one and the record."""
-        _save(model, self._folder / MODEL)
-        for path in self._folder.glob("epoch-*.keras"):
-            path.unlink()
-
-    def model(self) -> keras.Model:
-        """The model that came out, not compiled."""
-        return load_model(self._folder)
 
     def _is_over(self, stage: str) -> bool:
         history = self._of(stage)
@@ -109,8 +94,15 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
     )
 
 
+def keep_outcome(model: keras.Model, record: Mapping, folder: Path) -> None:
+    """Writes what came out of training into `folder`: the model first, then the record, which says
+    by its history that training is over."""
+    _save(model, folder / MODEL)
+    _write_record(folder, record)
+
+
 def load_model(folder: Path) -> keras.Model:
-    """The model that came out of the run in `folder`, not compiled."""
+    """The model that came out of the training in `folder`, not compiled."""
     path = folder / MODEL
     if not path.exists():
         raise FileNotFoundError(
@@ -146,6 +138,11 @@ def _differences(record: Mapping, identity: Mapping, prefix: str = ""):
             yield from _differences(there, here, f"{key} ")
         elif there != here:
             yield f"{prefix}{key} {there} there, {here} here"
+
+
+def _write_record(folder: Path, record: Mapping) -> None:
+    with write_atomically(folder / RECORD, "w") as file:
+        json.dump(record, file, indent=1)
 
 
 def _save(model: keras.Model, path: Path) -> None:

@@ -50,7 +50,12 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         )
     decoder = as_decoder(model, vocabulary, data.longest_caption)
     batches = SelfCriticalBatches(
-        data.views(vocabulary), decoder, settings.batch_size, settings.samples, settings.seed
+        data.views(vocabulary),
+        decoder,
+        settings.batch_size,
+        settings.samples,
+        settings.self_critical_dropout,
+        settings.seed,
     )
     scores = DevelopmentScores(data, vocabulary, settings)
     while run.stage == STAGE:
@@ -71,13 +76,25 @@ class SelfCriticalBatches:
     depends on `seed` and `epoch` only.
     """
 
-    def __init__(self, views: Views, decoder: Decoder, batch_size: int, samples: int, seed: int):
+    def __init__(
+        self,
+        views: Views,
+        decoder: Decoder,
+        batch_size: int,
+        samples: int,
+        dropout: float,
+        seed: int,
+    ):
         """`views` as for `CaptionBatches`; `samples` is the number of captions an image, which
-        are the best of a beam as wide: enough alike to be good, different enough to compare."""
+        are the best of a beam as wide: enough alike to be good, different enough to compare.
+        `dropout` is the share of the features that is hidden of a whole image, from the decoder
+        that says the captions and from the model that learns from them: the first stage has learnt
+        the training images by heart, and what is said of them unhidden teaches little."""
         self._views = views
         self._decoder = decoder
         self._batch_size = batch_size
         self._search = SearchSettings(beam_width=samples)
+        self._dropout = dropout
         self._seed = seed
         # The end counts as a word, or captions would learn to break off after "in a".
         self._rewards = [
@@ -97,8 +114,10 @@ class SelfCriticalBatches:
             chosen = image_names[first : first + self._batch_size]
             views = random.integers(len(self._views), size=len(chosen))
             features = np.stack(
-                [self._views[view][1][name] for name, view in zip(chosen, views, strict=True)]
+                [self._views[view][1][name] for name, view in zip(chosen, views, strict=True)],
+                dtype="float32",
             )
+            features *= _kept(features.shape, self._dropout, random)
             said = [
                 [_ids(hypothesis) for hypothesis in of]
                 for of in self._decoder.search(features, self._search)
@@ -121,6 +140,14 @@ def advantages(rewards: Sequence[Sequence[float]]) -> np.ndarray:
     for row, of_image in zip(above, rewards, strict=True):
         row[: len(of_image)] = np.array(of_image) - np.mean(of_image)
     return above
+
+
+def _kept(shape: tuple[int, int, int], dropout: float, random: np.random.Generator) -> np.ndarray:
+    """What features (images, cells, width) are multiplied by: 0 for a share `dropout` of each
+    image's features, the same in all its cells, and for the others what keeps their sum."""
+    images, _, width = shape
+    kept = random.random((images, 1, width), dtype="float32") >= dropout
+    return kept / np.float32(1 - dropout)
 
 
 def _ids(hypothesis: Hypothesis) -> list[int]:

@@ -5,8 +5,9 @@ Each epoch ends with captions for the development images: the epoch with the bes
 a stage stops when it has not risen for a while.
 """
 
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
@@ -14,10 +15,12 @@ import numpy as np
 
 from captioning import self_critical, teacher_forcing
 from captioning.dataset import Captions, Dataset, select
+from captioning.development import score_on_development
+from captioning.ensemble import ENSEMBLE, build_ensemble
 from captioning.export import export_decoder
 from captioning.inference import Decoder
 from captioning.model import build_caption_model
-from captioning.run import MODEL, Run, load_model, read_record
+from captioning.run import MODEL, STAGE, Run, keep_outcome, load_model, read_record
 from captioning.settings import Files, TrainingSettings
 from captioning.text import Vocabulary, clean_captions
 from captioning.training_data import TrainingData, longest_caption
@@ -28,33 +31,60 @@ def train(
 ) -> tuple[keras.Model, list[dict]]:
     """Trains the caption model; returns it as of its best epoch, and a dict of numbers an epoch.
 
-    `folder` receives the files of a `Run`. A call that finds an unfinished run there goes on with
-    it, and returns a finished one as it is; ValueError if that run had other settings, captions or
+    With `settings.members` above 1, that many are trained one after the other, and their ensemble
+    is returned. Meanwhile the `Run` of each lies in a folder of its own in `folder`, which in the
+    end holds the model and the record. A call that finds an unfinished run there goes on with it,
+    and returns a finished one as it is; ValueError if that run had other settings, captions or
     words, or if an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    identity = _identity(data, vocabulary, settings)
+    history = read_record(folder, identity)["history"]
+    if history:
+        return load_model(folder), history
+    members = [folder / f"member-{number}" for number in range(1, settings.members + 1)]
+    models = []
+    for number, member_folder in enumerate(members):
+        seed = settings.seed * settings.members + number
+        model, epochs = _train_one(data, vocabulary, replace(settings, seed=seed), member_folder)
+        models.append(model)
+        of_member = f", member {number + 1}" if len(members) > 1 else ""
+        history += [epoch | {STAGE: epoch[STAGE] + of_member} for epoch in epochs]
+    model = build_ensemble(models)
+    if len(members) > 1:
+        history.append({STAGE: ENSEMBLE, **score_on_development(model, data, vocabulary)})
+    keep_outcome(model, identity | {"history": history}, folder)
+    for member_folder in members:
+        shutil.rmtree(member_folder)
+    return model, history
+
+
+def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:
+    """What makes two runs the same one."""
     identity = {
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
         "views": data.view_count,
     }
-    if data.encoder:
-        identity["encoder"] = data.encoder
+    return identity | ({"encoder": data.encoder} if data.encoder else {})
+
+
+def _train_one(
+    data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings, folder: Path
+) -> tuple[keras.Model, list[dict]]:
     stages = {
         teacher_forcing.STAGE: settings.epochs,
         self_critical.STAGE: settings.self_critical_epochs,
     }
-    run = Run(folder, identity, stages, settings.patience)
+    run = Run(folder, _identity(data, vocabulary, settings), stages, settings.patience)
     for stage in (teacher_forcing, self_critical):
         if run.stage == stage.STAGE:
             stage.learn(run, data, vocabulary, settings)
-    if not run.is_finished:
-        # Whatever it was trained in, the model is kept in float32.
-        model = build_caption_model(len(vocabulary), data.feature_width, settings)
-        model.set_weights(run.best_model().get_weights())
-        run.finish(model)
-    return run.model(), run.history
+    # Whatever it was trained in, the model is kept in float32.
+    model = build_caption_model(len(vocabulary), data.feature_width, settings)
+    model.set_weights(run.best_model().get_weights())
+    return model, run.history
 
 
 def train_and_export(

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from captioning.ensemble import members_of
 from captioning.model import PARTS
 from captioning.run import MONITOR, best_epoch
 from captioning.self_critical import SelfCriticalBatches
@@ -42,6 +43,10 @@ class Killed(Exception):
     pass
 
 
+def kill(*_):
+    raise Killed
+
+
 def train_until_killed(monkeypatch, epochs, *arguments):
     """Runs `train`, which is killed in the middle of the epoch after `epochs`."""
     fit = keras.Model.fit
@@ -69,7 +74,7 @@ def test_a_run_that_was_killed_goes_on_as_if_nothing_had_happened(
 
     arguments = tiny_data, vocabulary, SETTINGS, tmp_path / "killed"
     train_until_killed(monkeypatch, 2, *arguments)
-    assert (tmp_path / "killed" / "epoch-2.keras").exists()
+    assert (tmp_path / "killed" / "member-1" / "epoch-2.keras").exists()
     resumed, resumed_history = train(*arguments)
 
     assert len(resumed_history) == 4
@@ -110,6 +115,39 @@ def test_a_run_that_was_killed_in_its_second_stage_goes_on_from_its_last_epoch(
         assert one == pytest.approx(other, rel=1e-3)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_several_members_are_trained_and_come_back_as_their_ensemble(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    settings = replace(SETTINGS, epochs=1, self_critical_epochs=1, samples=2, members=2)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("captioning.training.build_ensemble", kill)
+        train(tiny_data, vocabulary, settings, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"member-1", "member-2"}
+    trained = (tmp_path / "member-2" / "epoch-2.keras").stat().st_mtime_ns
+
+    with monkeypatch.context() as patch:
+        patch.setattr("captioning.training.shutil.rmtree", lambda folder: None)
+        model, history = train(tiny_data, vocabulary, settings, tmp_path)
+    assert (tmp_path / "member-2" / "epoch-2.keras").stat().st_mtime_ns == trained
+    first, second = members_of(model)
+    assert any(
+        np.abs(one - other).max() > 1e-3
+        for one, other in zip(first.get_weights(), second.get_weights(), strict=True)
+    )
+    assert [epoch["stage"] for epoch in history] == [
+        "teacher forcing, member 1",
+        "self-critical, member 1",
+        "teacher forcing, member 2",
+        "self-critical, member 2",
+        "ensemble",
+    ]
+    assert history[-1].keys() == {"stage", MONITOR, "development BLEU-4"}
+    again, same_history = train(tiny_data, vocabulary, settings, tmp_path)
+    assert same_history == history
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_whatever_it_was_trained_in_the_model_computes_in_float32(

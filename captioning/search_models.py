@@ -1,0 +1,97 @@
+"""The caption model in, the same network one word at a time out: the form in which it is searched.
+
+Same weights, for some beams of each image. The members of an ensemble step side by side.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, islice
+
+import keras
+from keras import ops
+
+from captioning.decoders import ATTENTION, DECODER, FEATURE_EXTRACTOR
+from captioning.ensemble import log_mean, members_of
+from captioning.layers import EachCaptionStep
+from captioning.model import SEQUENCE_PROCESSOR
+
+SearchModels = tuple[keras.Model, keras.Model]
+
+
+def build_search_models(caption_model: keras.Model) -> SearchModels:
+    """`look` and `step` of a caption model, or of an ensemble.
+
+    `look`: features (images, cells, feature_width) -> the parts of what the decoder sees of an
+    image, each (images, ...): all that an image costs is paid here, once.
+    `step`: last words (images, beams) int32, hidden and cell (images, beams, units), image parts
+    -> log-probabilities (images, beams, vocabulary_size) of the next word, new hidden, new cell,
+    and of a decoder with attention the share of it that each cell of the feature map got, the mean
+    of all heads (images, beams, cells). Parts and units of an ensemble are those of its members,
+    one behind the other; its attention is their mean.
+    """
+    pairs = [
+        _of_one(member, f"_{number}") for number, member in enumerate(members_of(caption_model))
+    ]
+    return pairs[0] if len(pairs) == 1 else _side_by_side(pairs)
+
+
+def _of_one(caption_model: keras.Model, suffix: str) -> SearchModels:
+    embedding, sequence_processor, decoder, look = (
+        caption_model.get_layer(name)
+        for name in ("embedding", SEQUENCE_PROCESSOR, DECODER, FEATURE_EXTRACTOR)
+    )
+    look = keras.Model(look.input, look.outputs, name=f"look{suffix}")
+    lstm = sequence_processor.get_layer("lstm").layer
+    word, hidden, cell = _inputs(lstm.units)
+    image = _image_inputs(look)
+    embedded = sequence_processor.get_layer("scale")(embedding(word))
+    state = EachCaptionStep(lstm.cell)(embedded, hidden, cell)
+    merged, *attention = _with_attention(decoder)([*image, ops.expand_dims(state[0], 2)])
+    logits = embedding(merged, reverse=True)[:, :, 0]
+    log_probs = ops.log_softmax(ops.cast(logits, "float32"))
+    attention = [ops.mean(ops.cast(heads[:, :, 0], "float32"), axis=2) for heads in attention]
+    outputs = [log_probs, *state, *attention]
+    return look, keras.Model([word, hidden, cell, *image], outputs, name=f"step{suffix}")
+
+
+def _side_by_side(pairs: Sequence[SearchModels]) -> SearchModels:
+    looks, steps = zip(*pairs, strict=True)
+    features = keras.Input(looks[0].input_shape[1:], name="features")
+    parts = [part for look in looks for part in look(features)]
+    look = keras.Model(features, parts, name="look")
+
+    units = [step.input_shape[1][-1] for step in steps]
+    word, hidden, cell = _inputs(sum(units))
+    image = _image_inputs(look)
+    ends = list(accumulate(units))[:-1]
+    parts_left = iter(image)
+    answers = [
+        step([word, *state, *islice(parts_left, len(look.outputs))])
+        for step, look, *state in zip(
+            steps, looks, ops.split(hidden, ends, 2), ops.split(cell, ends, 2), strict=True
+        )
+    ]
+    log_probs, hiddens, cells, *attention = zip(*answers, strict=True)
+    state = [ops.concatenate(of_each, axis=2) for of_each in (hiddens, cells)]
+    attention = [ops.mean(ops.stack(of_each), axis=0) for of_each in attention]
+    outputs = [log_mean(log_probs), *state, *attention]
+    return look, keras.Model([word, hidden, cell, *image], outputs, name="step")
+
+
+def _inputs(units: int) -> list[keras.KerasTensor]:
+    """Word, last hidden and last cell state."""
+    word = keras.Input((None,), dtype="int32", name="word")
+    return [word, *(keras.Input((None, units), name=f"last_{name}") for name in ("hidden", "cell"))]
+
+
+def _image_inputs(look: keras.Model) -> list[keras.KerasTensor]:
+    return [
+        keras.Input(part.shape[1:], name=f"image_{number}")
+        for number, part in enumerate(look.outputs)
+    ]
+
+
+def _with_attention(decoder: keras.Model) -> keras.Model:
+    """The decoder, its output in a list, and behind it the weights of its attention (images,
+    captions, length, heads, cells), if it has any."""
+    weights = [layer.output for layer in decoder.layers if layer.name == ATTENTION]
+    return keras.Model(decoder.inputs, [decoder.output, *weights])
