@@ -33,18 +33,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         model = run.last_model()
     else:
         keras.utils.set_random_seed(settings.seed)
-        model = build_caption_model(
-            len(vocabulary), data.feature_width, settings, fastest_precision()
-        )
-        model.compile(
-            keras.optimizers.AdamW(
-                _schedule(settings, steps_an_epoch=len(train_batches)),
-                weight_decay=settings.weight_decay,
-                clipnorm=settings.clip_norm,
-            ),
-            SmoothedCrossentropy(settings.label_smoothing),
-            jit_compile=False,  # batches differ in length, and XLA compiles every length anew
-        )
+        model = build_learner(len(vocabulary), data.feature_width, settings, len(train_batches))
     model.fit(
         train_batches,
         validation_data=development_batches,
@@ -54,6 +43,23 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
+
+
+def build_learner(
+    vocabulary_size: int, feature_width: int, settings: TrainingSettings, steps_an_epoch: int
+) -> keras.Model:
+    """The caption model with all that `fit` wants in this stage, in the fastest precision."""
+    model = build_caption_model(vocabulary_size, feature_width, settings, fastest_precision())
+    model.compile(
+        keras.optimizers.AdamW(
+            _schedule(settings, steps_an_epoch),
+            weight_decay=settings.weight_decay,
+            clipnorm=settings.clip_norm,
+        ),
+        SmoothedCrossentropy(settings.label_smoothing),
+        jit_compile=False,  # batches differ in length, and XLA compiles every length anew
+    )
+    return model
 
 
 def _schedule(

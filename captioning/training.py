@@ -33,6 +33,8 @@ def train(
     words, or if an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if settings.decoder == "merge":
+        data = data.averaged()
     identity = {
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
