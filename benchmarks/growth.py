@@ -28,6 +28,7 @@ _TINY, _REAL = "a tiny encoder", "Xception"
 _MOST_FOR_REAL = 1000
 _FEWEST = 100
 _BASE = 1000  # the size that larger ones are compared with: a hundred take no time
+_NOISE_MS = 0.1  # an image: starts differ by more than a thousand images of less cost
 _CONSTANT = Reach(1.25, is_limit=True)
 
 
@@ -111,7 +112,8 @@ def findings(curves: Curves) -> list[Finding]:
         last = costs[-1]
         if last.images > base.images:
             grown = f"{last.images:,} images beside {base.images:,}"
-            time = Spread((last.ms_an_image / base.ms_an_image,))
+            before, after = (max(cost.ms_an_image, _NOISE_MS) for cost in (base, last))
+            time = Spread((after / before,))
             memory = Spread((last.peak_mb / base.peak_mb,))
             rows.append(Finding(f"{way}: cost of an image, {grown}", time, "times", _CONSTANT))
             rows.append(Finding(f"{way}: memory, {grown}", memory, "times", _CONSTANT))

@@ -21,7 +21,8 @@ class Spread:
 
     def __str__(self) -> str:
         """The median and, in brackets, the lowest and the highest."""
-        middle, low, high = (f"{n:.3g}" for n in (self.median, min(self.values), max(self.values)))
+        numbers = self.median, min(self.values), max(self.values)
+        middle, low, high = (f"{n:.3g}" if abs(n) < 1000 else f"{n:,.0f}" for n in numbers)
         return middle if low == high else f"{middle} ({low}–{high})"
 
     def map(self, function: Callable[[float], float]) -> "Spread":

@@ -19,7 +19,7 @@ from captioning.text import Vocabulary
 
 IMAGES = 6000  # training images of Flickr8k, each with five captions
 FEATURE_WIDTH = 2048
-WORDS = 7371  # different ones in its training captions, cleaned
+WORDS = {1: 7371, 5: 2534}  # different ones that its training captions have once, or five times
 # Of the 30,000 training captions, how many have 2, 3, ... words.
 LENGTHS = (
     15, 125, 340, 854, 1948, 2501, 2917, 3318, 3310, 3134, 2772, 2332, 1864, 1339, 979, 683, 518,
@@ -37,12 +37,12 @@ class World:
     features: Mapping[str, np.ndarray]
 
 
-def made_world(images: int = IMAGES) -> World:
+def made_world(images: int = IMAGES, min_word_count: int = 1) -> World:
     """Of Flickr8k's shape, and the same each time."""
     random = np.random.default_rng(0)
-    vocabulary = Vocabulary(f"word{number}" for number in range(WORDS))
-    words = list(vocabulary.words[-WORDS:])
-    ranks = np.arange(1, WORDS + 1)
+    words = [f"word{number}" for number in range(WORDS[min_word_count])]
+    vocabulary = Vocabulary(words)
+    ranks = np.arange(1, len(words) + 1)
     by_zipf = 1 / ranks / (1 / ranks).sum()
     lengths = random.choice(
         np.arange(2, 2 + len(LENGTHS)), (images, 5), p=np.array(LENGTHS) / sum(LENGTHS)
@@ -56,16 +56,15 @@ def made_world(images: int = IMAGES) -> World:
     return World(vocabulary, captions, features)
 
 
-def real_world(root: Path) -> World:
-    """The training images below a root folder in which `check` and `features` were run, with all
-    words of their captions."""
+def real_world(root: Path, min_word_count: int = 1) -> World:
+    """The training images below a root folder in which `check` and `features` were run."""
     from captioning.dataset import Dataset, read_descriptions, select
 
     files = Files(root)
     train = Dataset.load(files.dataset).splits["train"]
     captions = select(read_descriptions(files.descriptions), train)
     vocabulary = Vocabulary.from_captions(
-        (caption for of_image in captions.values() for caption in of_image), min_word_count=1
+        (caption for of_image in captions.values() for caption in of_image), min_word_count
     )
     features = load_pickle(files.features)
     return World(vocabulary, vocabulary.encode_captions(captions), features)

@@ -60,6 +60,10 @@ def test_works_are_measured_in_turn_and_compared_round_by_round():
     assert str(habit.over(product)) == "3 (3–5)"
 
 
+def test_large_numbers_are_written_out():
+    assert str(Spread((1234.5, 0.01234, 2345.6))) == "1,234 (0.0123–2,346)"
+
+
 def test_the_median_counts():
     assert FAST.measured.median == 4
     assert FAST.verdict == "yes"
@@ -180,7 +184,7 @@ def test_an_epoch_is_compared():
     features = {name: random.random(6, dtype="float32") for name in captions}
     world = World(VOCABULARY, captions, features)
     (finding,) = training_benchmark.measure(world, tutorial_images=3, rounds=1)
-    assert finding.what == "an epoch of the merge model, 80 images"
+    assert finding.what == "an epoch of the merge model, 80 images, 20 ids"
     assert finding.reach == Reach(60)
     assert finding.measured.median > 0
 
@@ -191,7 +195,7 @@ def test_the_made_world_has_the_shape_of_flickr8k():
     assert len(lengths) == 1500
     assert np.mean(lengths) == pytest.approx(10.8, abs=0.4)
     assert min(lengths) >= 2 and max(lengths) <= 37
-    assert len(world.vocabulary) == 4 + WORDS
+    assert len(world.vocabulary) == 4 + WORDS[1] == 7375
     assert world.features["00007.jpg"].shape == (2048,)
     assert made_world(images=300).captions == world.captions
 
@@ -240,6 +244,8 @@ def test_growth_compares_the_most_images_with_a_thousand():
     costs = [Cost(100, 9.0, 50), Cost(1000, 2.0, 50), Cost(10_000, 3.0, 60)]
     rows = {one.what: one for one in growth.findings({"reading": costs})}
     time = rows["reading: cost of an image, 10,000 images beside 1,000"]
+    nothing = growth.findings({"going on": [Cost(1000, 0.0, 50), Cost(10_000, 0.02, 50)]})
+    assert [one.verdict for one in nothing] == ["", "", "yes", "yes"]
     memory = rows["reading: memory, 10,000 images beside 1,000"]
     assert (time.measured.median, time.verdict) == (1.5, "no")
     assert (memory.measured.median, memory.verdict) == (1.2, "yes")
