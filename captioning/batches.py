@@ -102,6 +102,18 @@ class CaptionBatches(keras.utils.PyDataset):
         ]
 
 
+def one_caption_a_row(view: tuple[EncodedCaptions, Features]) -> tuple[EncodedCaptions, Features]:
+    """Every caption of a view as if it had an image of its own, so that captions of one length meet
+    in a batch: a quarter less padding, for decoders to which an image costs next to nothing."""
+    captions, features = view
+    images = {f"{name}#{n}": name for name, of in captions.items() for n in range(len(of))}
+    alone = (caption for of_image in captions.values() for caption in of_image)
+    return (
+        {row: [caption] for row, caption in zip(images, alone, strict=True)},
+        {row: features[name] for row, name in images.items() if name in features},
+    )
+
+
 def pad(
     captions: Sequence[Sequence[Sequence[int]]], most_captions: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -1,23 +1,22 @@
 """Feature maps on disk: too many for memory, so they are appended to a file and mapped from it."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-
-from captioning.files import write_atomically
 
 _DTYPE = np.dtype("float16")  # the maps of 8,000 images take 3.3 GB, and lose three digits of seven
 
 
 class FeatureMaps(Mapping):
-    """Image name -> feature map (cells, feature_width) float16, in a file that only grows.
+    """Image name -> feature map (cells, feature_width) float16, in files that only grow, so that a
+    map costs the same however many there are.
 
-    `path` holds the maps one after the other, and `path` with ".json" at its end their image names,
-    their shape and, if it is known, the encoder that made them. A map counts once `save` has named
-    it: what a killed run appended after that is written over. Arrays that are handed out are views
-    of the file: reading one reads the disk.
+    `path` holds the maps one after the other. `path` with ".json" at its end has a line for each
+    `save`, which names the images, the shape of their maps and, if it is known, the encoder that
+    made them: a map counts once it is named there, and what a killed run appended without that is
+    written over. Arrays that are handed out are views of the file: reading one reads the disk.
     """
 
     def __init__(self, path: Path, encoder: str | None = None):
@@ -26,7 +25,8 @@ class FeatureMaps(Mapping):
         together, or hold maps of another encoder."""
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
-        self._names: list[str] = []
+        self._index_size = 0  # in bytes
+        self._rows: dict[str, int] = {}
         self._shape: tuple[int, int] | None = None
         self._waiting: dict[str, np.ndarray] = {}
         self.encoder = encoder
@@ -40,17 +40,20 @@ class FeatureMaps(Mapping):
         return self._maps[row]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._rows)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._rows)
 
     def append(self, image_name: str, feature_map: np.ndarray) -> None:
-        """Takes a map, which is there to be read after the next `save`."""
+        """Takes a map, which is there to be read after the next `save`. Raises ValueError if the
+        image has one."""
+        if image_name in self._rows:
+            raise ValueError(f"{self._path} holds a feature map of {image_name} already.")
         self._waiting[image_name] = feature_map.astype(_DTYPE)
 
     def save(self) -> None:
-        """Writes what was appended: the maps first, then the index that names them."""
+        """Writes what was appended: the maps first, then the line that names them."""
         if not self._waiting:
             return
         maps = np.stack(list(self._waiting.values()))
@@ -61,31 +64,37 @@ class FeatureMaps(Mapping):
                 "of them anew."
             )
         self._shape = maps.shape[1:]
+        line = json.dumps(
+            {"encoder": self.encoder, "shape": self._shape, "images": list(self._waiting)}
+        )
+        line = line if not self._rows else f"\n{line}"
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("r+b" if self._path.exists() else "wb") as file:
-            file.seek(len(self._names) * maps[0].nbytes)
-            file.truncate()
-            file.write(maps.tobytes())
-        self._names += self._waiting
+        _write_at(self._path, len(self._rows) * maps[0].nbytes, maps.tobytes())
+        _write_at(self._index_path, self._index_size, line.encode())
+        self._index_size += len(line)
+        self._name(self._waiting)
         self._waiting = {}
-        with write_atomically(self._index_path, "w") as file:
-            index = {"encoder": self.encoder, "shape": self._shape, "images": self._names}
-            json.dump(index, file)
         self._map_file()
 
     def _read_index(self) -> None:
+        first, *more = self._index_path.read_bytes().split(b"\n")
+        if more and not _is_json(more[-1]):
+            more.pop()  # a killed run was writing it
         try:
-            index = json.loads(self._index_path.read_text(encoding="utf-8"))
-            self._names, self._shape = index["images"], tuple(index["shape"])
-            self.encoder = index.get("encoder")
-            size = len(self._names) * int(np.prod(self._shape)) * _DTYPE.itemsize
+            for line in (first, *more):
+                index = json.loads(line)
+                self._shape = tuple(index["shape"])
+                self._name(index["images"])
+                self.encoder = index.get("encoder")
+            size = len(self._rows) * int(np.prod(self._shape)) * _DTYPE.itemsize
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self._index_path} is damaged ({error}). Delete it to extract all maps anew."
             ) from error
+        self._index_size = len(b"\n".join((first, *more)))
         if not self._path.exists() or self._path.stat().st_size < size:
             raise ValueError(
-                f"{self._path} should hold {len(self._names):,} feature maps, {size:,} bytes. "
+                f"{self._path} should hold {len(self._rows):,} feature maps, {size:,} bytes. "
                 f"Delete {self._index_path.name} beside it to extract all of them anew."
             )
 
@@ -97,12 +106,31 @@ class FeatureMaps(Mapping):
                 "or bring back what made it."
             )
 
+    def _name(self, image_names: Iterable[str]) -> None:
+        first = len(self._rows)
+        self._rows |= {name: row for row, name in enumerate(image_names, first)}
+
     def _map_file(self) -> None:
-        self._rows = {name: row for row, name in enumerate(self._names)}
-        if self._names:
-            self._maps = np.memmap(self._path, _DTYPE, "r", shape=(len(self._names), *self._shape))
+        if self._rows:
+            self._maps = np.memmap(self._path, _DTYPE, "r", shape=(len(self._rows), *self._shape))
 
 
 def encoder_of(features: Mapping[str, np.ndarray]) -> str | None:
     """The encoder that made the features, where they tell; a plain dict does not."""
     return features.encoder if isinstance(features, FeatureMaps) else None
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _write_at(path: Path, position: int, content: bytes) -> None:
+    """Writes over what lies behind `position`."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.seek(position)
+        file.truncate()
+        file.write(content)

@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 from captioning.images import image_extensions
@@ -64,10 +65,16 @@ def _images_below(folder: Path, skip: Path | None, problems: list[OSError]) -> l
 
 def _reading_order(path: Path) -> list[tuple]:
     """Folder by folder, numbers by their value, capitals beside small letters."""
-    return [
-        ([int(p) if p.isdecimal() else p.casefold() for p in re.split(r"(\d+)", part)], part)
-        for part in path.parts
-    ]
+    return [*_order_of_folder(path.parent), _order_of_name(path.name)]
+
+
+@lru_cache  # one for all the files in it: the order of 100,000 files takes memory enough
+def _order_of_folder(folder: Path) -> list[tuple]:
+    return [_order_of_name(part) for part in folder.parts]
+
+
+def _order_of_name(name: str) -> tuple:
+    return [int(p) if p.isdecimal() else p.casefold() for p in re.split(r"(\d+)", name)], name
 
 
 def _place(path: Path) -> str:

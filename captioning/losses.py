@@ -19,12 +19,33 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        log_norm = ops.logsumexp(y_pred, axis=-1)  # (batch, length)
-        target = ops.expand_dims(ops.cast(y_true, "int32"), -1)
-        target_logit = ops.squeeze(ops.take_along_axis(y_pred, target, axis=-1), -1)
-        expected_logit = (1 - self.label_smoothing) * target_logit
-        expected_logit += self.label_smoothing * ops.mean(y_pred, axis=-1)
-        return log_norm - expected_logit
+        target = ops.cast(y_true, "int32")
+        return _smoothed_crossentropy(target, y_pred, self.label_smoothing)
 
     def get_config(self):
         return {"label_smoothing": self.label_smoothing, "name": self.name}
+
+
+def _smoothed_crossentropy(target, logits, smoothing: float):
+    """(..., classes) logits -> (...). Logits are the largest array of all, and what differentiation
+    makes of this formula by itself passes over them half as often again."""
+    classes = logits.shape[-1]
+
+    @ops.custom_gradient
+    def of(logits):
+        highest = ops.max(logits, axis=-1, keepdims=True)
+        exponentials = ops.exp(logits - highest)
+        total = ops.sum(exponentials, axis=-1, keepdims=True)
+        log_norm = ops.squeeze(ops.log(total) + highest, -1)
+        target_logit = ops.take_along_axis(logits, ops.expand_dims(target, -1), axis=-1)
+        expected_logit = (1 - smoothing) * ops.squeeze(target_logit, -1)
+        expected_logit += smoothing * ops.mean(logits, axis=-1)
+
+        def gradient(*args, upstream=None):
+            upstream = ops.expand_dims(args[0] if upstream is None else upstream, -1)
+            wanted = ops.one_hot(target, classes, dtype=logits.dtype) * ((1 - smoothing) * upstream)
+            return exponentials * (upstream / total) - (smoothing / classes) * upstream - wanted
+
+        return log_norm - expected_logit, gradient
+
+    return of(logits)

@@ -6,7 +6,7 @@ Whatever the model would have said, it is told the right word and asked for the 
 import keras
 import numpy as np
 
-from captioning.batches import CaptionBatches
+from captioning.batches import CaptionBatches, Views, one_caption_a_row
 from captioning.development import DevelopmentScores
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import PARTS, build_caption_model
@@ -23,7 +23,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
     """Runs the epochs of this stage that are left."""
     epochs_done = run.epochs_done(STAGE)
     train_batches, development_batches = (
-        CaptionBatches(views, settings.batch_size, seed=settings.seed, epoch=epochs_done)
+        make_batches(views, settings, epochs_done)
         for views in (
             data.views(vocabulary),
             [(vocabulary.encode_captions(data.development), data.features)],
@@ -33,18 +33,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         model = run.last_model()
     else:
         keras.utils.set_random_seed(settings.seed)
-        model = build_caption_model(
-            len(vocabulary), data.feature_width, settings, fastest_precision()
-        )
-        model.compile(
-            keras.optimizers.AdamW(
-                _schedule(settings, steps_an_epoch=len(train_batches)),
-                weight_decay=settings.weight_decay,
-                clipnorm=settings.clip_norm,
-            ),
-            SmoothedCrossentropy(settings.label_smoothing),
-            jit_compile=False,  # batches differ in length, and XLA compiles every length anew
-        )
+        model = build_learner(len(vocabulary), data.feature_width, settings, len(train_batches))
     model.fit(
         train_batches,
         validation_data=development_batches,
@@ -54,6 +43,33 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
+
+
+def make_batches(views: Views, settings: TrainingSettings, epoch: int = 0) -> CaptionBatches:
+    """Of images with all their captions, or for the merge decoder of as many captions."""
+    batch_size = settings.batch_size
+    if settings.decoder == "merge":
+        images = len(views[0][0])
+        views = [one_caption_a_row(view) for view in views]
+        batch_size = batch_size * len(views[0][0]) // images
+    return CaptionBatches(views, batch_size, seed=settings.seed, epoch=epoch)
+
+
+def build_learner(
+    vocabulary_size: int, feature_width: int, settings: TrainingSettings, steps_an_epoch: int
+) -> keras.Model:
+    """The caption model with all that `fit` wants in this stage, in the fastest precision."""
+    model = build_caption_model(vocabulary_size, feature_width, settings, fastest_precision())
+    model.compile(
+        keras.optimizers.AdamW(
+            _schedule(settings, steps_an_epoch),
+            weight_decay=settings.weight_decay,
+            clipnorm=settings.clip_norm,
+        ),
+        SmoothedCrossentropy(settings.label_smoothing),
+        jit_compile=False,  # batches differ in length, and XLA compiles every length anew
+    )
+    return model
 
 
 def _schedule(

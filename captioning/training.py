@@ -42,14 +42,16 @@ def train(
     history = read_record(folder, identity)["history"]
     if history:
         return load_model(folder), history
+    if settings.decoder == "merge":
+        data = data.averaged()
     members = [folder / f"member-{number}" for number in range(1, settings.members + 1)]
     models = []
     for number, member_folder in enumerate(members):
-        seed = settings.seed * settings.members + number
-        model, epochs = _train_one(data, vocabulary, replace(settings, seed=seed), member_folder)
-        models.append(model)
-        of_member = f", member {number + 1}" if len(members) > 1 else ""
-        history += [epoch | {STAGE: epoch[STAGE] + of_member} for epoch in epochs]
+        of_member = replace(settings, seed=settings.seed * settings.members + number)
+        run = _run(member_folder, identity, of_member)
+        models.append(_train_one(run, data, vocabulary, of_member))
+        suffix = f", member {number + 1}" if len(members) > 1 else ""
+        history += [epoch | {STAGE: epoch[STAGE] + suffix} for epoch in run.history]
     model = build_ensemble(models)
     if len(members) > 1:
         history.append({STAGE: ENSEMBLE, **score_on_development(model, data, vocabulary)})
@@ -70,21 +72,24 @@ def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSett
     return identity | ({"encoder": data.encoder} if data.encoder else {})
 
 
-def _train_one(
-    data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings, folder: Path
-) -> tuple[keras.Model, list[dict]]:
+def _run(folder: Path, identity: Mapping, settings: TrainingSettings) -> Run:
     stages = {
         teacher_forcing.STAGE: settings.epochs,
         self_critical.STAGE: settings.self_critical_epochs,
     }
-    run = Run(folder, _identity(data, vocabulary, settings), stages, settings.patience)
+    return Run(folder, {**identity, "settings": asdict(settings)}, stages, settings.patience)
+
+
+def _train_one(
+    run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+) -> keras.Model:
     for stage in (teacher_forcing, self_critical):
         if run.stage == stage.STAGE:
             stage.learn(run, data, vocabulary, settings)
     # Whatever it was trained in, the model is kept in float32.
     model = build_caption_model(len(vocabulary), data.feature_width, settings)
     model.set_weights(run.best_model().get_weights())
-    return model, run.history
+    return model
 
 
 def train_and_export(

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -48,6 +48,16 @@ class TrainingData:
             mirrored_features=mirrored_features,
         )
 
+    def averaged(self) -> "TrainingData":
+        """The same with the average of each feature map as a map of one cell: all that the merge
+        decoder sees of one, and read once instead of in every epoch."""
+        images = (*self.train, *self.development)
+        return replace(
+            self,
+            features=_averages(self.features, images),
+            mirrored_features=_averages(self.mirrored_features, self.train),
+        )
+
     def views(self, vocabulary: Vocabulary) -> list[tuple[dict, Mapping]]:
         """The training images as they are and, where there are features of it, in a mirror:
         encoded captions and features of each. In a mirror, left is right."""
@@ -89,3 +99,14 @@ class TrainingData:
 def longest_caption(descriptions: Mapping[str, Sequence[str]]) -> int:
     """Of cleaned captions (image name -> captions), in words."""
     return max(len(caption.split()) for of_image in descriptions.values() for caption in of_image)
+
+
+def _averages(
+    features: Mapping[str, np.ndarray], image_names: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """Image name -> (1, feature_width) float32, of those images that have features."""
+    return {
+        name: features[name].mean(axis=0, dtype="float32", keepdims=True)
+        for name in image_names
+        if name in features
+    }

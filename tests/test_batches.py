@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from captioning.batches import CaptionBatches, pad
+from captioning.batches import CaptionBatches, one_caption_a_row, pad
 
 CAPTIONS = {"dog.jpg": [[1, 7, 8, 2], [1, 9, 2]], "cat.jpg": [[1, 5, 6, 7, 8, 2]]}
 FEATURES = {
@@ -151,3 +151,28 @@ def test_epochs_differ_and_can_be_repeated():
 def test_an_image_without_features_is_named():
     with pytest.raises(ValueError, match="1 have none, among them dog.jpg"):
         CaptionBatches([(CAPTIONS, {"cat.jpg": FEATURES["cat.jpg"]})], 3)
+
+
+def test_every_caption_may_have_a_row_of_its_own():
+    captions, features = one_caption_a_row((CAPTIONS, FEATURES))
+    assert captions == {
+        "dog.jpg#0": [[1, 7, 8, 2]],
+        "dog.jpg#1": [[1, 9, 2]],
+        "cat.jpg#0": [[1, 5, 6, 7, 8, 2]],
+    }
+    assert [features[row].tolist() for row in captions] == [[[1, 2]], [[1, 2]], [[3, 4]]]
+
+
+def test_rows_of_one_caption_hold_the_same_captions_with_less_padding():
+    view = many(images=64)
+    together = CaptionBatches([view], batch_size=8)
+    alone = CaptionBatches([one_caption_a_row(view)], batch_size=40)
+    assert len(alone) == len(together) == 8
+    assert captions_in(alone) == captions_in(together)
+    sizes = [sum(batches[n][1].size for n in range(8)) for batches in (alone, together)]
+    assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_rows_without_features_are_named():
+    with pytest.raises(ValueError, match="cat.jpg#0"):
+        CaptionBatches([one_caption_a_row((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)

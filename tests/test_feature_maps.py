@@ -58,6 +58,37 @@ def test_what_a_killed_run_appended_without_naming_it_is_written_over(tmp_path):
     assert_holds(written(path, ["2.jpg"]), ["0.jpg", "1.jpg", "2.jpg"])
 
 
+def test_what_a_killed_run_half_named_is_written_over(tmp_path):
+    path = tmp_path / "maps.bin"
+    index = tmp_path / "maps.bin.json"
+    written(path, ["0.jpg", "1.jpg"])
+    whole = index.read_bytes()
+    written(path, ["2.jpg"])
+    index.write_bytes(index.read_bytes()[: len(whole) + 30])
+    assert_holds(FeatureMaps(path), ["0.jpg", "1.jpg"])
+    assert_holds(written(path, ["4.jpg"]), ["0.jpg", "1.jpg", "4.jpg"])
+    assert_holds(FeatureMaps(path), ["0.jpg", "1.jpg", "4.jpg"])
+
+
+def test_what_was_named_is_not_written_again(tmp_path):
+    path = tmp_path / "maps.bin"
+    maps = written(path, ["0.jpg", "1.jpg"])
+    for name in ("2.jpg", "3.jpg"):
+        maps.append(name, MAPS[name])
+        maps.save()
+    assert (tmp_path / "maps.bin.json").read_text().splitlines() == [
+        '{"encoder": null, "shape": [4, 3], "images": ["0.jpg", "1.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "images": ["2.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "images": ["3.jpg"]}',
+    ]
+
+
+def test_an_image_has_one_map(tmp_path):
+    maps = written(tmp_path / "maps.bin", ["0.jpg"])
+    with pytest.raises(ValueError, match="holds a feature map of 0.jpg already"):
+        maps.append("0.jpg", MAPS["0.jpg"])
+
+
 def test_maps_of_two_shapes_are_refused(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
     maps.append("wide.jpg", np.zeros((4, 9), "float32"))

@@ -19,6 +19,19 @@ def test_it_equals_keras_on_dense_targets(label_smoothing):
     assert float(received) == pytest.approx(float(expected), rel=1e-6)
 
 
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_its_gradient_is_what_was_guessed_less_what_was_wanted(label_smoothing):
+    layer = keras.layers.Dense(6, use_bias=False, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((4, 3)), layer])
+    model.compile(keras.optimizers.SGD(1.0), SmoothedCrossentropy(label_smoothing))
+    inputs = np.random.default_rng(1).normal(size=(3, 4, 3)).astype("float32")
+    model.train_on_batch(inputs, TARGETS, WEIGHTS)
+    wanted = (1 - label_smoothing) * np.eye(6)[TARGETS] + label_smoothing / 6
+    guessed = np.full((3, 4, 6), 1 / 6)
+    expected = -np.einsum("blf,blc,bl->fc", inputs, guessed - wanted, WEIGHTS)
+    np.testing.assert_allclose(layer.get_weights()[0], expected, atol=1e-5)
+
+
 def test_a_uniform_guess_costs_the_logarithm_of_the_classes():
     loss = SmoothedCrossentropy(0.1)(TARGETS, np.zeros_like(LOGITS), WEIGHTS / WEIGHTS.sum())
     assert float(loss) == pytest.approx(np.log(6), abs=1e-6)

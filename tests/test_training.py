@@ -195,6 +195,18 @@ def test_an_image_in_a_mirror_comes_with_its_own_features_and_with_left_and_righ
     assert len(TrainingData(captions, captions, captions, plain).views(vocabulary)) == 1
 
 
+def test_averaged_data_has_one_cell_an_image_and_the_same_average():
+    captions = {"dog.jpg": ["a dog"]}
+    maps = {"dog.jpg": np.array([[1, 2], [3, 6]], "float16"), "unused.jpg": np.ones((2, 2))}
+    mirrored = {"dog.jpg": np.array([[0, 1], [0, 2]], "float16")}
+    data = TrainingData(captions, {}, {}, maps, mirrored).averaged()
+    assert data.features.keys() == data.mirrored_features.keys() == {"dog.jpg"}
+    assert data.features["dog.jpg"].tolist() == [[2, 4]]
+    assert data.features["dog.jpg"].dtype == np.float32
+    assert data.mirrored_features["dog.jpg"].tolist() == [[0, 1.5]]
+    assert not TrainingData(captions, {}, {}, maps).averaged().mirrored_features
+
+
 @pytest.mark.parametrize("change", [{"units": 13}, {"seed": 5}])
 def test_a_run_with_other_settings_is_not_gone_on_with(tiny_data, vocabulary, tmp_path, change):
     train(tiny_data, vocabulary, replace(SETTINGS, epochs=1), tmp_path)

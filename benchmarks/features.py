@@ -1,0 +1,71 @@
+"""How fast are features extracted? From image files to what training reads, on both sides."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import machine, tutorial
+from benchmarks.findings import Finding, Reach
+from benchmarks.plan import Plan
+from benchmarks.timing import seconds_a_piece
+from benchmarks.world import photographs
+from captioning.encoder import provide_encoder
+from captioning.features import extract_feature_maps
+from captioning.settings import Files
+
+_IMAGES = 128  # a round for the program, a quarter of them for Keras in batches
+_BATCH = 32
+
+
+def run(plan: Plan) -> list[Finding]:
+    with tempfile.TemporaryDirectory() as folder:
+        return measure(photographs(Path(folder), _IMAGES, plan.root), Path(folder), plan.rounds)
+
+
+def measure(paths: list[Path], folder: Path, rounds: int) -> list[Finding]:
+    keras_encoder = tutorial.build_encoder()
+    encoder = provide_encoder(Files().models)
+
+    def one_by_one() -> int:
+        for path in paths[: _BATCH // 4]:
+            keras_encoder.predict(tutorial.load_image(path), verbose=0)
+        return _BATCH // 4
+
+    def in_batches() -> int:
+        images = np.concatenate([tutorial.load_image(path) for path in paths[:_BATCH]])
+        keras_encoder.predict(images, batch_size=_BATCH, verbose=0)
+        return len(images)
+
+    def product() -> int:
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            names = [path.name for path in paths]
+            return len(
+                extract_feature_maps(encoder, paths[0].parent, names, Path(fresh, "maps.bin"))
+            )
+
+    for work in (one_by_one, in_batches, product):
+        work()  # the first time, graphs are made
+    single, batched, ours = seconds_a_piece(one_by_one, in_batches, product, rounds=rounds)
+    single_rate, batched_rate, our_rate = (
+        f"{each.map(lambda seconds: 1 / seconds)} images/s" for each in (single, batched, ours)
+    )
+    has_units = "avx512_bf16" in machine.units() or "amx_bf16" in machine.units()
+    return [
+        Finding(
+            "feature extraction, beside `predict` of one image",
+            single.over(ours),
+            "times",
+            None,
+            single_rate,
+            our_rate,
+        ),
+        Finding(
+            f"feature extraction, beside `predict` with batches of {_BATCH}",
+            batched.over(ours),
+            "times",
+            Reach(5 if has_units else 1.5),
+            batched_rate,
+            our_rate,
+        ),
+    ]

@@ -1,0 +1,203 @@
+"""Does an image cost the same, in time and in memory, however many there are?
+
+A folder of many images is captioned by the command, the command is repeated on its finished output,
+and the feature maps of all are extracted; each in a process of its own, from whose seconds those of
+a single image are subtracted. A tiny encoder on tiny photographs leaves what surrounds it to be
+seen; a smaller curve is that of the real one. The many images are links to a few hundred.
+
+This module imports nothing heavy: see `run_fresh`.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.findings import Finding, Reach
+from benchmarks.fresh import Ran, in_fresh_process, run_fresh
+from benchmarks.plan import Plan
+from benchmarks.timing import Spread
+from captioning.settings import Files
+
+_ROOT = Files().root
+_PHOTOGRAPHS = 300
+_TINY, _REAL = "a tiny encoder", "Xception"
+_MOST_FOR_REAL = 1000
+_FEWEST = 100
+_BASE = 1000  # the size that larger ones are compared with: a hundred take no time
+_NOISE_MS = 0.1  # an image: starts differ by more than a thousand images of less cost
+_CONSTANT = Reach(1.25, is_limit=True)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What so many images took: milliseconds an image, the start left out, and megabytes."""
+
+    images: int
+    ms_an_image: float
+    peak_mb: float
+
+
+Curves = Mapping[str, Sequence[Cost]]
+
+
+def run(plan: Plan) -> list[Finding]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        in_fresh_process(_prepare, folder, plan.root)
+        curves = measure(folder, _sizes(plan.most_images))
+        if plan.curve:
+            in_fresh_process(draw, curves, plan.curve)
+    return findings(curves)
+
+
+def measure(folder: Path, sizes: Sequence[int]) -> Curves:
+    """`folder` holds `tiny` and `large` photographs, and `model`, a root folder with a tiny one."""
+    tiny, large = folder / "tiny", folder / "large"
+    results = folder / "results.csv"
+
+    def caption(model: Path, images: Path) -> Ran:
+        command = [sys.executable, "Testing_caption_generator.py", "--model", str(model)]
+        return run_fresh([*command, "-i", str(images), "--output", str(results)], _ROOT)
+
+    def caption_anew(model: Path) -> Callable[[Path], Ran]:
+        def caption_all(images: Path) -> Ran:
+            results.unlink(missing_ok=True)
+            return caption(model, images)
+
+        return caption_all
+
+    def extract(images: Path) -> Ran:
+        arguments = f"Path({str(folder / 'model')!r}), Path({str(images)!r})"
+        code = "from pathlib import Path; from benchmarks.growth import extract_all as e; e({})"
+        return run_fresh([sys.executable, "-c", code.format(arguments)], _ROOT)
+
+    ways = {
+        f"captioning, {_TINY}": (caption_anew(folder / "model"), tiny),
+        "going on with a finished file": (lambda images: caption(folder / "model", images), tiny),
+        f"extracting feature maps, {_TINY}": (extract, tiny),
+        f"captioning, {_REAL}": (caption_anew(_ROOT), large),
+    }
+    curves: dict[str, list[Cost]] = {way: [] for way in ways}
+    for size in sizes:
+        for way, (work, photographs) in ways.items():
+            if photographs == large and size > _MOST_FOR_REAL:
+                continue
+            start = work(_linked(photographs, 1, folder / "one")).seconds
+            if work is ways["going on with a finished file"][0]:
+                caption_anew(folder / "model")(_linked(photographs, size, folder / "many"))
+            ran = work(_linked(photographs, size, folder / "many"))
+            cost = 1000 * max(ran.seconds - start, 0) / size
+            curves[way].append(Cost(size, cost, ran.peak_mb))
+    return curves
+
+
+def findings(curves: Curves) -> list[Finding]:
+    """Each curve as a row, and for those that go far the growth from a thousand images to most."""
+    rows = []
+    for way, costs in curves.items():
+        for cost in costs:
+            rows.append(
+                Finding(
+                    f"{way}: {cost.images:,} images",
+                    Spread((cost.ms_an_image,)),
+                    "ms an image",
+                    product=f"at most {cost.peak_mb:.0f} MB",
+                )
+            )
+        base = next((cost for cost in costs if cost.images == _BASE), costs[0])
+        last = costs[-1]
+        if last.images > base.images:
+            grown = f"{last.images:,} images beside {base.images:,}"
+            before, after = (max(cost.ms_an_image, _NOISE_MS) for cost in (base, last))
+            time = Spread((after / before,))
+            memory = Spread((last.peak_mb / base.peak_mb,))
+            rows.append(Finding(f"{way}: cost of an image, {grown}", time, "times", _CONSTANT))
+            rows.append(Finding(f"{way}: memory, {grown}", memory, "times", _CONSTANT))
+    return rows
+
+
+def extract_all(model: Path, images: Path) -> None:
+    """Feature maps of all images in a folder, as `python -m captioning features` makes them."""
+    from captioning.features import extract_feature_maps
+    from captioning.inference import Encoder
+
+    names = sorted(os.listdir(images))
+    with tempfile.TemporaryDirectory() as folder:
+        extract_feature_maps(Encoder(Files(model).models), images, names, Path(folder, "maps.bin"))
+
+
+def _sizes(most: int) -> list[int]:
+    """100, 1,000 and so on."""
+    sizes = [_FEWEST]
+    while sizes[-1] * 10 <= most:
+        sizes.append(sizes[-1] * 10)
+    return sizes
+
+
+def _linked(photographs: Path, count: int, folder: Path) -> Path:
+    """A folder of so many links to the photographs, or copies where there are no links."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    originals = sorted(photographs.iterdir())
+    for number in range(count):
+        original, link = originals[number % len(originals)], folder / f"{number:06}.jpg"
+        try:
+            link.hardlink_to(original)
+        except OSError:
+            shutil.copyfile(original, link)
+    return folder
+
+
+def _prepare(folder: Path, root: Path | None) -> None:
+    """Writes what `measure` wants. The tiny model is untrained: eight words of anything."""
+    import keras
+    from PIL import Image
+
+    from benchmarks.world import photographs
+    from captioning.export import export_decoder, export_encoder
+    from captioning.model import build_caption_model
+    from captioning.settings import TrainingSettings
+    from captioning.text import Vocabulary
+
+    for name in ("tiny", "large", "model"):
+        (folder / name).mkdir()
+    for path in photographs(folder / "large", _PHOTOGRAPHS, root):
+        if root is not None:
+            shutil.copyfile(path, folder / "large" / path.name)
+        with Image.open(path) as image:
+            image.resize((64, 48)).save(folder / "tiny" / path.name)
+    images = keras.Input((32, 48, 3), dtype="uint8")
+    pixels = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(1 / 255)(images))
+    files = Files(folder / "model")
+    export_encoder(keras.Model(images, keras.layers.Reshape((4, 18))(pixels)), files.models)
+    vocabulary = Vocabulary(f"word{number}" for number in range(50))
+    settings = TrainingSettings(decoder="merge", units=16, embedding_units=16)
+    model = build_caption_model(len(vocabulary), 18, settings)
+    export_decoder(model, vocabulary, longest_caption=8, folder=files.models)
+    vocabulary.save(files.vocabulary)
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """Time and memory over the number of images, both axes by powers of ten."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure, panels = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    names = {"ms_an_image": "milliseconds an image", "peak_mb": "megabytes at most"}
+    for panel, (number, name) in zip(panels, names.items(), strict=True):
+        for way, costs in curves.items():
+            sizes, numbers = zip(*((c.images, getattr(c, number)) for c in costs), strict=True)
+            panel.loglog(sizes, numbers, marker="o", label=way)
+        panel.set_xlabel("images")
+        panel.set_title(name)
+        panel.grid(alpha=0.3)
+    panels[1].set_ylim(10, 10_000)
+    panels[0].legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})

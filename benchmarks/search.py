@@ -1,0 +1,85 @@
+"""How fast is a caption searched for, once the image is encoded?
+
+The same model on both sides: one of the program's with the merge decoder, exported as it is for
+captioning, and the tutorial's with the same weights. They are untrained and never end a caption, so
+both stop after eleven words, where captions of Flickr8k end on average.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks import tutorial
+from benchmarks.findings import Finding, Reach
+from benchmarks.plan import Plan
+from benchmarks.timing import seconds_a_piece
+from benchmarks.training import SETTINGS
+from benchmarks.world import made_world, real_world
+from captioning.export import export_decoder
+from captioning.inference import Decoder
+from captioning.model import build_caption_model
+from captioning.settings import SearchSettings
+from captioning.text import Vocabulary
+
+_IMAGES = 200
+_TUTORIAL_IMAGES = 3  # a round
+_MAX_LENGTH = 38  # the longest training caption of Flickr8k, its start included
+
+
+def run(plan: Plan) -> list[Finding]:
+    world = real_world(plan.root) if plan.root else made_world(_IMAGES)
+    keras.utils.set_random_seed(0)
+    model = build_caption_model(len(world.vocabulary), tutorial.FEATURE_WIDTH, SETTINGS)
+    features = dict(list(world.features.items())[:_IMAGES])
+    return measure(model, world.vocabulary, features, _TUTORIAL_IMAGES, plan.rounds)
+
+
+def measure(
+    caption_model: keras.Model,
+    vocabulary: Vocabulary,
+    features: Mapping[str, np.ndarray],
+    tutorial_images: int,
+    rounds: int,
+) -> list[Finding]:
+    """Greedy search and a beam of three, of all `features` at once, beside the tutorial's loop."""
+    longest = tutorial.WORDS_A_CAPTION
+    by_tutorial = tutorial.with_weights_of(caption_model, _MAX_LENGTH)
+    with tempfile.TemporaryDirectory() as folder:
+        export_decoder(caption_model, vocabulary, longest, Path(folder))
+        decoder = Decoder.load(Path(folder), vocabulary)
+    maps = np.stack(list(features.values()))[:, None]
+    said: dict[str, list[str]] = {}
+
+    def loop() -> int:
+        said["tutorial"] = [
+            vocabulary.decode(tutorial.say(by_tutorial, of_image, _MAX_LENGTH, longest))
+            for of_image in maps[:tutorial_images, 0]
+        ]
+        return tutorial_images
+
+    def search(beam_width: int) -> int:
+        found = decoder.caption(maps, SearchSettings(beam_width))
+        said[f"beam {beam_width}"] = [caption.text for caption in found]
+        return len(maps)
+
+    for work in (loop, lambda: search(1), lambda: search(3)):
+        work()
+    habit, greedy, beam = seconds_a_piece(loop, lambda: search(1), lambda: search(3), rounds=rounds)
+    equal = sum(map(str.__eq__, said["tutorial"], said["beam 1"]))
+    findings = []
+    for width, seconds in ((1, greedy), (3, beam)):
+        agreement = f", {equal} of {tutorial_images} the tutorial's own" if width == 1 else ""
+        findings.append(
+            Finding(
+                f"the search, beam {width}, {len(maps)} images at once",
+                habit.over(seconds),
+                "times",
+                Reach(20),
+                f"{habit.map(lambda one: 1 / one)} captions/s, greedy",
+                f"{seconds.map(lambda one: 1 / one)} captions/s{agreement}",
+            )
+        )
+    return findings

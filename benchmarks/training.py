@@ -1,0 +1,85 @@
+"""How fast is an epoch of training?
+
+Both sides learn from the same images and captions, and have the same sizes: 256 for the embedding,
+the LSTM and what merges it with the image, and as many words, once those that the program would
+learn and once all, as the tutorial does. The program's output layer is the embedding again, turned
+round: the same multiplications, and fewer weights to keep.
+"""
+
+from dataclasses import replace
+from itertools import islice
+
+from benchmarks import tutorial
+from benchmarks.findings import Finding, Reach
+from benchmarks.plan import Plan
+from benchmarks.timing import seconds_a_piece
+from benchmarks.world import World, made_world, real_world
+from captioning.batches import CaptionBatches
+from captioning.settings import TrainingSettings
+from captioning.teacher_forcing import build_learner, make_batches
+
+SETTINGS = replace(
+    TrainingSettings(), decoder="merge", units=tutorial.UNITS, embedding_units=tutorial.UNITS
+)
+
+_TUTORIAL_IMAGES = 40  # a round: an epoch of it takes longer than anyone waits
+_WARM_UP_IMAGES = 128
+
+
+def run(plan: Plan) -> list[Finding]:
+    found = []
+    for min_word_count in (TrainingSettings.min_word_count, 1):
+        world = (
+            real_world(plan.root, min_word_count)
+            if plan.root
+            else made_world(min_word_count=min_word_count)
+        )
+        found += measure(world, _TUTORIAL_IMAGES, plan.rounds)
+    return found
+
+
+def measure(world: World, tutorial_images: int, rounds: int) -> list[Finding]:
+    """An epoch of the program, and the steps of the tutorial for some images of it."""
+    learn, learn_by_tutorial = _learner(world), _tutorial_learner(world, tutorial_images)
+    habit, product = seconds_a_piece(learn_by_tutorial, learn, rounds=rounds)
+    images = len(world.captions)
+    return [
+        Finding(
+            f"an epoch of the merge model, {images:,} images, {len(world.vocabulary):,} ids",
+            habit.over(product),
+            "times",
+            Reach(60),
+            f"{habit.map(lambda seconds: seconds * images / 60)} minutes, scaled from "
+            f"{tutorial_images} images a round",
+            f"{product.map(lambda seconds: seconds * images)} s",
+        )
+    ]
+
+
+def _learner(world: World):
+    width = len(next(iter(world.features.values())))
+    maps = {name: features[None] for name, features in world.features.items()}
+    batches = make_batches([(world.captions, maps)], SETTINGS)
+    model = build_learner(len(world.vocabulary), width, SETTINGS, len(batches))
+
+    def learn(batches: CaptionBatches = batches) -> int:
+        model.fit(batches, shuffle=False, verbose=0)
+        return len(world.captions)
+
+    some = dict(islice(world.captions.items(), _WARM_UP_IMAGES))
+    learn(make_batches([(some, maps)], SETTINGS))
+    return learn
+
+
+def _tutorial_learner(world: World, images: int):
+    max_length = max(len(ids) for of_image in world.captions.values() for ids in of_image)
+    width = len(next(iter(world.features.values())))
+    model = tutorial.build_model(len(world.vocabulary), max_length, feature_width=width)
+    batches = tutorial.batches(world.captions, world.features, max_length, len(world.vocabulary))
+
+    def learn() -> int:
+        model.fit(batches, steps_per_epoch=images, verbose=0)
+        return images
+
+    learn()  # the first time, the graph is made
+    return learn

@@ -1,0 +1,276 @@
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks import cold_start, growth, machine, tutorial
+from benchmarks import features as features_benchmark
+from benchmarks import search as search_benchmark
+from benchmarks import training as training_benchmark
+from benchmarks.__main__ import main
+from benchmarks.findings import Finding, Reach, to_json, to_markdown
+from benchmarks.fresh import in_fresh_process, run_fresh
+from benchmarks.growth import Cost
+from benchmarks.timing import Spread, seconds_a_piece
+from benchmarks.world import WORDS, World, made_world, photographs
+from captioning.export import as_decoder
+from captioning.model import build_caption_model
+from captioning.settings import Files, SearchSettings, TrainingSettings
+from captioning.text import END, START, Vocabulary
+
+FAST = Finding("the run", Spread((3.0, 5.0, 4.0)), "times", Reach(4), "a walk", "a run")
+SLOW = replace(FAST, what="the crawl", measured=Spread((0.5,)))
+
+
+class FakeClock:
+    """It goes on as the works tell it to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, name, log, *seconds, pieces=1):
+        seconds = iter(seconds)
+
+        def work():
+            self.now += next(seconds)
+            log.append(name)
+            return pieces
+
+        return work
+
+
+def test_works_are_measured_in_turn_and_compared_round_by_round():
+    clock, log = FakeClock(), []
+    habit, product = seconds_a_piece(
+        clock.work("A", log, 10, 30, 12, pieces=2),
+        clock.work("B", log, 1, 5, 2),
+        rounds=3,
+        clock=clock,
+    )
+    assert log == ["A", "B"] * 3
+    assert habit.values == (5, 15, 6)
+    assert habit.over(product).values == (5, 3, 3)
+    assert str(habit.over(product)) == "3 (3–5)"
+
+
+def test_large_numbers_are_written_out():
+    assert str(Spread((1234.5, 0.01234, 2345.6))) == "1,234 (0.0123–2,346)"
+
+
+def test_the_median_counts():
+    assert FAST.measured.median == 4
+    assert FAST.verdict == "yes"
+    assert replace(FAST, measured=Spread((3.0, 3.9, 9.0))).verdict == "no"
+
+
+def test_a_limit_is_not_to_be_passed():
+    limit = Reach(600, is_limit=True)
+    assert (str(Reach(60)), str(limit)) == ("≥ 60", "≤ 600")
+    assert limit.holds(Spread((600.0,))) and not limit.holds(Spread((601.0,)))
+
+
+def test_the_table_says_what_was_missed():
+    assert to_markdown("two cores", [FAST, SLOW]).splitlines() == [
+        "two cores",
+        "",
+        "| what | the habit | this program | measured | reach | holds |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| the run | a walk | a run | 4 (3–5) times | ≥ 4 | yes |",
+        "| the crawl | a walk | a run | 0.5 times | ≥ 4 | no |",
+    ]
+    assert '"holds": false' in to_json("two cores", [SLOW])
+
+
+def test_the_command_asks_what_is_named_and_fails_where_a_reach_is_missed(tmp_path, capsys):
+    asked = []
+
+    def measure(name, plan):
+        asked.append((name, plan.rounds))
+        return [SLOW if name == "search" else FAST]
+
+    assert main(["training", "--rounds", "5"], measure) == 0
+    assert main(["training", "search", "--output", str(tmp_path / "speed.md")], measure) == 1
+    assert asked == [("training", 5), ("training", 3), ("search", 3)]
+    assert (tmp_path / "speed.md").read_text("utf-8") in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["flying"], measure)
+    assert "wanted one of cold_start, features" in capsys.readouterr().err
+
+
+def test_by_default_everything_is_asked_but_for_the_runtimes(capsys):
+    asked = []
+    main([], lambda name, plan: asked.append(name) or [FAST])
+    assert asked == [
+        "cold_start", "features", "training", "many_images", "search", "growth", "machine",
+    ]  # fmt: skip
+
+
+def test_a_caption_is_expanded_into_prefixes_and_one_hot_targets():
+    prefixes, targets = tutorial.expand([START, 5, 4, END], max_length=4, vocabulary_size=6)
+    assert prefixes.tolist() == [
+        [0, 0, 0, START],
+        [0, 0, START, 5],
+        [0, START, 5, 4],
+    ]
+    assert targets.tolist() == [
+        [0, 0, 0, 0, 0, 1],
+        [0, 0, 0, 0, 1, 0],
+        [0, 0, 1, 0, 0, 0],
+    ]
+
+
+def test_the_tutorial_trains_on_one_image_a_step():
+    batches = tutorial.batches(
+        {"a.jpg": [[START, 4, END], [START, END]], "b.jpg": [[START, END]]},
+        {"a.jpg": np.array([1.0, 2.0]), "b.jpg": np.array([3.0, 4.0])},
+        max_length=3,
+        vocabulary_size=5,
+    )
+    (features, prefixes), targets = next(batches)
+    assert features.tolist() == [[1, 2]] * 3
+    assert (prefixes.shape, targets.shape) == ((3, 3), (3, 5))
+    (features, _), _ = next(batches)
+    assert features.tolist() == [[3, 4]]
+    assert next(batches)[0][0].tolist() == [[1, 2]] * 3
+
+
+@pytest.fixture(scope="module")
+def caption_model():
+    """With random weights, that say different things of different images, and end one of four."""
+    keras.utils.set_random_seed(5)
+    settings = TrainingSettings(decoder="merge", units=16, embedding_units=16)
+    model = build_caption_model(20, 6, settings)
+    model.set_weights([3 * weight for weight in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module")
+def features():
+    maps = np.random.default_rng(0).standard_normal((4, 1, 6)).astype("float32")
+    return dict(enumerate(maps[:, 0]))
+
+
+VOCABULARY = Vocabulary(f"word{number}" for number in range(16))
+
+
+def test_both_sides_say_the_same_with_the_same_weights(caption_model, features):
+    by_tutorial = tutorial.with_weights_of(caption_model, max_length=9)
+    decoder = as_decoder(caption_model, VOCABULARY, longest_caption=6)
+    maps = np.stack(list(features.values()))[:, None]
+    ours = [found[0].ids for found in decoder.search(maps, SearchSettings(beam_width=1))]
+    theirs = [tuple(tutorial.say(by_tutorial, of, 9, longest=6)) for of in maps[:, 0]]
+    assert ours == theirs
+    assert len(set(ours)) == 4
+    assert [len(ids) for ids in ours] == [6, 6, 6, 0]
+
+
+def test_the_search_is_compared(caption_model, features):
+    greedy, beam = search_benchmark.measure(caption_model, VOCABULARY, features, 2, rounds=1)
+    assert greedy.what == "the search, beam 1, 4 images at once"
+    assert "2 of 2 the tutorial's own" in greedy.product
+    assert beam.measured.median > 1
+
+
+def test_an_epoch_is_compared():
+    random = np.random.default_rng(0)
+    captions = {f"{n}.jpg": [[START, *[4] * (2 + n % 3), END]] * 2 for n in range(80)}
+    features = {name: random.random(6, dtype="float32") for name in captions}
+    world = World(VOCABULARY, captions, features)
+    (finding,) = training_benchmark.measure(world, tutorial_images=3, rounds=1)
+    assert finding.what == "an epoch of the merge model, 80 images, 20 ids"
+    assert finding.reach == Reach(60)
+    assert finding.measured.median > 0
+
+
+def test_the_made_world_has_the_shape_of_flickr8k():
+    world = made_world(images=300)
+    lengths = [len(ids) - 2 for of_image in world.captions.values() for ids in of_image]
+    assert len(lengths) == 1500
+    assert np.mean(lengths) == pytest.approx(10.8, abs=0.4)
+    assert min(lengths) >= 2 and max(lengths) <= 37
+    assert len(world.vocabulary) == 4 + WORDS[1] == 7375
+    assert world.features["00007.jpg"].shape == (2048,)
+    assert made_world(images=300).captions == world.captions
+
+
+def test_made_photographs_are_of_the_usual_size_and_differ(tmp_path):
+    paths = photographs(tmp_path, 3)
+    pixels = [np.asarray(Image.open(path)) for path in paths]
+    assert [each.shape for each in pixels] == [(375, 500, 3)] * 3
+    assert np.abs(pixels[0].astype(int) - pixels[2]).mean() > 5
+
+
+def test_too_few_real_photographs_are_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Wanted: 3 images"):
+        photographs(tmp_path, 3, root=tmp_path)
+
+
+def test_a_fresh_process_is_timed_and_weighed(tmp_path):
+    code = "import time; block = b'x' * 100_000_000; time.sleep(0.2); print('done')"
+    ran = run_fresh([sys.executable, "-c", code], tmp_path)
+    assert ran.output == "done\n"
+    assert 0.2 <= ran.seconds < 30
+    assert ran.peak_mb > 95
+    with pytest.raises(ChildProcessError, match="no such luck"):
+        run_fresh([sys.executable, "-c", "raise ValueError('no such luck')"], tmp_path)
+
+
+def test_a_function_runs_in_a_process_of_its_own():
+    assert in_fresh_process(sum, [1, 2]) == 3
+
+
+def test_to_caption_neither_tensorflow_nor_keras_is_imported():
+    assert cold_start.heavy_modules() == 0
+
+
+def test_what_measures_memory_imports_nothing_heavy():
+    imports = "import sys, benchmarks.__main__, benchmarks.growth, benchmarks.cold_start"
+    code = f"{imports}; print(*sys.modules)"
+    modules = subprocess.run(
+        [sys.executable, "-c", code], cwd=Files().root, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "benchmarks.growth" in modules
+    assert not {"keras", "tensorflow", "openvino", "PIL"} & set(modules)
+
+
+def test_growth_compares_the_most_images_with_a_thousand():
+    costs = [Cost(100, 9.0, 50), Cost(1000, 2.0, 50), Cost(10_000, 3.0, 60)]
+    rows = {one.what: one for one in growth.findings({"reading": costs})}
+    time = rows["reading: cost of an image, 10,000 images beside 1,000"]
+    nothing = growth.findings({"going on": [Cost(1000, 0.0, 50), Cost(10_000, 0.02, 50)]})
+    assert [one.verdict for one in nothing] == ["", "", "yes", "yes"]
+    memory = rows["reading: memory, 10,000 images beside 1,000"]
+    assert (time.measured.median, time.verdict) == (1.5, "no")
+    assert (memory.measured.median, memory.verdict) == (1.2, "yes")
+    assert rows["reading: 100 images"].verdict == ""
+
+
+def test_the_curve_of_growth_is_drawn(tmp_path):
+    costs = [Cost(100, 9.0, 50), Cost(1000, 2.0, 50)]
+    growth.draw({"reading": costs, "writing": costs}, tmp_path / "docs" / "growth.svg")
+    drawing = (tmp_path / "docs" / "growth.svg").read_text("utf-8")
+    assert drawing.count("</svg>") == 1
+    assert len(drawing) < 100_000
+
+
+def test_the_machine_is_named():
+    assert f"{machine.cores()} cores of" in machine.name()
+
+
+def test_features_are_extracted_on_both_sides(tmp_path, monkeypatch, tiny_root):
+    monkeypatch.setattr(
+        tutorial,
+        "build_encoder",
+        lambda: keras.Sequential([keras.Input((299, 299, 3)), keras.layers.AveragePooling2D(99)]),
+    )
+    monkeypatch.setattr(features_benchmark, "Files", lambda: Files(tiny_root))
+    single, batched = features_benchmark.measure(photographs(tmp_path, 4), tmp_path, rounds=1)
+    assert single.measured.median > 0 and batched.reach in (Reach(5), Reach(1.5))
+    assert Path(tmp_path, "00000.jpg").exists()
