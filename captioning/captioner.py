@@ -1,6 +1,7 @@
 """The journey from photograph to sentence."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from captioning.encoding import encode_files
 from captioning.gaze import Gaze, find_gaze
 from captioning.images import AnyImage, load_image
-from captioning.inference import Caption, Decoder, Encoder
+from captioning.inference import IMAGES_AT_ONCE, Caption, Decoder, Encoder
 from captioning.settings import Files, SearchSettings
 from captioning.text import Vocabulary
 
@@ -88,8 +89,9 @@ class Captioner:
     ) -> Iterator[tuple[Path, list[Caption] | Exception]]:
         """For each path, in order, the `count` best captions or the error that says why there are
         none. Memory does not grow with the number of images."""
-        for batch in encode_files(self.encoder, paths):
-            rows = [features for _, features in batch if not isinstance(features, Exception)]
+        encoded = chain.from_iterable(encode_files(self.encoder, paths))
+        while some := list(islice(encoded, IMAGES_AT_ONCE)):
+            rows = [features for _, features in some if not isinstance(features, Exception)]
             found = iter(self.decoder.alternatives(np.stack(rows), search, count) if rows else ())
-            for path, features in batch:
+            for path, features in some:
                 yield path, features if isinstance(features, Exception) else next(found)

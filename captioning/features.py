@@ -12,8 +12,9 @@ from captioning.files import load_pickle, save_pickle
 from captioning.inference import Encoder
 
 _SAVE_EVERY = 256  # images, half a minute of work; their maps wait in memory, 100 MB
-# Two encoders that differ by rounding agree better than this on every image; other weights do not.
-_SAME_ENCODER = 0.99  # cosine
+# Maps of one photograph by an encoder and its quantised form agree to 0.86 or better, maps of two
+# photographs to 0.62 at most: measured on the development images of Flickr8k.
+_SAME_ENCODER = 0.8  # cosine
 
 
 def extract_feature_maps(

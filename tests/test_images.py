@@ -1,11 +1,14 @@
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.images import load_image
+from captioning.images import load_image, open_image
 
 SIZE = (20, 30)  # height, width
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def saved(tmp_path, image, name, **options):
@@ -100,6 +103,31 @@ def test_damage_to_the_exif_data_alone_is_overlooked(tmp_path):
     path = saved(tmp_path, picture(), "exif.jpg", exif=exif, quality=95)
     left, right = left_and_right(load_image(path, SIZE))
     assert left[0] > 240 and right[1] > 240
+
+
+def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
+    """12 megapixels of real photographs, on their side as cameras store them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    large = Image.new("RGB", (4000, 3000))
+    for number, path in enumerate(sorted(EXAMPLES.glob("*.jpg"))[:20]):
+        with Image.open(path) as photograph:
+            part = photograph.convert("RGB").resize((800, 750), Image.Resampling.LANCZOS)
+        large.paste(part, (number % 5 * 800, number // 5 * 750))
+    path = saved(tmp_path, large, "large.jpg", exif=exif, quality=90)
+
+    opened = open_image(path)
+    assert opened.size == (3000, 4000)
+    expected = np.asarray(opened.resize((299, 299), Image.Resampling.BILINEAR)).astype(int)
+    assert open_image(path, at_least=2 * 299).size == (750, 1000)
+    received = load_image(path, (299, 299))
+    assert np.abs(received - expected).max() <= 8
+    assert np.abs(received - expected).mean() <= 0.5
+
+
+def test_a_jpeg_that_is_not_twice_as_large_as_wanted_is_decoded_whole(tmp_path):
+    path = saved(tmp_path, picture(size=(119, 79)), "small.jpg")
+    assert open_image(path, at_least=40).size == (119, 79)
 
 
 def test_of_an_animation_the_first_frame_is_taken(tmp_path):

@@ -1,0 +1,89 @@
+"""An encoder of floats and photographs in, the same encoder in integers of 8 bits out: half the
+file, less than half the time, for what it costs in captions, which is measured before it is kept.
+
+Needs NNCF, as nothing else here does. Not about running an encoder: see `captioning.inference`.
+"""
+
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from captioning.dataset import Dataset, select
+from captioning.evaluation import evaluate
+from captioning.feature_maps import FeatureMaps
+from captioning.features import extract_feature_maps
+from captioning.images import load_image
+from captioning.inference import ENCODER, Decoder, Encoder, read_network
+from captioning.runtime import openvino
+from captioning.settings import Files
+from captioning.text import Vocabulary
+
+CALIBRATION_IMAGES = 300  # of the training images: NNCF's habit
+TOLERANCE = 0.005  # of CIDEr on the development split; chance is twice that
+
+
+def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) -> None:
+    """Writes the encoder of the folder `source` to the folder `target`, its weights in integers of
+    8 bits, and its activations too, scaled by what they are on the images. Raises ValueError if it
+    is quantised already.
+
+    Convolutions of one channel each, and sums of two branches, stay floats: their ranges differ
+    most, and they cost least. Weights leave one bit free, so that no processor overflows, and all
+    compute the same.
+    """
+    # Here, behind `captioning.runtime`: it would send its makers a message each time, too.
+    import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+    network = read_network(source / ENCODER)
+    if any(operation.get_type_name() == "FakeQuantize" for operation in network.get_ops()):
+        raise ValueError(
+            f"{source / ENCODER} is quantised already. Make it anew to quantise it once more: "
+            "`python -m captioning features --weights imagenet`."
+        )
+    size = Encoder(source).image_size
+    quantised = nncf.quantize(
+        network,
+        nncf.Dataset(image_paths, lambda path: load_image(path, size)[None]),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(image_paths),
+        ignored_scope=nncf.IgnoredScope(types=["GroupConvolution", "Add"], validate=False),
+        advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(quantised, target / ENCODER, compress_to_fp16=True)
+
+
+def quantise_if_harmless(files: Files) -> tuple[float, float]:
+    """Quantises the encoder in `files.models` on training images, and keeps it if it costs the
+    trained decoder no more than `TOLERANCE`. Returns the development CIDEr before and after; raises
+    ValueError if that is too much, and leaves the encoder as it was."""
+    dataset = Dataset.load(files.dataset)
+    train = dataset.splits["train"]
+    chosen = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
+    references = select(dataset.captions, dataset.splits["development"])
+    decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
+
+    def cider(maps: FeatureMaps) -> float:
+        return evaluate(decoder, maps, references, meteor=False)[1]["CIDEr"]
+
+    before = cider(FeatureMaps(files.feature_maps))
+    with tempfile.TemporaryDirectory(dir=files.models, prefix="saving-") as folder:
+        quantised = Path(folder)
+        quantise_encoder(files.models, [dataset.images / name for name in chosen], quantised)
+        maps = extract_feature_maps(
+            Encoder(quantised), dataset.images, list(references), quantised / "development.bin"
+        )
+        after = cider(maps)
+        if before - after > TOLERANCE:
+            raise ValueError(
+                f"The encoder stays as it is: quantised, it would cost {before - after:.3f} of "
+                f"development CIDEr ({before:.3f} before, {after:.3f} after). Wanted: no more than "
+                f"{TOLERANCE}."
+            )
+        for suffix in (".bin", ".xml"):
+            (quantised / ENCODER).with_suffix(suffix).replace(
+                (files.models / ENCODER).with_suffix(suffix)
+            )
+    return before, after

@@ -1,0 +1,131 @@
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from conftest import build_tiny_encoder
+
+from captioning import __main__ as steps
+from captioning.export import export_encoder
+from captioning.image_networks import build_encoder
+from captioning.images import load_image
+from captioning.inference import ENCODER, Encoder, read_network
+from captioning.precision import has_bfloat16_units
+from captioning.quantisation import quantise_encoder
+from captioning.settings import Files
+
+ROOT = Files().root
+
+
+def build_convolutions() -> keras.Model:
+    """All that an image network is made of: a convolution, one of single channels, a sum."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((32, 48, 3), dtype="uint8", name="images")
+    stem = keras.layers.Rescaling(1 / 255)(images)
+    stem = keras.layers.Conv2D(16, 3, strides=4, activation="relu")(stem)
+    branch = keras.layers.SeparableConv2D(16, 3, padding="same", activation="relu")(stem)
+    total = keras.layers.Add()([stem, branch])
+    return keras.Model(images, keras.layers.Reshape((-1, 16))(total), name="encoder")
+
+
+def cosines(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Of feature maps (images, cells, feature_width), one an image."""
+    received, expected = (maps.reshape(len(maps), -1) for maps in (received, expected))
+    lengths = np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)
+    return (received * expected).sum(axis=1) / lengths
+
+
+@pytest.fixture(scope="module")
+def drawings(tiny_root):
+    return sorted(Files(tiny_root).images.glob("*.jpg"))
+
+
+@pytest.fixture(scope="module")
+def quantised(drawings, tmp_path_factory):
+    """The folders of an encoder of floats and of the same in integers."""
+    folder = tmp_path_factory.mktemp("encoders")
+    export_encoder(build_convolutions(), folder / "floats")
+    quantise_encoder(folder / "floats", drawings[:12], folder / "integers")
+    return folder / "floats", folder / "integers"
+
+
+def test_a_quantised_encoder_sees_what_it_saw_before(quantised, drawings):
+    images = np.stack([load_image(path, (32, 48)) for path in drawings[12:24]])
+    floats, integers = (Encoder(folder)(images) for folder in quantised)
+    assert cosines(integers, floats).min() > 0.99
+    assert np.abs(integers - floats).max() > 0  # it is another one
+
+
+def test_its_weights_are_integers_of_seven_bits(quantised):
+    weights = [
+        operation.data
+        for operation in read_network(quantised[1] / ENCODER).get_ops()
+        if operation.get_type_name() == "Constant"
+        and operation.get_element_type().get_type_name() == "i8"
+    ]
+    assert {array.shape for array in weights} == {(16, 3, 3, 3), (16, 16, 1, 1)}
+    assert all(-64 <= array.min() and array.max() <= 64 for array in weights)
+
+
+def test_a_quantised_encoder_counts_as_the_same_encoder(quantised):
+    floats, integers = (Encoder(folder).identity for folder in quantised)
+    assert floats == integers
+    assert floats.startswith("encoder ")
+
+
+def test_a_quantised_encoder_is_not_quantised_again(quantised, drawings, tmp_path):
+    with pytest.raises(ValueError, match="is quantised already. Make it anew"):
+        quantise_encoder(quantised[1], drawings[:2], tmp_path)
+
+
+@pytest.fixture
+def root(tiny_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(tiny_root, root)
+    assert steps.main(["--root", str(root), "check"]) == 0
+    return root
+
+
+def test_an_encoder_that_costs_nothing_is_kept(root, monkeypatch, capsys):
+    def write_another(source, image_paths, target):
+        assert len(image_paths) == 24 and all(path.exists() for path in image_paths)
+        export_encoder(build_tiny_encoder(), target)
+        another = target / ENCODER
+        another.write_text(another.read_text() + "<!-- another -->")
+
+    monkeypatch.setattr("captioning.quantisation.quantise_encoder", write_another)
+    assert steps.main(["--root", str(root), "quantise"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    before, after = line.removesuffix(": kept").removeprefix("development CIDEr ").split(", ")
+    assert before.removesuffix(" before") == after.removesuffix(" after")
+    assert "another" in (Files(root).models / ENCODER).read_text()
+    assert not list(Files(root).models.glob("saving-*"))
+
+
+def test_an_encoder_that_costs_quality_is_not_kept(root, monkeypatch, capsys):
+    def write_blind(source, image_paths, target):
+        images = keras.Input((32, 48, 3), dtype="uint8", name="images")
+        grey = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(0.0, offset=1.0)(images))
+        export_encoder(keras.Model(images, keras.layers.Reshape((4, 18))(grey)), target)
+
+    before = (Files(root).models / ENCODER).read_bytes()
+    monkeypatch.setattr("captioning.quantisation.quantise_encoder", write_blind)
+    assert steps.main(["--root", str(root), "quantise"]) == 1
+    assert "The encoder stays as it is" in capsys.readouterr().err
+    assert (Files(root).models / ENCODER).read_bytes() == before
+
+
+@pytest.mark.real
+def test_every_fast_path_agrees_with_keras_in_float32_on_photographs(shared, tmp_path):
+    """Whole maps of the examples, by their cosine."""
+    (weights,) = (shared / "xception").glob("*.h5")
+    xception = build_encoder("Xception", weights)
+    paths = sorted((ROOT / "examples").glob("*.jpg"))
+    images = np.stack([load_image(path, (299, 299)) for path in paths[:8]])
+    expected = xception.predict(images, verbose=0)
+    export_encoder(xception, tmp_path)
+    assert cosines(Encoder(tmp_path)(images), expected).min() > 0.99999
+    if has_bfloat16_units():
+        assert cosines(Encoder(tmp_path, "bf16")(images), expected).min() > 0.999
+    quantise_encoder(tmp_path, paths[8:], tmp_path / "integers")
+    assert cosines(Encoder(tmp_path / "integers")(images), expected).min() > 0.95
