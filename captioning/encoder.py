@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from captioning.files import write_atomically
-from captioning.inference import ENCODER, Encoder, encoder_note, read_network
+from captioning.inference import Encoder
+from captioning.networks import ENCODER, encoder_note, read_network
 from captioning.precision import has_bfloat16_units
 from captioning.settings import DEFAULT_ENCODER, Files
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import keras
 
-from captioning.inference import (
+from captioning.inference import Decoder
+from captioning.networks import (
     DECODER_LOOK,
     DECODER_STEP,
     ENCODER,
     ENCODER_NOTE,
     NOTES,
-    Decoder,
     read_network,
 )
 from captioning.runtime import openvino
@@ -60,7 +60,7 @@ def export_decoder(
 
     Both files name what belongs to them, so that nothing else is used with them, and hold
     `longest_caption` in words, the limit of the search. `encoder`: that of the training's features,
-    as of `captioning.inference.encoder_note`, if it is known.
+    as of `captioning.networks.encoder_note`, if it is known.
     """
     look, step = build_search_models(caption_model)
     notes = (

@@ -21,7 +21,7 @@ class FeatureMaps(Mapping):
 
     def __init__(self, path: Path, encoder: str | None = None):
         """Opens what is there, or begins anew with maps of `encoder`, as of
-        `captioning.inference.encoder_note`. Raises ValueError if the two files do not belong
+        `captioning.networks.encoder_note`. Raises ValueError if the two files do not belong
         together, or hold maps of another encoder."""
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")

@@ -1,31 +1,27 @@
 """The exported networks, ready to run: images to features, features to captions.
 
-Runs on OpenVINO and needs no Keras, so that captioning starts in a second. `captioning.export`
-writes the files that are read here.
+Needs no Keras, so that captioning starts in a second. Not about the files that the networks lie in:
+see `captioning.networks`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from captioning.runtime import openvino
+from captioning.networks import (
+    DECODER_LOOK,
+    DECODER_STEP,
+    ENCODER,
+    compile_network,
+    decoder_notes,
+    encoder_note,
+    read_network,
+)
 from captioning.search import Hypothesis, State, beam_search
 from captioning.settings import SearchSettings
 from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
-
-ENCODER = "encoder.xml"
-DECODER_LOOK = "decoder_look.xml"
-DECODER_STEP = "decoder_step.xml"
-
-# What both decoder files say of themselves: which export they are of, the vocabulary, the limit of
-# the search in words, the features that they want, the units of the LSTM.
-NOTES = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
-
-# What an encoder says of itself, and a decoder of the encoder that it was trained on.
-ENCODER_NOTE = "encoder"
 
 # Images searched for side by side: one alone takes three times as long, more are hardly faster.
 IMAGES_AT_ONCE = 32
@@ -50,7 +46,7 @@ class Encoder:
         computed in `precision`: "f32", or "bf16", which is faster where there are units for it."""
         network = read_network(folder / ENCODER)
         self.identity = encoder_note(network)
-        self._network = _compile(network, precision)
+        self._network = compile_network(network, precision)
         _, height, width, _ = self._network.input(0).partial_shape
         self.image_size = (height.get_length(), width.get_length())
         of_output = self._network.output(0).partial_shape
@@ -100,8 +96,8 @@ class Decoder:
         """Reads `decoder_look.xml`, `decoder_step.xml` and their `.bin` files in `folder`. Raises
         ValueError if the two are not of one export, or trained with another vocabulary."""
         look, step = (read_network(folder / name) for name in (DECODER_LOOK, DECODER_STEP))
-        notes = _notes(step, folder / DECODER_STEP)
-        if _notes(look, folder / DECODER_LOOK) != notes:
+        notes = decoder_notes(step, folder / DECODER_STEP)
+        if decoder_notes(look, folder / DECODER_LOOK) != notes:
             raise ValueError(
                 f"{DECODER_LOOK} and {DECODER_STEP} in {folder} do not belong together. Fetch "
                 "both again, or export the model anew."
@@ -113,7 +109,7 @@ class Decoder:
                 f"{len(vocabulary)} words. Take both from one training run."
             )
         encoder = encoder_note(step)
-        look, step = _compile(look), _compile(step)
+        look, step = compile_network(look), compile_network(step)
         return cls(
             lambda features: look(features).to_tuple(),
             lambda inputs: step(inputs).to_tuple(),
@@ -208,52 +204,3 @@ class _Step:
         if len(rows) < len(self._seen[0]):  # rows are dropped, never added
             self._seen = [part[rows] for part in self._all]
         return self._step(ids, state, self._seen)
-
-
-def read_network(path: Path) -> openvino.Model:
-    """Reads an exported network. Raises FileNotFoundError or ValueError if it is not all there."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"There is no {path}. Name the folder that holds the exported model, "
-            "or train one with the notebook."
-        )
-    try:
-        return _core().read_model(path)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} or the .bin file beside it is damaged or missing. Fetch both again, or export "
-            "the model anew."
-        ) from error
-
-
-def encoder_note(network: openvino.Model) -> str | None:
-    """The encoder that an exported network is, or was trained on: its name in `keras.applications`
-    and a fingerprint of its weights, as "Xception 0123456789abcdef". None if it was exported before
-    encoders were noted."""
-    path = ["captioning", ENCODER_NOTE]
-    return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
-
-
-@cache
-def _core() -> openvino.Core:
-    core = openvino.Core()
-    # Weights are read, not mapped, so that the files may be replaced while a model is in use.
-    core.set_property({"ENABLE_MMAP": False})
-    return core
-
-
-def _compile(network: openvino.Model, precision: str = "f32") -> openvino.CompiledModel:
-    # Full precision: elsewhere the processor would choose, and captions differ between machines.
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    return _core().compile_model(network, "CPU", options)
-
-
-def _notes(network: openvino.Model, path: Path) -> dict[str, str]:
-    """What `captioning.export` wrote into the file beside the network."""
-    try:
-        return {key: str(network.get_rt_info(["captioning", key]).value) for key in NOTES}
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} was not written by this program, or by an older one: it does not name its "
-            "vocabulary. Export the model anew."
-        ) from error

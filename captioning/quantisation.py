@@ -14,7 +14,8 @@ from captioning.evaluation import evaluate
 from captioning.feature_maps import FeatureMaps
 from captioning.features import extract_feature_maps
 from captioning.images import load_image
-from captioning.inference import ENCODER, Decoder, Encoder, read_network
+from captioning.inference import Decoder, Encoder
+from captioning.networks import ENCODER, read_network
 from captioning.runtime import openvino
 from captioning.settings import Files
 from captioning.text import Vocabulary

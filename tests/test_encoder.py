@@ -5,7 +5,8 @@ from conftest import build_tiny_encoder
 from captioning import encoder as module
 from captioning.encoder import has_encoder, provide_encoder
 from captioning.export import export_encoder
-from captioning.inference import ENCODER, Encoder, encoder_note, read_network
+from captioning.inference import Encoder
+from captioning.networks import ENCODER, encoder_note, read_network
 from captioning.runtime import openvino
 from captioning.settings import Files
 

@@ -9,7 +9,8 @@ from captioning import __main__ as steps
 from captioning.export import export_encoder
 from captioning.image_networks import build_encoder
 from captioning.images import load_image
-from captioning.inference import ENCODER, Encoder, read_network
+from captioning.inference import Encoder
+from captioning.networks import ENCODER, read_network
 from captioning.precision import has_bfloat16_units
 from captioning.quantisation import quantise_encoder
 from captioning.settings import Files

@@ -12,15 +12,8 @@ from conftest import build_tiny_encoder
 from captioning import __main__ as steps
 from captioning.export import export_encoder
 from captioning.feature_maps import FeatureMaps
-from captioning.inference import (
-    DECODER_LOOK,
-    DECODER_STEP,
-    NOTES,
-    Decoder,
-    Encoder,
-    encoder_note,
-    read_network,
-)
+from captioning.inference import Decoder, Encoder
+from captioning.networks import DECODER_LOOK, DECODER_STEP, NOTES, encoder_note, read_network
 from captioning.settings import Files
 from captioning.text import Vocabulary
 

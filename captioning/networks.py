@@ -1,0 +1,70 @@
+"""Exported networks on disk: their files, what is noted in them, and how OpenVINO runs them.
+
+`captioning.export` writes the files that are read here.
+"""
+
+from functools import cache
+from pathlib import Path
+
+from captioning.runtime import openvino
+
+ENCODER = "encoder.xml"
+DECODER_LOOK = "decoder_look.xml"
+DECODER_STEP = "decoder_step.xml"
+
+# What both decoder files say of themselves: which export they are of, the vocabulary, the limit of
+# the search in words, the features that they want, the units of the LSTM.
+NOTES = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
+
+# What an encoder says of itself, and a decoder of the encoder that it was trained on.
+ENCODER_NOTE = "encoder"
+
+
+def read_network(path: Path) -> openvino.Model:
+    """Reads an exported network. Raises FileNotFoundError or ValueError if it is not all there."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no {path}. Name the folder that holds the exported model, "
+            "or train one with the notebook."
+        )
+    try:
+        return _core().read_model(path)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} or the .bin file beside it is damaged or missing. Fetch both again, or export "
+            "the model anew."
+        ) from error
+
+
+def encoder_note(network: openvino.Model) -> str | None:
+    """The encoder that an exported network is, or was trained on: its name in `keras.applications`
+    and a fingerprint of its weights, as "Xception 0123456789abcdef". None if it was exported before
+    encoders were noted."""
+    path = ["captioning", ENCODER_NOTE]
+    return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
+
+
+@cache
+def _core() -> openvino.Core:
+    core = openvino.Core()
+    # Weights are read, not mapped, so that the files may be replaced while a model is in use.
+    core.set_property({"ENABLE_MMAP": False})
+    return core
+
+
+def compile_network(network: openvino.Model, precision: str = "f32") -> openvino.CompiledModel:
+    """Ready to run, in `precision`: "f32", or "bf16", which is faster where there are units for it.
+    Left to itself, the processor would choose, and captions differ between machines."""
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    return _core().compile_model(network, "CPU", options)
+
+
+def decoder_notes(network: openvino.Model, path: Path) -> dict[str, str]:
+    """What `captioning.export` wrote into the file beside the network."""
+    try:
+        return {key: str(network.get_rt_info(["captioning", key]).value) for key in NOTES}
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path} was not written by this program, or by an older one: it does not name its "
+            "vocabulary. Export the model anew."
+        ) from error

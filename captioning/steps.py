@@ -1,0 +1,153 @@
+"""What each step of `python -m captioning` does: files and options in, files and lines out.
+
+A step imports what it needs when it runs, so that `--help` and the page wait for nothing.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+
+from captioning.settings import Files, SearchSettings, TrainingSettings
+
+
+def download(files: Files, options: argparse.Namespace) -> None:
+    from captioning.flickr8k import obtain
+
+    obtain(files, options.source)
+
+
+def check(files: Files, options: argparse.Namespace) -> None:
+    from captioning.caption_files import read_dataset
+    from captioning.check import check_dataset, usable
+    from captioning.dataset import write_descriptions
+    from captioning.text import clean_captions
+
+    if bool(options.captions) != bool(options.images):
+        raise ValueError("--captions and --images go together: name both, or for Flickr8k neither.")
+    dataset = read_dataset(options.captions or [files.texts], options.images or files.images)
+    findings = check_dataset(dataset)
+    print(findings)
+    dataset = usable(dataset, findings)
+    print(dataset)
+    write_descriptions(files.descriptions, clean_captions(dataset.captions))
+    dataset.save(files.dataset)
+
+
+def features(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import Dataset, select
+    from captioning.encoder import has_encoder, provide_encoder
+    from captioning.features import average_features, extract_feature_maps
+
+    dataset = Dataset.load(files.dataset)
+    name = options.encoder
+    if name:
+        from captioning.image_networks import keras_name
+
+        name = keras_name(name)
+    if files.feature_maps.exists() and (
+        options.weights or (name and not has_encoder(files.models, name))
+    ):
+        raise ValueError(
+            f"{files.feature_maps} was made with the encoder that --encoder or --weights would "
+            f"replace. Delete it, {files.mirrored_feature_maps.name} and their .json files to "
+            "begin anew."
+        )
+    encoder = provide_encoder(files.models, name, options.weights)
+    names = list(dataset.captions)
+    maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
+    average_features(maps, files.features)
+    extract_feature_maps(
+        encoder,
+        dataset.images,
+        list(select(dataset.captions, dataset.splits["train"])),
+        files.mirrored_feature_maps,
+        mirrored=True,
+    )
+
+
+def train(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import Dataset, read_descriptions, select
+    from captioning.feature_maps import FeatureMaps
+    from captioning.training import train_and_export
+
+    dataset = Dataset.load(files.dataset)
+    descriptions = read_descriptions(files.descriptions)
+    captions = select(descriptions, dataset.splits["train"]).values()
+    settings = replace(
+        TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions))),
+        **{"seed": options.seed, **dict(options.set)},
+    )
+    train_and_export(
+        descriptions,
+        dataset.captions,
+        dataset.splits,
+        FeatureMaps(files.feature_maps),
+        FeatureMaps(files.mirrored_feature_maps),
+        settings,
+        files,
+    )
+
+
+def evaluate(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import Dataset
+    from captioning.scores import format_scores
+
+    _, _, scores = _caption_split(Dataset.load(files.dataset), files, options)
+    print(json.dumps(scores) if options.json else format_scores(scores))
+
+
+def export(files: Files, options: argparse.Namespace) -> None:
+    from captioning.training import export_anew
+
+    export_anew(files)
+
+
+def quantise(files: Files, options: argparse.Namespace) -> None:
+    from captioning.quantisation import quantise_if_harmless
+
+    before, after = quantise_if_harmless(files)
+    print(f"development CIDEr {before * 100:.1f} before, {after * 100:.1f} after: kept")
+
+
+def report(files: Files, options: argparse.Namespace) -> None:
+    from captioning.dataset import Dataset
+    from captioning.page import refuse_other_page
+    from captioning.report import write_report
+    from captioning.run import read_record
+
+    page = options.output or files.report
+    refuse_other_page(page)
+    dataset, record = Dataset.load(files.dataset), read_record(files.models)
+    captions, references, scores = _caption_split(dataset, files, options)
+    write_report(page, options.split, captions, references, scores, dataset.images, record)
+    print(page)
+
+
+def serve(files: Files, options: argparse.Namespace) -> None:
+    try:
+        from captioning.captioner import Captioner
+        from captioning.demo import serve_page
+
+        serve_page(Captioner.load(files.root), options.port, options.open)
+    except KeyboardInterrupt:  # its ordinary end
+        pass
+
+
+def all_steps(files: Files, options: argparse.Namespace) -> None:
+    for step in (check, features, train, evaluate):
+        step(files, options)
+
+
+def _caption_split(dataset, files: Files, options: argparse.Namespace) -> tuple[dict, dict, dict]:
+    """Captions, references and scores of the split that the options name."""
+    from captioning.dataset import select
+    from captioning.evaluation import evaluate as evaluate_split
+    from captioning.feature_maps import FeatureMaps
+    from captioning.inference import Decoder
+    from captioning.text import Vocabulary
+
+    decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
+    references = select(dataset.captions, dataset.splits[options.split])
+    search = SearchSettings(options.beam_width)
+    captions, scores = evaluate_split(decoder, FeatureMaps(files.feature_maps), references, search)
+    return captions, references, scores
