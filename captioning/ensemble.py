@@ -5,6 +5,7 @@ members are trained.
 """
 
 from collections.abc import Sequence
+from math import log
 
 import keras
 from keras import ops
@@ -39,7 +40,7 @@ def members_of(caption_model: keras.Model) -> list[keras.Model]:
 def log_mean(logits: Sequence) -> keras.KerasTensor:
     """Logits of several models -> the logarithm of the mean of their probabilities."""
     log_probs = ops.stack([ops.log_softmax(each) for each in logits])
-    return ops.logsumexp(log_probs, axis=0) - float(ops.log(len(logits)))
+    return ops.logsumexp(log_probs, axis=0) - log(len(logits))
 
 
 def _renamed(model: keras.Model, name: str) -> keras.Model:

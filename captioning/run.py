@@ -18,6 +18,7 @@ MODEL = "caption_model.keras"
 RECORD = "training.json"
 MONITOR = "development CIDEr"
 STAGE = "stage"
+MEMBER = "member"  # of an ensemble, counted from 1; epochs of a single model name none
 
 
 class Run:
@@ -113,7 +114,8 @@ def load_model(folder: Path) -> keras.Model:
 
 def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
     """The identity and the `history` of the run in `folder`; where none is recorded, the one given
-    and no epochs. Raises ValueError if it has another identity, or if the record is damaged."""
+    and no epochs. Raises ValueError if it has another identity, or if the record is damaged. What a
+    record does not name could not be chosen when it was made, and is let pass."""
     path = folder / RECORD
     if not path.exists():
         return {**identity, "history": []}
@@ -124,8 +126,8 @@ def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
     differences = list(_differences(record, identity))
     if differences:
         raise ValueError(
-            f"{path} belongs to another run: {'; '.join(differences)}. To begin a new run, move it "
-            f"and {MODEL} away; to go on with that one, restore what was changed."
+            f"{path} belongs to another run: {'; '.join(differences)}. To begin a new run, delete "
+            "it; to go on with that one, restore what was changed."
         )
     return record
 
@@ -133,7 +135,7 @@ def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
 def _differences(record: Mapping, identity: Mapping, prefix: str = ""):
     """Lines such as "units: 384 there, 13 here"."""
     for key, here in identity.items():
-        there = record.get(key)
+        there = record.get(key, here)
         if isinstance(here, Mapping) and isinstance(there, Mapping):
             yield from _differences(there, here, f"{key} ")
         elif there != here:

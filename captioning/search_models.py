@@ -65,8 +65,8 @@ def _side_by_side(pairs: Sequence[SearchModels]) -> SearchModels:
     ends = list(accumulate(units))[:-1]
     parts_left = iter(image)
     answers = [
-        step([word, *state, *islice(parts_left, len(look.outputs))])
-        for step, look, *state in zip(
+        step([word, *state, *islice(parts_left, len(of_member.outputs))])
+        for step, of_member, *state in zip(
             steps, looks, ops.split(hidden, ends, 2), ops.split(cell, ends, 2), strict=True
         )
     ]

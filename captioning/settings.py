@@ -47,6 +47,14 @@ class TrainingSettings:
     members: int = 1  # models trained one after the other, whose mean is taken
     seed: int = 0
 
+    def __post_init__(self):
+        if self.members < 1 or not (0 <= self.dropout < 1 and 0 <= self.self_critical_dropout < 1):
+            raise ValueError(
+                "Wanted: 1 member or more, and dropout from 0 to less than 1. Received: "
+                f"members={self.members}, dropout={self.dropout}, "
+                f"self_critical_dropout={self.self_critical_dropout}."
+            )
+
     @classmethod
     def for_data(cls, images: int, captions: int) -> "TrainingSettings":
         """The defaults, with what fewer training images than Flickr8k's 6,000 want: 32 batches an

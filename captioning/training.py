@@ -20,7 +20,7 @@ from captioning.ensemble import ENSEMBLE, build_ensemble
 from captioning.export import export_decoder
 from captioning.inference import Decoder
 from captioning.model import build_caption_model
-from captioning.run import MODEL, STAGE, Run, keep_outcome, load_model, read_record
+from captioning.run import MEMBER, MODEL, STAGE, Run, keep_outcome, load_model, read_record
 from captioning.settings import Files, TrainingSettings
 from captioning.text import Vocabulary, clean_captions
 from captioning.training_data import TrainingData, longest_caption
@@ -41,24 +41,28 @@ def train(
     identity = _identity(data, vocabulary, settings)
     history = read_record(folder, identity)["history"]
     if history:
+        _remove_members(folder)  # of which a killed run may have left some
         return load_model(folder), history
     if settings.decoder == "merge":
         data = data.averaged()
-    members = [folder / f"member-{number}" for number in range(1, settings.members + 1)]
     models = []
-    for number, member_folder in enumerate(members):
-        of_member = replace(settings, seed=settings.seed * settings.members + number)
-        run = _run(member_folder, identity, of_member)
+    for member in range(1, settings.members + 1):
+        of_member = replace(settings, seed=settings.seed * settings.members + member - 1)
+        run = _run(folder / f"member-{member}", identity, of_member)
         models.append(_train_one(run, data, vocabulary, of_member))
-        suffix = f", member {number + 1}" if len(members) > 1 else ""
-        history += [epoch | {STAGE: epoch[STAGE] + suffix} for epoch in run.history]
+        note = {MEMBER: member} if settings.members > 1 else {}
+        history += [epoch | note for epoch in run.history]
     model = build_ensemble(models)
-    if len(members) > 1:
+    if settings.members > 1:
         history.append({STAGE: ENSEMBLE, **score_on_development(model, data, vocabulary)})
     keep_outcome(model, identity | {"history": history}, folder)
-    for member_folder in members:
-        shutil.rmtree(member_folder)
+    _remove_members(folder)
     return model, history
+
+
+def _remove_members(folder: Path) -> None:
+    for member_folder in folder.glob("member-*"):
+        shutil.rmtree(member_folder)
 
 
 def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:

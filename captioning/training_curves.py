@@ -5,7 +5,7 @@ from html import escape
 
 from captioning import curves
 from captioning.page import section
-from captioning.run import MONITOR, STAGE, best_epoch
+from captioning.run import MEMBER, MONITOR, STAGE, best_epoch
 
 STYLE = (
     """\
@@ -24,9 +24,28 @@ th { color: var(--quiet); }
 
 
 def show_training(history: Sequence[Mapping]) -> str:
-    """The section on how the training went; nothing where no epoch is known."""
+    """The section on how the training went, of an ensemble one after the other of its members;
+    nothing where no epoch is known."""
     if not history:
         return ""
+    members = dict.fromkeys(epoch[MEMBER] for epoch in history if MEMBER in epoch)
+    if not members:
+        return section("Training", *_course(history))
+    parts = []
+    for member in members:
+        told, *shown = _course([epoch for epoch in history if epoch.get(MEMBER) == member])
+        parts += [f"<h3>Member {member}</h3>\n<p>{escape(told)}</p>\n", *shown]
+    return section(
+        "Training",
+        f"{len(members)} models were trained one after the other; the mean of their probabilities "
+        f"has a {MONITOR} of {history[-1][MONITOR]:.4f}.",
+        *parts,
+    )
+
+
+def _course(history: Sequence[Mapping]) -> list[str]:
+    """Of the epochs of one model, what is told of them, as text, and what is drawn and listed, as
+    HTML."""
     best = best_epoch(history) + 1
     stages = list(dict.fromkeys(epoch[STAGE] for epoch in history))
     marks = {best: "kept"}
@@ -40,13 +59,12 @@ def show_training(history: Sequence[Mapping]) -> str:
             history, "CIDEr of its own training captions, the reward", {"reward": "reward"}, 100
         ),
     ]
-    return section(
-        "Training",
+    return [
         f"{len(history)} epochs: {', then '.join(stages)}. Epoch {best}, with the best {MONITOR}, "
         "was kept.",
         f'<div class="curves">\n{"".join(drawings)}</div>\n',
         _table(history),
-    )
+    ]
 
 
 def _drawing(

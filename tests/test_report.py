@@ -59,6 +59,18 @@ def test_both_stages_are_drawn_and_told(page_of):
     assert "0.3750" in page.text
 
 
+def test_members_of_an_ensemble_are_drawn_and_told_one_after_the_other(page_of):
+    members = [epoch | {"member": member} for member in (1, 2) for epoch in RECORD["history"]]
+    page = page_of({"history": [*members, {"stage": "ensemble", "development CIDEr": 0.625}]})
+    assert len(page.all("svg")) == 2 * 3
+    assert "2 models were trained" in page.text and "CIDEr of 0.6250." in page.text
+    first, second = page.text.index("Member 1"), page.text.index("Member 2")
+    assert (
+        first < page.text.index("3 epochs: teacher forcing, then self-critical. Epoch 2,") < second
+    )
+    assert page.text.count("3 epochs: teacher forcing, then self-critical. Epoch 2,") == 2
+
+
 def test_a_model_without_a_record_has_a_report_without_curves(page_of):
     page = page_of({"history": []})
     assert not page.all("svg")

@@ -68,17 +68,18 @@ def test_the_keras_model_and_the_exported_one_are_the_same(captioner):
 
 
 @pytest.mark.real
-def test_the_shipped_encoder_is_xception_with_the_imagenet_weights(captioner, shared):
+def test_the_shipped_encoder_is_xception_with_the_imagenet_weights_in_integers(captioner, shared):
     (weights,) = (shared / "xception").glob("*.h5")
     paths = sorted((FILES.root / "examples").glob("*.jpg"))[:4]
     received = np.stack(
         [row for batch in encode_files(captioner.encoder, paths) for _, row in batch]
     ).mean(1)
     images = np.stack([load_image(path, (299, 299)) for path in paths])
-    expected = build_encoder("Xception", weights).predict(images, verbose=0).mean(1)
+    encoder = build_encoder("Xception", weights)
+    expected = encoder.predict(images, verbose=0).mean(1)
     cosine = (received * expected).sum(1)
     cosine /= np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)
-    assert cosine.min() > 0.9995
+    assert cosine.min() > 0.98
 
 
 @pytest.mark.real

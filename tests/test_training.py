@@ -136,18 +136,31 @@ def test_several_members_are_trained_and_come_back_as_their_ensemble(
         np.abs(one - other).max() > 1e-3
         for one, other in zip(first.get_weights(), second.get_weights(), strict=True)
     )
-    assert [epoch["stage"] for epoch in history] == [
-        "teacher forcing, member 1",
-        "self-critical, member 1",
-        "teacher forcing, member 2",
-        "self-critical, member 2",
-        "ensemble",
+    assert [(epoch["stage"], epoch.get("member")) for epoch in history] == [
+        ("teacher forcing", 1),
+        ("self-critical", 1),
+        ("teacher forcing", 2),
+        ("self-critical", 2),
+        ("ensemble", None),
     ]
     assert history[-1].keys() == {"stage", MONITOR, "development BLEU-4"}
     again, same_history = train(tiny_data, vocabulary, settings, tmp_path)
     assert same_history == history
+    assert not list(tmp_path.glob("member-*"))  # the members that were left behind are gone
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_record_from_before_a_setting_existed_is_still_that_of_its_run(
+    tiny_data, vocabulary, tmp_path
+):
+    settings = replace(SETTINGS, epochs=1)
+    _, history = train(tiny_data, vocabulary, settings, tmp_path)
+    record = json.loads((tmp_path / "training.json").read_text())
+    del record["settings"]["members"]
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    _, same_history = train(tiny_data, vocabulary, settings, tmp_path)
+    assert same_history == history
 
 
 def test_whatever_it_was_trained_in_the_model_computes_in_float32(
