@@ -34,10 +34,10 @@ def answer(captioner: Captioner, image_path: str | None, beam_width: int) -> tup
         return INVITATION, ""
     started = perf_counter()
     try:
-        photograph = open_image(image_path)
+        pixels = load_image(image_path, captioner.encoder.image_size)
     except (OSError, ValueError) as error:
         return _alert(str(error).replace(image_path, Path(image_path).name)), ""
-    features = captioner.encoder(load_image(photograph, captioner.encoder.image_size)[None])
+    features = captioner.encoder(pixels[None])
     seen = perf_counter()
     search = SearchSettings(beam_width)
     count = min(beam_width, _MOST_SHOWN)
@@ -45,7 +45,7 @@ def answer(captioner: Captioner, image_path: str | None, beam_width: int) -> tup
     seconds = (seen - started, perf_counter() - seen)
     try:
         gaze = find_gaze(captioner.decoder, features[0], captions[0].text)
-        heat_maps = _heat_maps(photograph, gaze)
+        heat_maps = _heat_maps(open_image(image_path, at_least=_TILE), gaze)
     except ValueError as error:  # of this model's cells no map can be made
         heat_maps = _alert(str(error))
     return _captions(captions, beam_width, seconds), heat_maps

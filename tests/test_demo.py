@@ -25,6 +25,7 @@ from captioning import __main__ as steps
 from captioning.answer import answer
 from captioning.captioner import Captioner
 from captioning.gaze import Gaze
+from captioning.inference import Encoder
 from captioning.settings import Files, SearchSettings
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +91,25 @@ def test_a_rotated_photograph_is_captioned_as_everywhere_else(captioner, image_p
         image.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "a.png", exif=exif)
     said, _ = answer(captioner, str(tmp_path / "a.png"), 3)
     assert Piece(said).texts["p"][0] == captioner.caption(tmp_path / "a.png").text
+
+
+def test_a_large_photograph_is_seen_as_everywhere_else(
+    captioner, image_path, tmp_path, monkeypatch
+):
+    """12 megapixels, which are decoded at a fraction of their size."""
+    with Image.open(image_path) as drawing:
+        drawing.resize((4000, 3000)).save(tmp_path / "large.jpg")
+    seen, see = [], Encoder.__call__
+
+    def watched(encoder, images):
+        seen.append(see(encoder, images))
+        return seen[-1]
+
+    monkeypatch.setattr(Encoder, "__call__", watched)
+    said, _ = answer(captioner, str(tmp_path / "large.jpg"), 3)
+    assert Piece(said).texts["p"][0] == captioner.caption(tmp_path / "large.jpg").text
+    on_page, elsewhere = seen
+    np.testing.assert_array_equal(on_page, elsewhere)
 
 
 def test_alt_texts_say_where_a_word_looked(captioner, image_path, monkeypatch):
