@@ -15,13 +15,16 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
+from gradio import EventData
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from captioning import __main__ as steps
+from captioning import __main__ as command
+from captioning import demo
 from captioning.answer import answer
 from captioning.captioner import Captioner
 from captioning.gaze import Gaze
@@ -82,6 +85,15 @@ def test_a_narrow_beam_has_no_alternatives_and_of_a_wide_one_five_are_shown(capt
         assert said.texts["p"][0] == best.text
         assert len(said.texts["td"]) == 2 * shown
         assert ("no alternatives" in said.texts["p"][1]) == (beam_width == 1)
+
+
+def test_of_a_beam_width_that_is_none_the_nearest_is_taken(captioner, image_path):
+    for sent, taken in ((3.6, 4), (1.2, 1), (0, 1), (1000, 100), (None, 3)):
+        said, expected = (
+            Piece(answer(captioner, str(image_path), width)[0]) for width in (sent, taken)
+        )
+        assert said.texts["td"] == expected.texts["td"]
+        assert said.texts["p"][1] == expected.texts["p"][1]
 
 
 def test_a_rotated_photograph_is_captioned_as_everywhere_else(captioner, image_path, tmp_path):
@@ -145,9 +157,18 @@ def test_without_a_photograph_the_page_asks_for_one(captioner):
     assert seen == ""
 
 
+def test_the_page_may_choose_an_example_and_no_other_file():
+    def chosen(name):
+        return demo._chosen(EventData(None, {"name": name}))
+
+    assert chosen("cat.jpg") == str(ROOT / "examples" / "cat.jpg")
+    for name in ("..", ".", "", "/etc/passwd", "CREDITS.md", "../examples/cat.jpg"):
+        assert chosen(name) is None
+
+
 def test_the_help_names_the_address(capsys):
     with pytest.raises(SystemExit):
-        steps.main(["serve", "--help"])
+        command.main(["serve", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "http://127.0.0.1:PORT (default 7860)" in text
     assert "--open" in text and "until Ctrl-C" in text
@@ -156,20 +177,20 @@ def test_the_help_names_the_address(capsys):
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
 def test_a_port_that_is_none_is_refused(port, capsys):
     with pytest.raises(SystemExit):
-        steps.main(["serve", f"--port={port}"])
+        command.main(["serve", f"--port={port}"])
     assert f"wanted a port from 1 to 65535, received {port}" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_one_line_on_stderr(tiny_root, capsys):
     with socket.create_server((LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
-        assert steps.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
+        assert command.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"port {port} (Address already in use)" in line and "--port" in line
 
 
 def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
-    assert steps.main(["serve", "--root", str(tmp_path)]) == 1
+    assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "tokenizer.p" in line
 
@@ -177,7 +198,7 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
 def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "captioning.demo", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert steps.main(["serve", "--root", str(tmp_path)]) == 1
+    assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "gradio" in line and "pip install -r requirements-demo.txt" in line
 
@@ -316,6 +337,13 @@ def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(opened, brow
     page = find("html")
     assert page.get_property("scrollWidth") == page.get_property("clientWidth")  # nothing beside it
     assert requested_hosts(browser) == {LOOPBACK}
+
+
+def test_a_beam_width_that_was_wiped_out_is_the_usual_one(opened, browser, captioner):
+    find = opened(1200)
+    find("#beam-width input[type=number]").send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.BACKSPACE)
+    find("button[value='cat.jpg']").click()
+    check_answer(browser, find, captioner.caption(ROOT / "examples" / "cat.jpg").text)
 
 
 PASTE = """
