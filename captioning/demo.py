@@ -16,7 +16,9 @@ from PIL import ImageOps
 
 from captioning.answer import INVITATION, answer, image_url
 from captioning.captioner import Captioner
+from captioning.heat_maps import INK
 from captioning.images import open_image
+from captioning.page import DARK, LIGHT
 from captioning.settings import WIDEST_BEAM, Files, SearchSettings
 
 _LOOPBACK = "127.0.0.1"
@@ -160,17 +162,17 @@ def _theme() -> gradio.themes.Base:
         font=("system-ui", "sans-serif"),
         font_mono=("monospace",),
     ).set(
-        body_background_fill="#f6f5f2",
-        body_background_fill_dark="#171614",
-        body_text_color="#22211f",
-        body_text_color_dark="#ecebe7",
-        body_text_color_subdued="#66635d",
-        body_text_color_subdued_dark="#a5a199",
-        block_background_fill="#fff",
-        block_background_fill_dark="#24221f",
+        body_background_fill=LIGHT["page"],
+        body_background_fill_dark=DARK["page"],
+        body_text_color=LIGHT["text"],
+        body_text_color_dark=DARK["text"],
+        body_text_color_subdued=LIGHT["quiet"],
+        body_text_color_subdued_dark=DARK["quiet"],
+        block_background_fill=LIGHT["card"],
+        block_background_fill_dark=DARK["card"],
         block_radius="0.6rem",
-        slider_color="#c41e00",
-        slider_color_dark="#c41e00",
+        slider_color=INK,
+        slider_color_dark=INK,
     )
 
 
