@@ -10,6 +10,7 @@ import sys
 from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Timer
 from urllib.parse import urlsplit
 
 import httpx
@@ -204,9 +205,13 @@ def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monke
 
 
 # What Python runs at the start of the server, and of each process that it starts: it writes down
-# whom they connect to, and whose address they ask for.
+# whom they connect to, and whose address they ask for. Where the tests themselves run in the
+# background, Ctrl-C is ignored, and inherited so: it is heard again.
 WATCH = """\
+import signal
 import sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def watch(event, arguments):
     if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
@@ -235,24 +240,30 @@ class Server:
             text=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(self.photographs)},
-            # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.address = f"http://{LOOPBACK}:{port}/"
+        too_late = Timer(120, self.process.kill)
+        too_late.start()
         self.said = self.process.stdout.readline()
+        too_late.cancel()
 
     @property
     def asked(self):
         """The hosts that it wanted to reach."""
         return set(self._asked.read_text().split("\n")) - {""}
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
 
 @pytest.fixture(scope="module")
 def server(tiny_root, tmp_path_factory):
-    server = Server(tiny_root, tmp_path_factory.mktemp("server"))
-    yield server
-    server.process.kill()
-    server.process.communicate()
+    with Server(tiny_root, tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -318,17 +329,19 @@ def check_answer(browser, find, caption):
 
 
 def test_a_photograph_dropped_in_a_wide_window_is_captioned_beside_it(
-    opened, browser, captioner, image_path
+    opened, server, browser, captioner, image_path
 ):
     find = opened(1200)
     find("input[type=file]").send_keys(str(image_path))
     check_answer(browser, find, captioner.caption(image_path).text)
     photograph, caption = find("#photograph").rect, find("#caption").rect
     assert caption["x"] > photograph["x"] + photograph["width"]
-    assert requested_hosts(browser) == {LOOPBACK}
+    assert requested_hosts(browser) == server.asked == {LOOPBACK}
 
 
-def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(opened, browser, captioner):
+def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(
+    opened, server, browser, captioner
+):
     find = opened(390)
     find("button[value='cat.jpg']").click()
     check_answer(browser, find, captioner.caption(ROOT / "examples" / "cat.jpg").text)
@@ -336,7 +349,7 @@ def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(opened, brow
     assert caption["y"] > photograph["y"] + photograph["height"]
     page = find("html")
     assert page.get_property("scrollWidth") == page.get_property("clientWidth")  # nothing beside it
-    assert requested_hosts(browser) == {LOOPBACK}
+    assert requested_hosts(browser) == server.asked == {LOOPBACK}
 
 
 def test_a_beam_width_that_was_wiped_out_is_the_usual_one(opened, browser, captioner):
@@ -377,17 +390,16 @@ def test_a_broken_file_is_explained_on_the_page(opened, tmp_path):
     assert find("#caption [role=alert]").text.startswith("broken.jpg cannot be read as an image")
 
 
-def test_the_server_reaches_for_nobody_but_itself(server):
-    assert server.said == f"The page is at {server.address} until Ctrl-C ends it.\n"
-    assert server.asked == {LOOPBACK}
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_it_quietly_and_the_photographs_are_gone(server, image_path):
-    with image_path.open("rb") as file:
+def test_the_server_reaches_for_nobody_and_ctrl_c_ends_it_without_a_trace(
+    tiny_root, image_path, tmp_path
+):
+    with Server(tiny_root, tmp_path) as server, image_path.open("rb") as file:
+        assert server.said == f"The page is at {server.address} until Ctrl-C ends it.\n"
         upload = httpx.post(f"{server.address}gradio_api/upload", files={"files": file})
-    assert Path(upload.json()[0]).is_relative_to(server.photographs)
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.communicate(timeout=30) == ("", "")
-    assert server.process.returncode == 0
-    assert not [path for path in server.photographs.rglob("*") if path.is_file()]
+        assert Path(upload.json()[0]).is_relative_to(server.photographs)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.communicate(timeout=30) == ("", "")
+        assert server.process.returncode == 0
+        assert server.asked == {LOOPBACK}
+        assert not [path for path in server.photographs.rglob("*") if path.is_file()]
