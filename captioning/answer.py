@@ -18,7 +18,7 @@ from captioning.gaze import Gaze, find_gaze
 from captioning.heat_maps import draw_key, draw_words, explain
 from captioning.images import load_image, open_image
 from captioning.inference import Caption
-from captioning.settings import SearchSettings
+from captioning.settings import WIDEST_BEAM, SearchSettings
 
 _MOST_SHOWN = 5  # captions: wider beams find more that hardly differ
 _TILE = 400  # pixels of the longer side of a heat map: about twice what the page shows
@@ -27,28 +27,31 @@ _KEY = (240, 20)  # width and height in pixels, likewise
 INVITATION = '<p class="quiet">Give me a photograph, or choose an example.</p>'
 
 
-def answer(captioner: Captioner, image_path: str | None, beam_width: int) -> tuple[str, str]:
+def answer(
+    captioner: Captioner, image_path: str | None, beam_width: float | None
+) -> tuple[str, str]:
     """The caption, its alternatives and the time taken; then what each word looked at. Without an
-    image, or with one that cannot be read, the first says so and the second is empty."""
+    image, or with one that cannot be read, the first says so and the second is empty. Of a beam
+    width that is none the nearest is taken, and without one the usual."""
     if image_path is None:
         return INVITATION, ""
     started = perf_counter()
     try:
-        photograph = open_image(image_path)
+        pixels = load_image(image_path, captioner.encoder.image_size)
     except (OSError, ValueError) as error:
         return _alert(str(error).replace(image_path, Path(image_path).name)), ""
-    features = captioner.encoder(load_image(photograph, captioner.encoder.image_size)[None])
+    features = captioner.encoder(pixels[None])
     seen = perf_counter()
-    search = SearchSettings(beam_width)
-    count = min(beam_width, _MOST_SHOWN)
+    search = _search(beam_width)
+    count = min(search.beam_width, _MOST_SHOWN)
     (captions,) = captioner.decoder.alternatives(features, search, count)
     seconds = (seen - started, perf_counter() - seen)
     try:
         gaze = find_gaze(captioner.decoder, features[0], captions[0].text)
-        heat_maps = _heat_maps(photograph, gaze)
+        heat_maps = _heat_maps(open_image(image_path, at_least=_TILE), gaze)
     except ValueError as error:  # of this model's cells no map can be made
         heat_maps = _alert(str(error))
-    return _captions(captions, beam_width, seconds), heat_maps
+    return _captions(captions, search.beam_width, seconds), heat_maps
 
 
 def image_url(image: Image.Image) -> str:
@@ -56,6 +59,12 @@ def image_url(image: Image.Image) -> str:
     file = BytesIO()
     image.save(file, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode('ascii')}"
+
+
+def _search(beam_width: float | None) -> SearchSettings:
+    if beam_width is None:
+        return SearchSettings()
+    return SearchSettings(min(max(round(beam_width), 1), WIDEST_BEAM))
 
 
 def _captions(captions: list[Caption], beam_width: int, seconds: tuple[float, float]) -> str:

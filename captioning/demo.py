@@ -16,7 +16,9 @@ from PIL import ImageOps
 
 from captioning.answer import INVITATION, answer, image_url
 from captioning.captioner import Captioner
+from captioning.heat_maps import INK
 from captioning.images import open_image
+from captioning.page import DARK, LIGHT
 from captioning.settings import WIDEST_BEAM, Files, SearchSettings
 
 _LOOPBACK = "127.0.0.1"
@@ -25,7 +27,7 @@ _OFFLINE = {
     "NO_PROXY": "*",  # Gradio asks its own page whether it is there: nobody between them
     "no_proxy": "*",
 }
-_EXAMPLES = Files().root / "examples"
+_EXAMPLES = {path.name: str(path) for path in sorted((Files().root / "examples").glob("*.jpg"))}
 _THUMBNAIL = (200, 150)  # width and height in pixels: twice what the page shows
 _STYLE = Path(__file__).with_name("demo.css")
 
@@ -61,7 +63,7 @@ def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> N
         _, address, _ = page.launch(
             server_name=_LOOPBACK,
             server_port=port,
-            allowed_paths=[str(_EXAMPLES)],
+            allowed_paths=list(_EXAMPLES.values()),
             share=False,
             ssr_mode=False,
             mcp_server=False,
@@ -96,7 +98,6 @@ def _build_page(captioner: Captioner) -> gradio.Blocks:
                     buttons=[],
                     height="26rem",
                 )
-                photograph.preprocess = _file_of
             with gradio.Column():
                 caption = gradio.HTML(INVITATION, elem_id="caption", js_on_load=_SAY_CHANGES)
                 beam_width = gradio.Slider(
@@ -105,6 +106,7 @@ def _build_page(captioner: Captioner) -> gradio.Blocks:
                     value=SearchSettings.beam_width,
                     step=1,
                     label="Beam width",
+                    elem_id="beam-width",
                     info="Sentences followed at a time; 1 is greedy search.",
                 )
         examples = gradio.HTML(_examples(), elem_id="examples", js_on_load=_CHOOSE)
@@ -113,9 +115,10 @@ def _build_page(captioner: Captioner) -> gradio.Blocks:
         examples.click(_chosen, None, photograph, show_progress="hidden", api_visibility="private")
         gradio.on(
             [photograph.change, beam_width.change],
-            partial(answer, captioner),
+            partial(_answer_sent, captioner),
             [photograph, beam_width],
             [caption, heat_maps],
+            preprocess=False,
             trigger_mode="always_last",
             show_progress_on=caption,
             api_visibility="private",
@@ -123,29 +126,31 @@ def _build_page(captioner: Captioner) -> gradio.Blocks:
     return page
 
 
-def _file_of(upload: gradio.components.image.ImageData | None) -> str | None:
-    """The path of a photograph's file, unread: any image, and whatever there is to say of it, is
-    for `captioning.images`. Gradio itself would convert it, and fall over what is no image."""
-    return upload.path if upload else None
+def _answer_sent(
+    captioner: Captioner, upload: dict | None, beam_width: float | None
+) -> tuple[str, str]:
+    """`answer` to what the page sends, as it is: whatever there is to say of a file is said by
+    `captioning.images`, where Gradio would convert an image, and fall over what is none."""
+    return answer(captioner, upload and upload["path"], beam_width)
 
 
 def _examples() -> str:
     """The photographs of `examples/` as buttons, each with the name of its file as value."""
     buttons = "".join(
-        f'<button value="{path.name}"><img src="{_thumbnail(path)}" '
-        f'alt="{path.stem.replace("_", " ")}"></button>'
-        for path in sorted(_EXAMPLES.glob("*.jpg"))
+        f'<button value="{name}"><img src="{_thumbnail(path)}" '
+        f'alt="{Path(name).stem.replace("_", " ")}"></button>'
+        for name, path in _EXAMPLES.items()
     )
     return f'<h2>Examples</h2><div class="strip">{buttons}</div>'
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(path: str) -> str:
     return image_url(ImageOps.fit(open_image(path), _THUMBNAIL))
 
 
-def _chosen(event: gradio.EventData) -> str:
+def _chosen(event: gradio.EventData) -> str | None:
     """The file of the example that was clicked; the page may name any, and gets these alone."""
-    return str(_EXAMPLES / Path(event.name).name)
+    return _EXAMPLES.get(event.name)
 
 
 def _theme() -> gradio.themes.Base:
@@ -157,17 +162,17 @@ def _theme() -> gradio.themes.Base:
         font=("system-ui", "sans-serif"),
         font_mono=("monospace",),
     ).set(
-        body_background_fill="#f6f5f2",
-        body_background_fill_dark="#171614",
-        body_text_color="#22211f",
-        body_text_color_dark="#ecebe7",
-        body_text_color_subdued="#66635d",
-        body_text_color_subdued_dark="#a5a199",
-        block_background_fill="#fff",
-        block_background_fill_dark="#24221f",
+        body_background_fill=LIGHT["page"],
+        body_background_fill_dark=DARK["page"],
+        body_text_color=LIGHT["text"],
+        body_text_color_dark=DARK["text"],
+        body_text_color_subdued=LIGHT["quiet"],
+        body_text_color_subdued_dark=DARK["quiet"],
+        block_background_fill=LIGHT["card"],
+        block_background_fill_dark=DARK["card"],
         block_radius="0.6rem",
-        slider_color="#c41e00",
-        slider_color_dark="#c41e00",
+        slider_color=INK,
+        slider_color_dark=INK,
     )
 
 

@@ -9,12 +9,13 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from captioning.files import write_atomically
 from captioning.gaze import ATTENTION, OCCLUSION, Gaze
 from captioning.images import AnyImage, open_image
 from captioning.lettering import break_lines, find_font, text_height, write_lines
+from captioning.page import LIGHT
 
 # In pixels, of which 300 make an inch: the page is as wide as the text of a report, 17 cm.
 _DOTS_PER_INCH = 300
@@ -25,8 +26,8 @@ _PHOTOGRAPH = (900, 750)  # width and height at most
 _KEY = (400, 28)  # width and height of the key to the colours
 _TITLE_SIZE, _WORD_SIZE, _NOTE_SIZE = 72, 40, 30
 
-_PAPER, _TEXT, _QUIET = "#ffffff", "#22211f", "#66635d"
-_INK = np.array([196, 30, 0], "float32")  # one hue: more of it is darker, in grey print as well
+_PAPER, _TEXT, _QUIET = "#ffffff", LIGHT["text"], LIGHT["quiet"]
+INK = "#c41e00"  # one hue: more of it is darker, in grey print as well
 _COVER = 0.85  # the share of the photograph that the heaviest ink hides
 _PALE = 0.55  # how far photographs are lightened below the ink, and lose of their contrast
 _KEY_GROUND = 226  # the grey of a pale photograph in its light parts
@@ -91,9 +92,9 @@ def draw_heat_maps(photograph: Image.Image, gaze: Gaze) -> Image.Image:
 def draw_words(photograph: Image.Image, gaze: Gaze, size: tuple[int, int]) -> list[Image.Image]:
     """A heat map a word, RGB, of `size` (width, height), all on one scale. Raises ValueError where
     the cells of the feature map make no square."""
-    maps = gaze.maps
+    maps = gaze.maps / gaze.maps.max(initial=0)
     ground = _pale(photograph.resize(size, Image.Resampling.LANCZOS))
-    return [_inked(ground, _spread(weights / maps.max(), size)) for weights in maps]
+    return [_inked(ground, _spread(strength, size)) for strength in maps]
 
 
 def draw_key(size: tuple[int, int]) -> Image.Image:
@@ -182,5 +183,6 @@ def _spread(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def _inked(ground: Image.Image, strength: np.ndarray) -> Image.Image:
     """A grey image under ink of a strength (height, width) from 0 to 1."""
     cover = _COVER * strength[:, :, None]
-    mixed = (1 - cover) * np.asarray(ground, "float32")[:, :, None] + cover * _INK
+    ink = np.array(ImageColor.getrgb(INK), "float32")
+    mixed = (1 - cover) * np.asarray(ground, "float32")[:, :, None] + cover * ink
     return Image.fromarray(mixed.round().astype("uint8"))  # (height, width, 3)

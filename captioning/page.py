@@ -15,6 +15,21 @@ from captioning.files import write_atomically
 
 _OURS = '<meta name="generator" content="caption generator">'
 
+LIGHT = {
+    "page": "#f6f5f2",
+    "card": "#fff",
+    "behind": "#e9e7e1",
+    "text": "#22211f",
+    "quiet": "#66635d",
+}
+DARK = {
+    "page": "#171614",
+    "card": "#24221f",
+    "behind": "#0f0e0d",
+    "text": "#ecebe7",
+    "quiet": "#a5a199",
+}
+
 _PAGE = Template("""\
 <!DOCTYPE html>
 <html lang="en">
@@ -25,13 +40,9 @@ _PAGE = Template("""\
 <meta name="generator" content="caption generator">
 <title>$title</title>
 <style>
-:root {
-  --page: #f6f5f2; --card: #fff; --behind: #e9e7e1; --text: #22211f; --quiet: #66635d;
-}
+:root { $light }
 @media (prefers-color-scheme: dark) {
-  :root {
-    --page: #171614; --card: #24221f; --behind: #0f0e0d; --text: #ecebe7; --quiet: #a5a199;
-  }
+  :root { $dark }
 }
 body {
   margin: 0; background: var(--page); color: var(--text);
@@ -79,7 +90,12 @@ def write_page(
     """Writes a page; an older one gives way. `title` and `introduction` are text, `content` is the
     HTML of `<main>`, and `style` the CSS that it wants besides that of every page."""
     page = _PAGE.substitute(
-        title=escape(title), introduction=escape(introduction), content=content, style=style
+        title=escape(title),
+        introduction=escape(introduction),
+        content=content,
+        style=style,
+        light=_variables(LIGHT),
+        dark=_variables(DARK),
     )
     with write_atomically(page_path, "w") as file:
         file.write(page)
@@ -124,3 +140,7 @@ def figure(image_path: Path, page_path: Path, alt: str, caption: str) -> str:
 def images(figures: Iterable[str]) -> str:
     """Figures side by side, as many as there is room for."""
     return f'<div class="images">\n{"".join(figures)}</div>\n'
+
+
+def _variables(colours: Mapping[str, str]) -> str:
+    return " ".join(f"--{name}: {colour};" for name, colour in colours.items())

@@ -10,21 +10,26 @@ import sys
 from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
+from threading import Timer
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
+from gradio import EventData
 from PIL import Image
 from selenium import webdriver
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from captioning import __main__ as steps
+from captioning import __main__ as command
+from captioning import demo
 from captioning.answer import answer
 from captioning.captioner import Captioner
 from captioning.gaze import Gaze
+from captioning.inference import Encoder
 from captioning.settings import Files, SearchSettings
 
 ROOT = Path(__file__).parents[1]
@@ -83,6 +88,15 @@ def test_a_narrow_beam_has_no_alternatives_and_of_a_wide_one_five_are_shown(capt
         assert ("no alternatives" in said.texts["p"][1]) == (beam_width == 1)
 
 
+def test_of_a_beam_width_that_is_none_the_nearest_is_taken(captioner, image_path):
+    for sent, taken in ((3.6, 4), (1.2, 1), (0, 1), (1000, 100), (None, 3)):
+        said, expected = (
+            Piece(answer(captioner, str(image_path), width)[0]) for width in (sent, taken)
+        )
+        assert said.texts["td"] == expected.texts["td"]
+        assert said.texts["p"][1] == expected.texts["p"][1]
+
+
 def test_a_rotated_photograph_is_captioned_as_everywhere_else(captioner, image_path, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 8  # to be turned by a quarter
@@ -90,6 +104,25 @@ def test_a_rotated_photograph_is_captioned_as_everywhere_else(captioner, image_p
         image.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "a.png", exif=exif)
     said, _ = answer(captioner, str(tmp_path / "a.png"), 3)
     assert Piece(said).texts["p"][0] == captioner.caption(tmp_path / "a.png").text
+
+
+def test_a_large_photograph_is_seen_as_everywhere_else(
+    captioner, image_path, tmp_path, monkeypatch
+):
+    """12 megapixels, which are decoded at a fraction of their size."""
+    with Image.open(image_path) as drawing:
+        drawing.resize((4000, 3000)).save(tmp_path / "large.jpg")
+    seen, see = [], Encoder.__call__
+
+    def watched(encoder, images):
+        seen.append(see(encoder, images))
+        return seen[-1]
+
+    monkeypatch.setattr(Encoder, "__call__", watched)
+    said, _ = answer(captioner, str(tmp_path / "large.jpg"), 3)
+    assert Piece(said).texts["p"][0] == captioner.caption(tmp_path / "large.jpg").text
+    on_page, elsewhere = seen
+    np.testing.assert_array_equal(on_page, elsewhere)
 
 
 def test_alt_texts_say_where_a_word_looked(captioner, image_path, monkeypatch):
@@ -125,9 +158,18 @@ def test_without_a_photograph_the_page_asks_for_one(captioner):
     assert seen == ""
 
 
+def test_the_page_may_choose_an_example_and_no_other_file():
+    def chosen(name):
+        return demo._chosen(EventData(None, {"name": name}))
+
+    assert chosen("cat.jpg") == str(ROOT / "examples" / "cat.jpg")
+    for name in ("..", ".", "", "/etc/passwd", "CREDITS.md", "../examples/cat.jpg"):
+        assert chosen(name) is None
+
+
 def test_the_help_names_the_address(capsys):
     with pytest.raises(SystemExit):
-        steps.main(["serve", "--help"])
+        command.main(["serve", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "http://127.0.0.1:PORT (default 7860)" in text
     assert "--open" in text and "until Ctrl-C" in text
@@ -136,20 +178,20 @@ def test_the_help_names_the_address(capsys):
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
 def test_a_port_that_is_none_is_refused(port, capsys):
     with pytest.raises(SystemExit):
-        steps.main(["serve", f"--port={port}"])
+        command.main(["serve", f"--port={port}"])
     assert f"wanted a port from 1 to 65535, received {port}" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_one_line_on_stderr(tiny_root, capsys):
     with socket.create_server((LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
-        assert steps.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
+        assert command.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"port {port} (Address already in use)" in line and "--port" in line
 
 
 def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
-    assert steps.main(["serve", "--root", str(tmp_path)]) == 1
+    assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "tokenizer.p" in line
 
@@ -157,15 +199,19 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
 def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "captioning.demo", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert steps.main(["serve", "--root", str(tmp_path)]) == 1
+    assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "gradio" in line and "pip install -r requirements-demo.txt" in line
 
 
 # What Python runs at the start of the server, and of each process that it starts: it writes down
-# whom they connect to, and whose address they ask for.
+# whom they connect to, and whose address they ask for. Where the tests themselves run in the
+# background, Ctrl-C is ignored, and inherited so: it is heard again.
 WATCH = """\
+import signal
 import sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def watch(event, arguments):
     if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
@@ -194,24 +240,30 @@ class Server:
             text=True,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(self.photographs)},
-            # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.address = f"http://{LOOPBACK}:{port}/"
+        too_late = Timer(120, self.process.kill)
+        too_late.start()
         self.said = self.process.stdout.readline()
+        too_late.cancel()
 
     @property
     def asked(self):
         """The hosts that it wanted to reach."""
         return set(self._asked.read_text().split("\n")) - {""}
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
 
 @pytest.fixture(scope="module")
 def server(tiny_root, tmp_path_factory):
-    server = Server(tiny_root, tmp_path_factory.mktemp("server"))
-    yield server
-    server.process.kill()
-    server.process.communicate()
+    with Server(tiny_root, tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -277,17 +329,19 @@ def check_answer(browser, find, caption):
 
 
 def test_a_photograph_dropped_in_a_wide_window_is_captioned_beside_it(
-    opened, browser, captioner, image_path
+    opened, server, browser, captioner, image_path
 ):
     find = opened(1200)
     find("input[type=file]").send_keys(str(image_path))
     check_answer(browser, find, captioner.caption(image_path).text)
     photograph, caption = find("#photograph").rect, find("#caption").rect
     assert caption["x"] > photograph["x"] + photograph["width"]
-    assert requested_hosts(browser) == {LOOPBACK}
+    assert requested_hosts(browser) == server.asked == {LOOPBACK}
 
 
-def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(opened, browser, captioner):
+def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(
+    opened, server, browser, captioner
+):
     find = opened(390)
     find("button[value='cat.jpg']").click()
     check_answer(browser, find, captioner.caption(ROOT / "examples" / "cat.jpg").text)
@@ -295,7 +349,15 @@ def test_an_example_chosen_in_a_narrow_window_is_captioned_below_it(opened, brow
     assert caption["y"] > photograph["y"] + photograph["height"]
     page = find("html")
     assert page.get_property("scrollWidth") == page.get_property("clientWidth")  # nothing beside it
-    assert requested_hosts(browser) == {LOOPBACK}
+    assert requested_hosts(browser) == server.asked == {LOOPBACK}
+
+
+def test_a_beam_width_between_two_that_is_typed_is_rounded(opened):
+    find = opened(1200)
+    find("button[value='cat.jpg']").click()
+    find("#caption tbody tr:last-child:nth-child(3)")
+    find("#beam-width input[type=number]").send_keys(Keys.CONTROL, "a", Keys.NULL, "3.6")
+    find("#caption tbody tr:last-child:nth-child(4)")
 
 
 PASTE = """
@@ -329,17 +391,16 @@ def test_a_broken_file_is_explained_on_the_page(opened, tmp_path):
     assert find("#caption [role=alert]").text.startswith("broken.jpg cannot be read as an image")
 
 
-def test_the_server_reaches_for_nobody_but_itself(server):
-    assert server.said == f"The page is at {server.address} until Ctrl-C ends it.\n"
-    assert server.asked == {LOOPBACK}
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_it_quietly_and_the_photographs_are_gone(server, image_path):
-    with image_path.open("rb") as file:
+def test_the_server_reaches_for_nobody_and_ctrl_c_ends_it_without_a_trace(
+    tiny_root, image_path, tmp_path
+):
+    with Server(tiny_root, tmp_path) as server, image_path.open("rb") as file:
+        assert server.said == f"The page is at {server.address} until Ctrl-C ends it.\n"
         upload = httpx.post(f"{server.address}gradio_api/upload", files={"files": file})
-    assert Path(upload.json()[0]).is_relative_to(server.photographs)
-    server.process.send_signal(signal.SIGINT)
-    assert server.process.communicate(timeout=30) == ("", "")
-    assert server.process.returncode == 0
-    assert not [path for path in server.photographs.rglob("*") if path.is_file()]
+        assert Path(upload.json()[0]).is_relative_to(server.photographs)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.communicate(timeout=30) == ("", "")
+        assert server.process.returncode == 0
+        assert server.asked == {LOOPBACK}
+        assert not [path for path in server.photographs.rglob("*") if path.is_file()]
