@@ -69,7 +69,7 @@ def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSett
         "captions": data.fingerprint,
         "views": data.view_count,
     }
-    return identity | ({"encoder": data.encoder} if data.encoder else {})
+    return identity | ({"encoder": data.encoder_identity} if data.encoder_identity else {})
 
 
 def _run(folder: Path, identity: Mapping, settings: TrainingSettings) -> Run:
@@ -110,7 +110,7 @@ def train_and_export(
     )
     model, history = train(data, vocabulary, settings, files.models)
     vocabulary.save(files.vocabulary)
-    export_decoder(model, vocabulary, data.longest_caption, files.models, data.encoder)
+    export_decoder(model, vocabulary, data.longest_caption, files.models, data.encoder_identity)
     return history
 
 

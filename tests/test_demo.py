@@ -21,7 +21,7 @@ from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-from captioning import __main__ as steps
+from captioning import __main__ as command
 from captioning.answer import answer
 from captioning.captioner import Captioner
 from captioning.gaze import Gaze
@@ -127,7 +127,7 @@ def test_without_a_photograph_the_page_asks_for_one(captioner):
 
 def test_the_help_names_the_address(capsys):
     with pytest.raises(SystemExit):
-        steps.main(["serve", "--help"])
+        command.main(["serve", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "http://127.0.0.1:PORT (default 7860)" in text
     assert "--open" in text and "until Ctrl-C" in text
@@ -136,20 +136,20 @@ def test_the_help_names_the_address(capsys):
 @pytest.mark.parametrize("port", ["0", "65536", "-1", "http"])
 def test_a_port_that_is_none_is_refused(port, capsys):
     with pytest.raises(SystemExit):
-        steps.main(["serve", f"--port={port}"])
+        command.main(["serve", f"--port={port}"])
     assert f"wanted a port from 1 to 65535, received {port}" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_one_line_on_stderr(tiny_root, capsys):
     with socket.create_server((LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
-        assert steps.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
+        assert command.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"port {port} (Address already in use)" in line and "--port" in line
 
 
 def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
-    assert steps.main(["serve", "--root", str(tmp_path)]) == 1
+    assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "tokenizer.p" in line
 
@@ -157,7 +157,7 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
 def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "captioning.demo", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert steps.main(["serve", "--root", str(tmp_path)]) == 1
+    assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "gradio" in line and "pip install -r requirements-demo.txt" in line
 
