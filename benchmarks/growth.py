@@ -158,7 +158,7 @@ def _prepare(folder: Path, root: Path | None) -> None:
     from PIL import Image
 
     from benchmarks.world import photographs
-    from captioning.export import export_decoder, export_encoder
+    from captioning.export import export_decoder, export_encoder, identify_encoder
     from captioning.model import build_caption_model
     from captioning.settings import TrainingSettings
     from captioning.text import Vocabulary
@@ -173,11 +173,12 @@ def _prepare(folder: Path, root: Path | None) -> None:
     images = keras.Input((32, 48, 3), dtype="uint8")
     pixels = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(1 / 255)(images))
     files = Files(folder / "model")
-    export_encoder(keras.Model(images, keras.layers.Reshape((4, 18))(pixels)), files.models)
+    encoder = keras.Model(images, keras.layers.Reshape((4, 18))(pixels))
+    export_encoder(encoder, files.models)
     vocabulary = Vocabulary(f"word{number}" for number in range(50))
     settings = TrainingSettings(decoder="merge", units=16, embedding_units=16)
     model = build_caption_model(len(vocabulary), 18, settings)
-    export_decoder(model, vocabulary, longest_caption=8, folder=files.models)
+    export_decoder(model, vocabulary, 8, files.models, identify_encoder(encoder))
     vocabulary.save(files.vocabulary)
 
 

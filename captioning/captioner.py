@@ -29,7 +29,7 @@ class Captioner:
                 f"{decoder.feature_width} numbers. Received: {encoder.feature_width}. Take both "
                 "from one training run."
             )
-        decoder.refuse_other_encoder(encoder.identity)
+        decoder.refuse_other_encoder(encoder.encoder_identity)
         self.encoder = encoder
         self.decoder = decoder
 

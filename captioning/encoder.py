@@ -4,36 +4,32 @@ Not about what an encoder computes: see `captioning.inference` and `captioning.i
 """
 
 import shutil
+import tempfile
 from pathlib import Path
 
-from captioning.files import write_atomically
+from captioning.feature_maps import FeatureMaps
 from captioning.inference import Encoder
-from captioning.networks import ENCODER, encoder_note, read_network
+from captioning.networks import ENCODER, read_encoder_identity, read_network, replace_network
 from captioning.precision import has_bfloat16_units
 from captioning.settings import DEFAULT_ENCODER, Files
 
 
 def provide_encoder(folder: Path, name: str | None = None, weights: str | None = None) -> Encoder:
-    """The encoder in `folder`, put there first if need be.
+    """The encoder in `folder`, the `models` of a root folder, put there first if need be.
 
     `name`: an image network of `keras.applications`; without one, whichever is there, or else the
     default. It is copied from this repository if that has it, or made anew with `weights`
-    ("imagenet", or the path of a weights file), which make it anew in any case. Where the processor
-    has units for bfloat16 it computes in that: its maps agree with those of float32 to a cosine of
-    0.999.
+    ("imagenet", or the path of a weights file), which make it anew in any case. Raises ValueError
+    if that would replace the encoder that made the feature maps of the root folder by another.
+
+    Where the processor has units for bfloat16 it computes in that: its maps agree with those of
+    float32 to a cosine of 0.999.
     """
     shipped = Files().models
     if weights or not (has_encoder(folder, name) or has_encoder(shipped, name)):
-        from captioning.export import export_encoder
-        from captioning.image_networks import IMAGENET, build_encoder
-
-        export_encoder(build_encoder(name or DEFAULT_ENCODER, weights or IMAGENET), folder)
+        _make(folder, name or DEFAULT_ENCODER, weights)
     elif not has_encoder(folder, name):
-        for suffix in (".bin", ".xml"):  # the .xml last: where it is, the encoder is whole
-            source = (shipped / ENCODER).with_suffix(suffix)
-            target = (folder / ENCODER).with_suffix(suffix)
-            with source.open("rb") as content, write_atomically(target) as copy:
-                shutil.copyfileobj(content, copy)
+        _copy(shipped, folder)
     return Encoder(folder, "bf16" if has_bfloat16_units() else "f32")
 
 
@@ -41,7 +37,56 @@ def has_encoder(folder: Path, name: str | None = None) -> bool:
     """Whether there is an encoder in `folder`; with a `name`, whether it is that network."""
     if name is None or not (folder / ENCODER).exists():
         return (folder / ENCODER).exists()
-    # Before encoders were named, all were what is now the default.
-    note = encoder_note(read_network(folder / ENCODER)) or DEFAULT_ENCODER
-    present = note.split()[0]
-    return present.casefold() == name.casefold()
+    return _is_named(read_encoder_identity(read_network(folder / ENCODER)), name)
+
+
+def _make(folder: Path, name: str, weights: str | None) -> None:
+    from captioning.export import export_encoder, identify_encoder
+    from captioning.image_networks import IMAGENET, build_encoder, keras_name
+
+    name = keras_name(name)
+    for path, identity in _makers(folder):
+        if not _is_named(identity, name):  # seen before its weights are downloaded
+            raise _in_use(path, identity, name)
+    encoder = build_encoder(name, weights or IMAGENET)
+    _refuse_to_replace(folder, identify_encoder(encoder))
+    export_encoder(encoder, folder)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    _refuse_to_replace(folder, read_encoder_identity(read_network(source / ENCODER)))
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="saving-") as temporary:
+        copy = Path(temporary, ENCODER)
+        for suffix in (".bin", ".xml"):
+            shutil.copyfile((source / ENCODER).with_suffix(suffix), copy.with_suffix(suffix))
+        replace_network(copy, folder / ENCODER)
+
+
+def _refuse_to_replace(folder: Path, new: str | None) -> None:
+    for path, identity in _makers(folder):
+        if identity != new:
+            raise _in_use(path, identity, new)
+
+
+def _makers(folder: Path) -> list[tuple[Path, str | None]]:
+    """The feature maps that there are beside `folder`, and which encoder made them; none where
+    there is no encoder that could be lost."""
+    files = Files(folder.parent)
+    paths = [files.feature_maps, files.mirrored_feature_maps]
+    if not (folder / ENCODER).exists():
+        return []
+    return [(path, maps.encoder_identity) for path in paths if (maps := FeatureMaps(path))]
+
+
+def _is_named(identity: str | None, name: str) -> bool:
+    """Before encoders were named, all were what is now the default."""
+    return (identity or DEFAULT_ENCODER).split()[0].casefold() == name.casefold()
+
+
+def _in_use(path: Path, made_by: str | None, new: str | None) -> ValueError:
+    return ValueError(
+        f"{path} was made with another encoder. Wanted: {made_by or DEFAULT_ENCODER}. Received: "
+        f"{new or DEFAULT_ENCODER}, which would replace it. Delete the feature maps and their "
+        ".json files to begin anew, or name no other encoder and no weights."
+    )

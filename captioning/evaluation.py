@@ -5,7 +5,7 @@ from itertools import islice
 
 import numpy as np
 
-from captioning.feature_maps import encoder_of
+from captioning.feature_maps import encoder_identity_of
 from captioning.inference import IMAGES_AT_ONCE, Decoder
 from captioning.scores import score_captions
 from captioning.settings import SearchSettings
@@ -24,7 +24,7 @@ def evaluate(
     has no features, since a split is scored whole or not at all, or if the decoder was trained on
     features of another encoder.
     """
-    decoder.refuse_other_encoder(encoder_of(features))
+    decoder.refuse_other_encoder(encoder_identity_of(features))
     missing = [image_name for image_name in references if image_name not in features]
     if missing:
         raise ValueError(

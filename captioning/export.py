@@ -19,6 +19,7 @@ from captioning.networks import (
     ENCODER_NOTE,
     NOTES,
     read_network,
+    replace_network,
 )
 from captioning.runtime import openvino
 from captioning.search_models import build_search_models
@@ -31,7 +32,12 @@ _OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
     """Writes `encoder.xml` and `encoder.bin`: see `captioning.inference.Encoder`. They hold its
     name and fingerprint, which those of the same weights share, however coarsely exported."""
-    _export(encoder, folder / ENCODER, {ENCODER_NOTE: f"{encoder.name} {_fingerprint(encoder)}"})
+    _export(encoder, folder / ENCODER, {ENCODER_NOTE: identify_encoder(encoder)})
+
+
+def identify_encoder(encoder: keras.Model) -> str:
+    """As `captioning.networks.read_encoder_identity` finds it in the exported file."""
+    return f"{encoder.name} {_fingerprint(encoder)}"
 
 
 def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:
@@ -54,13 +60,13 @@ def export_decoder(
     vocabulary: Vocabulary,
     longest_caption: int,
     folder: Path,
-    encoder: str | None = None,
+    encoder_identity: str | None = None,
 ) -> None:
     """Writes the caption model as `decoder_look` and `decoder_step`, `.xml` and `.bin` each.
 
     Both files name what belongs to them, so that nothing else is used with them, and hold
-    `longest_caption` in words, the limit of the search. `encoder`: that of the training's features,
-    as of `captioning.networks.encoder_note`, if it is known.
+    `longest_caption` in words, the limit of the search. `encoder_identity`: that of the training's
+    features, as of `captioning.networks.read_encoder_identity`, if it is known.
     """
     look, step = build_search_models(caption_model)
     notes = (
@@ -71,8 +77,8 @@ def export_decoder(
         step.input_shape[1][-1],
     )
     notes = dict(zip(NOTES, notes, strict=True))
-    if encoder:
-        notes[ENCODER_NOTE] = encoder
+    if encoder_identity:
+        notes[ENCODER_NOTE] = encoder_identity
     _export(look, folder / DECODER_LOOK, notes)
     _export(step, folder / DECODER_STEP, notes)
 
@@ -86,7 +92,7 @@ def _fingerprint(model: keras.Model) -> str:
 
 
 def _export(model: keras.Model, path: Path, notes: dict) -> None:
-    """Writes a neighbour first and renames it, weights before structure."""
+    """Writes a neighbour first, and puts it in the place of what is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="saving-") as temporary:
         exported = Path(temporary, "exported.xml")
@@ -98,8 +104,7 @@ def _export(model: keras.Model, path: Path, notes: dict) -> None:
             network.set_rt_info(value, ["captioning", key])
         compact = Path(temporary, path.name)
         openvino.save_model(network, compact, compress_to_fp16=True)
-        compact.with_suffix(".bin").replace(path.with_suffix(".bin"))
-        compact.replace(path)
+        replace_network(compact, path)
 
 
 def _remove_stray_outputs(network: openvino.Model) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from captioning.networks import encoders_differ
+
 _DTYPE = np.dtype("float16")  # the maps of 8,000 images take 3.3 GB, and lose three digits of seven
 
 
@@ -19,20 +21,20 @@ class FeatureMaps(Mapping):
     written over. Arrays that are handed out are views of the file: reading one reads the disk.
     """
 
-    def __init__(self, path: Path, encoder: str | None = None):
-        """Opens what is there, or begins anew with maps of `encoder`, as of
-        `captioning.networks.encoder_note`. Raises ValueError if the two files do not belong
-        together, or hold maps of another encoder."""
+    def __init__(self, path: Path, encoder_identity: str | None = None):
+        """Opens what is there, or begins anew with maps of an encoder, as of
+        `captioning.networks.read_encoder_identity`. Raises ValueError if the two files do not
+        belong together, or hold maps of another encoder."""
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
         self._rows: dict[str, int] = {}
         self._shape: tuple[int, int] | None = None
         self._waiting: dict[str, np.ndarray] = {}
-        self.encoder = encoder
+        self.encoder_identity = encoder_identity
         if self._index_path.exists():
             self._read_index()
-            self._refuse_other_encoder(encoder)
+            self._refuse_other_encoder(encoder_identity)
         self._map_file()
 
     def __getitem__(self, image_name: str) -> np.ndarray:
@@ -65,7 +67,11 @@ class FeatureMaps(Mapping):
             )
         self._shape = maps.shape[1:]
         line = json.dumps(
-            {"encoder": self.encoder, "shape": self._shape, "images": list(self._waiting)}
+            {
+                "encoder": self.encoder_identity,
+                "shape": self._shape,
+                "images": list(self._waiting),
+            }
         )
         line = line if not self._rows else f"\n{line}"
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +91,7 @@ class FeatureMaps(Mapping):
                 index = json.loads(line)
                 self._shape = tuple(index["shape"])
                 self._name(index["images"])
-                self.encoder = index.get("encoder")
+                self.encoder_identity = index.get("encoder")
             size = len(self._rows) * int(np.prod(self._shape)) * _DTYPE.itemsize
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
@@ -98,12 +104,12 @@ class FeatureMaps(Mapping):
                 f"Delete {self._index_path.name} beside it to extract all of them anew."
             )
 
-    def _refuse_other_encoder(self, encoder: str | None) -> None:
-        if None not in (encoder, self.encoder) and encoder != self.encoder:
+    def _refuse_other_encoder(self, encoder_identity: str | None) -> None:
+        if encoders_differ(self.encoder_identity, encoder_identity):
             raise ValueError(
-                f"{self._path} was made with another encoder. Wanted: {self.encoder}. Received: "
-                f"{encoder}. Delete it and {self._index_path.name} to extract all features anew, "
-                "or bring back what made it."
+                f"{self._path} was made with another encoder. Wanted: {self.encoder_identity}. "
+                f"Received: {encoder_identity}. Delete it and {self._index_path.name} to extract "
+                "all features anew, or bring back what made it."
             )
 
     def _name(self, image_names: Iterable[str]) -> None:
@@ -115,9 +121,9 @@ class FeatureMaps(Mapping):
             self._maps = np.memmap(self._path, _DTYPE, "r", shape=(len(self._rows), *self._shape))
 
 
-def encoder_of(features: Mapping[str, np.ndarray]) -> str | None:
+def encoder_identity_of(features: Mapping[str, np.ndarray]) -> str | None:
     """The encoder that made the features, where they tell; a plain dict does not."""
-    return features.encoder if isinstance(features, FeatureMaps) else None
+    return features.encoder_identity if isinstance(features, FeatureMaps) else None
 
 
 def _is_json(line: bytes) -> bool:

@@ -39,8 +39,8 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
         network = build(
             weights=weights and str(weights), include_top=False, input_shape=image_shape
         )
-    except Exception as error:  # what Keras raises when a download fails
-        if weights != IMAGENET:
+    except Exception as error:  # Keras raises no narrower one when the line fails
+        if weights != IMAGENET or not isinstance(error.__context__ or error, OSError):
             raise
         raise ConnectionError(
             f"The {name} weights could not be downloaded ({error}). Check the line and try again, "
@@ -76,9 +76,12 @@ def image_size(name: str) -> tuple[int, int]:
     try:
         build(include_top=True, weights=IMAGENET, input_shape=_TOO_SMALL)
     except ValueError as refusal:
-        side = int(_SQUARE_IMAGE.search(f"{refusal} {build.__doc__}")[1])
-        return side, side
-    raise RuntimeError(f"Keras builds {name} for images of a single pixel, and names no size.")
+        if named := _SQUARE_IMAGE.search(f"{refusal} {build.__doc__}"):
+            return int(named[1]), int(named[1])
+    raise RuntimeError(
+        f"Keras names no image size for {name}. Wanted: a version that does, as Keras 3.15. "
+        f"Received: Keras {keras.__version__}."
+    )
 
 
 def _image_networks() -> dict[str, Callable[..., keras.Model]]:

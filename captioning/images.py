@@ -22,8 +22,8 @@ DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBom
 _WHITE = (255, 255, 255, 255)
 
 # Large JPEG files are decoded at a half, a quarter or an eighth of their size, which keeps so many
-# times the pixels wanted a side: 12 megapixels take a quarter of the time, and no pixel changes by
-# more than 8 of 255.
+# times the pixels wanted a side. On 12 megapixels made up of twenty photographs, that took a
+# quarter of the time, and changed no pixel of 299x299 by more than 5 of 255.
 _SPARE = 2
 
 

@@ -16,11 +16,13 @@ from captioning.networks import (
     ENCODER,
     compile_network,
     decoder_notes,
-    encoder_note,
+    decoder_refuses,
+    image_size,
+    read_encoder_identity,
     read_network,
 )
 from captioning.search import Hypothesis, State, beam_search
-from captioning.settings import SearchSettings
+from captioning.settings import DEFAULT_ENCODER, SearchSettings
 from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 
 # Images searched for side by side: one alone takes three times as long, more are hardly faster.
@@ -39,16 +41,19 @@ class Caption:
 
 
 class Encoder:
-    """The image network: photographs to feature maps."""
+    """The image network: photographs to feature maps.
+
+    `image_size`: height and width of the images that it wants; `feature_width`: numbers a cell;
+    `encoder_identity`: see `captioning.networks.read_encoder_identity`.
+    """
 
     def __init__(self, folder: Path, precision: str = "f32"):
-        """Reads `encoder.xml` and `encoder.bin` in `folder`. What in it is no matter of integers is
-        computed in `precision`: "f32", or "bf16", which is faster where there are units for it."""
+        """Reads `encoder.xml` and `encoder.bin` in `folder`. Floating-point layers are computed in
+        `precision`: "f32", or "bf16", which is faster where there are units for it."""
         network = read_network(folder / ENCODER)
-        self.identity = encoder_note(network)
+        self.encoder_identity = read_encoder_identity(network)
+        self.image_size = image_size(network)
         self._network = compile_network(network, precision)
-        _, height, width, _ = self._network.input(0).partial_shape
-        self.image_size = (height.get_length(), width.get_length())
         of_output = self._network.output(0).partial_shape
         if len(of_output) != 3:
             raise ValueError(
@@ -81,9 +86,9 @@ class Decoder:
         longest_caption: int,
         feature_width: int,
         units: int,
-        encoder: str | None = None,
+        encoder_identity: str | None = None,
     ):
-        self.encoder = encoder
+        self.encoder_identity = encoder_identity
         self.feature_width = feature_width
         self.vocabulary = vocabulary
         self.longest_caption = longest_caption
@@ -108,7 +113,8 @@ class Decoder:
                 f"vocabulary {notes['vocabulary']}. Received: {vocabulary.fingerprint}, of "
                 f"{len(vocabulary)} words. Take both from one training run."
             )
-        encoder = encoder_note(step)
+        # Before encoders were noted, all were what is now the default.
+        encoder_identity = read_encoder_identity(step) or DEFAULT_ENCODER
         look, step = compile_network(look), compile_network(step)
         return cls(
             lambda features: look(features).to_tuple(),
@@ -117,17 +123,17 @@ class Decoder:
             int(notes["longest_caption"]),
             int(notes["feature_width"]),
             int(notes["units"]),
-            encoder,
+            encoder_identity,
         )
 
-    def refuse_other_encoder(self, encoder: str | None) -> None:
-        """Raises ValueError if feature maps of `encoder`, as of `encoder_note`, are not those that
-        the decoder was trained on. None, on either side, cannot be told and is let pass."""
-        if None not in (encoder, self.encoder) and encoder != self.encoder:
+    def refuse_other_encoder(self, encoder_identity: str | None) -> None:
+        """Raises ValueError if the decoder was trained on feature maps of another encoder. None, on
+        either side, cannot be told and is let pass."""
+        if decoder_refuses(self.encoder_identity, encoder_identity):
             raise ValueError(
                 "Encoder and decoder do not belong together. Wanted: the encoder that the decoder "
-                f"was trained on, {self.encoder}. Received: {encoder}. Bring that encoder back, or "
-                "extract the features and train anew with this one."
+                f"was trained on, {self.encoder_identity}. Received: {encoder_identity}. Bring "
+                "that encoder back, or extract the features and train anew with this one."
             )
 
     def caption(

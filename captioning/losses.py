@@ -8,9 +8,9 @@ from keras import ops
 class SmoothedCrossentropy(keras.losses.Loss):
     """Sparse cross-entropy from logits, with label smoothing (Szegedy et al., 2016).
 
-    `y_true` (batch, length) int, `y_pred` (batch, length, classes) logits. A share
-    `label_smoothing` of each target is spread evenly over all classes; Keras has this for dense
-    targets only, and dense targets would be `classes` times as large. Summed over the sample
+    `y_true` (images, captions, length) int, `y_pred` (images, captions, length, classes) logits. A
+    share `label_smoothing` of each target is spread evenly over all classes; Keras has this for
+    dense targets only, and dense targets would be `classes` times as large. Summed over the sample
     weights, which say what a word counts and that padding does not: see `CaptionBatches`.
     """
 

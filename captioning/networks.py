@@ -36,20 +36,40 @@ def read_network(path: Path) -> openvino.Model:
         ) from error
 
 
-def encoder_note(network: openvino.Model) -> str | None:
-    """The encoder that an exported network is, or was trained on: its name in `keras.applications`
-    and a fingerprint of its weights, as "Xception 0123456789abcdef". None if it was exported before
-    encoders were noted."""
+def replace_network(source: Path, target: Path) -> None:
+    """Moves an exported network, .xml and .bin, to where another may lie. The old .xml goes first
+    and the new one comes last, so that none ever lies on the weights of another."""
+    target.unlink(missing_ok=True)
+    source.with_suffix(".bin").replace(target.with_suffix(".bin"))
+    source.replace(target)
+
+
+def read_encoder_identity(network: openvino.Model) -> str | None:
+    """Which encoder an exported network is, or was trained on: its name in `keras.applications`, a
+    fingerprint of its weights and, if it was quantised, the form that they have now, as "Xception
+    0123456789abcdef int8". None if it was exported before encoders were noted."""
     path = ["captioning", ENCODER_NOTE]
     return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
 
 
-@cache
-def _core() -> openvino.Core:
-    core = openvino.Core()
-    # Weights are read, not mapped, so that the files may be replaced while a model is in use.
-    core.set_property({"ENABLE_MMAP": False})
-    return core
+def encoders_differ(one: str | None, other: str | None) -> bool:
+    """Whether two identities are known not to be the same. None is not known."""
+    return None not in (one, other) and one != other
+
+
+def decoder_refuses(trained_on: str | None, encoder_identity: str | None) -> bool:
+    """Whether a decoder was trained on another encoder than the one given, in whichever form: by
+    name and fingerprint, or by name if that is all that is known of one of them."""
+    if None in (trained_on, encoder_identity):
+        return False
+    pairs = zip(trained_on.split()[:2], encoder_identity.split(), strict=False)
+    return any(wanted != received for wanted, received in pairs)
+
+
+def image_size(network: openvino.Model) -> tuple[int, int]:
+    """Height and width of the images that an encoder wants."""
+    _, height, width, _ = network.input(0).partial_shape
+    return height.get_length(), width.get_length()
 
 
 def compile_network(network: openvino.Model, precision: str = "f32") -> openvino.CompiledModel:
@@ -68,3 +88,11 @@ def decoder_notes(network: openvino.Model, path: Path) -> dict[str, str]:
             f"{path} was not written by this program, or by an older one: it does not name its "
             "vocabulary. Export the model anew."
         ) from error
+
+
+@cache
+def _core() -> openvino.Core:
+    core = openvino.Core()
+    # Weights are read, not mapped, so that the files may be replaced while a model is in use.
+    core.set_property({"ENABLE_MMAP": False})
+    return core

@@ -7,16 +7,19 @@ import argparse
 import json
 from dataclasses import replace
 
+from captioning.dataset import Dataset
 from captioning.settings import Files, SearchSettings, TrainingSettings
 
 
 def download(files: Files, options: argparse.Namespace) -> None:
+    """Reads Flickr8k's two archives, writes its images and texts."""
     from captioning.flickr8k import obtain
 
     obtain(files, options.source)
 
 
 def check(files: Files, options: argparse.Namespace) -> None:
+    """Reads captions and images, writes `dataset.json` and `descriptions.txt`."""
     from captioning.caption_files import read_dataset
     from captioning.check import check_dataset, usable
     from captioning.dataset import write_descriptions
@@ -34,25 +37,13 @@ def check(files: Files, options: argparse.Namespace) -> None:
 
 
 def features(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import Dataset, select
-    from captioning.encoder import has_encoder, provide_encoder
+    """Reads the data set, writes feature maps, their averages and, if need be, the encoder."""
+    from captioning.dataset import select
+    from captioning.encoder import provide_encoder
     from captioning.features import average_features, extract_feature_maps
 
     dataset = Dataset.load(files.dataset)
-    name = options.encoder
-    if name:
-        from captioning.image_networks import keras_name
-
-        name = keras_name(name)
-    if files.feature_maps.exists() and (
-        options.weights or (name and not has_encoder(files.models, name))
-    ):
-        raise ValueError(
-            f"{files.feature_maps} was made with the encoder that --encoder or --weights would "
-            f"replace. Delete it, {files.mirrored_feature_maps.name} and their .json files to "
-            "begin anew."
-        )
-    encoder = provide_encoder(files.models, name, options.weights)
+    encoder = provide_encoder(files.models, options.encoder, options.weights)
     names = list(dataset.captions)
     maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
     average_features(maps, files.features)
@@ -66,7 +57,8 @@ def features(files: Files, options: argparse.Namespace) -> None:
 
 
 def train(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import Dataset, read_descriptions, select
+    """Reads data set, descriptions and feature maps, writes model, decoder and vocabulary."""
+    from captioning.dataset import read_descriptions, select
     from captioning.feature_maps import FeatureMaps
     from captioning.training import train_and_export
 
@@ -89,7 +81,7 @@ def train(files: Files, options: argparse.Namespace) -> None:
 
 
 def evaluate(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import Dataset
+    """Reads decoder, data set and feature maps, prints the scores of a split."""
     from captioning.scores import format_scores
 
     _, _, scores = _caption_split(Dataset.load(files.dataset), files, options)
@@ -97,12 +89,14 @@ def evaluate(files: Files, options: argparse.Namespace) -> None:
 
 
 def export(files: Files, options: argparse.Namespace) -> None:
+    """Reads the trained model and its vocabulary, writes the decoder anew."""
     from captioning.training import export_anew
 
     export_anew(files)
 
 
 def quantise(files: Files, options: argparse.Namespace) -> None:
+    """Reads data set, encoder and decoder, writes the encoder in integers of 8 bits."""
     from captioning.quantisation import quantise_if_harmless
 
     before, after = quantise_if_harmless(files)
@@ -110,7 +104,7 @@ def quantise(files: Files, options: argparse.Namespace) -> None:
 
 
 def report(files: Files, options: argparse.Namespace) -> None:
-    from captioning.dataset import Dataset
+    """Reads decoder, data set, feature maps and the run's record, writes the page about it."""
     from captioning.page import refuse_other_page
     from captioning.report import write_report
     from captioning.run import read_record
@@ -124,6 +118,7 @@ def report(files: Files, options: argparse.Namespace) -> None:
 
 
 def serve(files: Files, options: argparse.Namespace) -> None:
+    """Reads encoder, decoder and vocabulary, and shows the page until it is stopped."""
     try:
         from captioning.captioner import Captioner
         from captioning.demo import serve_page
@@ -134,11 +129,14 @@ def serve(files: Files, options: argparse.Namespace) -> None:
 
 
 def all_steps(files: Files, options: argparse.Namespace) -> None:
+    """Reads captions and images, writes what the steps to a trained model write, prints scores."""
     for step in (check, features, train, evaluate):
         step(files, options)
 
 
-def _caption_split(dataset, files: Files, options: argparse.Namespace) -> tuple[dict, dict, dict]:
+def _caption_split(
+    dataset: Dataset, files: Files, options: argparse.Namespace
+) -> tuple[dict, dict, dict]:
     """Captions, references and scores of the split that the options name."""
     from captioning.dataset import select
     from captioning.evaluation import evaluate as evaluate_split

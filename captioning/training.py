@@ -73,7 +73,9 @@ def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSett
         "captions": data.fingerprint,
         "views": data.view_count,
     }
-    return identity | ({"encoder": data.encoder} if data.encoder else {})
+    if data.encoder_identity:  # in whichever form: quantised, it is still the same
+        identity["encoder"] = " ".join(data.encoder_identity.split()[:2])
+    return identity
 
 
 def _run(folder: Path, identity: Mapping, settings: TrainingSettings) -> Run:
@@ -114,7 +116,7 @@ def train_and_export(
     )
     model, history = train(data, vocabulary, settings, files.models)
     vocabulary.save(files.vocabulary)
-    export_decoder(model, vocabulary, data.longest_caption, files.models, data.encoder)
+    export_decoder(model, vocabulary, data.longest_caption, files.models, data.encoder_identity)
     return history
 
 

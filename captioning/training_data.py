@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from captioning.dataset import Captions, select
-from captioning.feature_maps import encoder_of
+from captioning.feature_maps import encoder_identity_of
 from captioning.text import Vocabulary, mirror_caption
 
 
@@ -80,9 +80,9 @@ class TrainingData:
         return next(iter(self.features.values())).shape[-1]
 
     @property
-    def encoder(self) -> str | None:
+    def encoder_identity(self) -> str | None:
         """What made the features, if they tell."""
-        return encoder_of(self.features)
+        return encoder_identity_of(self.features)
 
     @property
     def fingerprint(self) -> str:

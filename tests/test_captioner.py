@@ -178,14 +178,30 @@ def test_an_encoder_that_the_decoder_was_not_trained_on_is_refused(tiny_root, tm
         Captioner.load(tmp_path)
 
 
-@pytest.mark.parametrize("side", ["encoder", "decoder"])
-def test_an_encoder_or_a_decoder_from_before_encoders_were_noted_is_let_pass(tiny_root, side):
+def test_an_encoder_from_before_encoders_were_noted_is_let_pass(tiny_root):
     captioner = Captioner.load(tiny_root)
-    if side == "encoder":
-        captioner.encoder.identity = None
-    else:
-        captioner.encoder.identity, captioner.decoder.encoder = "Other 0123456789abcdef", None
+    captioner.encoder.encoder_identity = None
     Captioner(captioner.encoder, captioner.decoder)
+
+
+def test_a_decoder_from_before_encoders_were_noted_wants_the_default(tiny_root, monkeypatch):
+    monkeypatch.setattr("captioning.inference.read_encoder_identity", lambda network: None)
+    captioner = Captioner.load(tiny_root)
+    captioner.encoder.encoder_identity = "Xception 0123456789abcdef"
+    Captioner(captioner.encoder, captioner.decoder)
+    captioner.encoder.encoder_identity = "VGG16 0123456789abcdef"
+    with pytest.raises(ValueError, match="trained on, Xception. Received: VGG16 0123456789abcdef"):
+        Captioner(captioner.encoder, captioner.decoder)
+
+
+def test_a_quantised_encoder_is_the_one_that_the_decoder_was_trained_on(tiny_root):
+    captioner = Captioner.load(tiny_root)
+    name, fingerprint = captioner.encoder.encoder_identity.split()
+    captioner.encoder.encoder_identity = f"{name} {fingerprint} int8"
+    Captioner(captioner.encoder, captioner.decoder)
+    captioner.encoder.encoder_identity = f"{name} 0123456789abcdef int8"
+    with pytest.raises(ValueError, match="Received: encoder 0123456789abcdef int8"):
+        Captioner(captioner.encoder, captioner.decoder)
 
 
 def test_an_empty_folder_is_no_model(tmp_path):

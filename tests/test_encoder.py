@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import keras
+import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
 from captioning import encoder as module
 from captioning.encoder import has_encoder, provide_encoder
 from captioning.export import export_encoder
+from captioning.feature_maps import FeatureMaps
 from captioning.inference import Encoder
-from captioning.networks import ENCODER, encoder_note, read_network
+from captioning.networks import ENCODER, read_encoder_identity, read_network, replace_network
 from captioning.runtime import openvino
 from captioning.settings import Files
 
@@ -14,7 +18,7 @@ from captioning.settings import Files
 @pytest.fixture
 def shipped(tiny_root, monkeypatch):
     """The tiny world's encoder in the place of the repository's."""
-    monkeypatch.setattr(module, "Files", lambda: Files(tiny_root))
+    monkeypatch.setattr(module, "Files", lambda root=tiny_root: Files(root))
     return Files(tiny_root).models
 
 
@@ -26,7 +30,7 @@ def test_a_root_without_an_encoder_is_given_the_shipped_one(shipped, tmp_path):
 
 
 def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
-    monkeypatch.setattr(module.shutil, "copyfileobj", lambda *_: pytest.fail("copied"))
+    monkeypatch.setattr(module.shutil, "copyfile", lambda *_: pytest.fail("copied"))
     before = (shipped / "encoder.xml").stat()
     assert provide_encoder(shipped).feature_width == 18
     assert (shipped / "encoder.xml").stat() == before
@@ -34,10 +38,69 @@ def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
 
 def test_a_copy_that_was_stopped_is_made_again(shipped, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "copyfileobj", lambda *_: (_ for _ in ()).throw(OSError))
+        patch.setattr(module.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError))
         with pytest.raises(OSError):
             provide_encoder(tmp_path)
     assert provide_encoder(tmp_path).feature_width == 18
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.bin", "encoder.xml"]
+
+
+def test_a_replacement_that_was_stopped_leaves_no_network_on_the_weights_of_another(
+    shipped, tmp_path, monkeypatch
+):
+    for folder in ("old", "new"):
+        provide_encoder(tmp_path / folder)
+    move = Path.replace
+
+    def stop_before_structure(source, target):
+        if target.suffix == ".xml":
+            raise KeyboardInterrupt
+        return move(source, target)
+
+    monkeypatch.setattr(Path, "replace", stop_before_structure)
+    with pytest.raises(KeyboardInterrupt):
+        replace_network(tmp_path / "new" / ENCODER, tmp_path / "old" / ENCODER)
+    assert not has_encoder(tmp_path / "old")
+
+
+@pytest.fixture
+def in_use(shipped, tmp_path):
+    """A root folder with an encoder and the feature maps that it made."""
+    files = Files(tmp_path)
+    encoder = provide_encoder(files.models)
+    maps = FeatureMaps(files.feature_maps, encoder.encoder_identity)
+    maps.append("000.jpg", np.zeros((4, 18)))
+    maps.save()
+    return files
+
+
+@pytest.mark.parametrize("name", [None, "vgg16"])
+def test_an_encoder_whose_feature_maps_exist_is_not_replaced_by_another(in_use, name, monkeypatch):
+    def build(name, weights):
+        assert name == "Xception"  # VGG16 is refused before its weights are downloaded
+        return keras.Model(*_ends(build_tiny_encoder()), name=name)
+
+    monkeypatch.setattr("captioning.image_networks.build_encoder", build)
+    before = (in_use.models / ENCODER).read_bytes()
+    with pytest.raises(ValueError, match="feature_maps.bin was made with .* would replace it"):
+        provide_encoder(in_use.models, name, weights="imagenet")
+    assert (in_use.models / ENCODER).read_bytes() == before
+
+
+def test_features_with_weights_that_were_stopped_go_on_with_the_same_command(
+    shipped, tmp_path, monkeypatch
+):
+    def build(name, weights):
+        return keras.Model(*_ends(build_tiny_encoder()), name=name)
+
+    monkeypatch.setattr("captioning.image_networks.build_encoder", build)
+    files = Files(tmp_path)
+    encoder = provide_encoder(files.models, weights="my.h5")
+    maps = FeatureMaps(files.feature_maps, encoder.encoder_identity)
+    maps.append("000.jpg", np.zeros((4, 18)))
+    maps.save()
+    again = provide_encoder(files.models, weights="my.h5")
+    assert again.encoder_identity == encoder.encoder_identity
 
 
 def test_with_weights_it_is_made_anew(shipped, tmp_path, monkeypatch):
@@ -57,7 +120,7 @@ def test_with_weights_it_is_made_anew(shipped, tmp_path, monkeypatch):
 
 def test_an_encoder_of_the_name_that_is_asked_for_is_left_as_it_is(shipped):
     before = (shipped / "encoder.xml").stat()
-    assert provide_encoder(shipped, "Encoder").identity.startswith("encoder ")
+    assert provide_encoder(shipped, "Encoder").encoder_identity.startswith("encoder ")
     assert (shipped / "encoder.xml").stat() == before
 
 
@@ -70,13 +133,13 @@ def test_an_encoder_of_another_name_is_made_anew(shipped, tmp_path, monkeypatch)
         return keras.Model(*_ends(build_tiny_encoder()), name=name)
 
     monkeypatch.setattr("captioning.image_networks.build_encoder", build)
-    assert provide_encoder(tmp_path, "VGG16").identity.startswith("VGG16 ")
-    assert provide_encoder(tmp_path, "VGG16").identity.startswith("VGG16 ")
+    assert provide_encoder(tmp_path, "VGG16").encoder_identity.startswith("VGG16 ")
+    assert provide_encoder(tmp_path, "VGG16").encoder_identity.startswith("VGG16 ")
     assert asked == [("VGG16", "imagenet")]
 
 
 def test_an_encoder_without_a_name_is_the_default_that_all_once_were(shipped, monkeypatch):
-    monkeypatch.setattr(module, "encoder_note", lambda network: None)
+    monkeypatch.setattr(module, "read_encoder_identity", lambda network: None)
     assert has_encoder(shipped, "xception")
     assert not has_encoder(shipped, "VGG16")
 
@@ -90,13 +153,13 @@ def test_encoders_of_the_same_weights_share_their_fingerprint_however_exported(t
         grid = keras.layers.Conv2D(4, 8, kernel_initializer=fill)(scaled)
         cells = keras.layers.Reshape((1, 4))(grid)
         export_encoder(keras.Model(images, cells, name="Small"), tmp_path / str(number))
-        identities.append(Encoder(tmp_path / str(number)).identity)
+        identities.append(Encoder(tmp_path / str(number)).encoder_identity)
     first, same, other = identities
     assert first == same != other
     assert first.split()[0] == other.split()[0] == "Small"
     network = read_network(tmp_path / "0" / ENCODER)
     openvino.save_model(network, tmp_path / "again.xml", compress_to_fp16=False)
-    assert encoder_note(read_network(tmp_path / "again.xml")) == first
+    assert read_encoder_identity(read_network(tmp_path / "again.xml")) == first
 
 
 def _ends(model):

@@ -37,7 +37,7 @@ class Counting:
     def __init__(self, encoder, stop_after=1000):
         self.encoder = encoder
         self.image_size = encoder.image_size
-        self.identity = encoder.identity
+        self.encoder_identity = encoder.encoder_identity
         self.stop_after = stop_after
         self.seen = 0
 
@@ -146,12 +146,37 @@ def test_features_of_an_encoder_of_another_name_or_weights_are_refused(
 ):
     path = tmp_path / "maps.bin"
     extract_feature_maps(encoder, tmp_path, image_names[:2], path)
-    assert FeatureMaps(path).encoder == encoder.identity
+    assert FeatureMaps(path).encoder_identity == encoder.encoder_identity
     alike = Counting(encoder)
-    alike.identity = "Other 0123456789abcdef"
+    alike.encoder_identity = "Other 0123456789abcdef"
     with pytest.raises(ValueError, match="Wanted: encoder .*Received: Other 0123456789abcdef"):
         extract_feature_maps(alike, tmp_path, image_names, path)
     assert alike.seen == 0
+
+
+def test_features_of_the_encoder_in_another_form_are_refused(
+    encoder, image_paths, image_names, tmp_path
+):
+    path = tmp_path / "maps.bin"
+    extract_feature_maps(encoder, tmp_path, image_names[:2], path)
+    quantised = Counting(encoder)
+    quantised.encoder_identity = f"{encoder.encoder_identity} int8"
+    with pytest.raises(ValueError, match="Received: encoder [0-9a-f]{16} int8"):
+        extract_feature_maps(quantised, tmp_path, image_names, path)
+
+
+def test_features_that_agree_to_a_cosine_of_nine_tenths_are_of_another_encoder(
+    encoder, image_paths, image_names, tmp_path
+):
+    ((_, found),) = next(encode_files(encoder, image_paths[:1]))
+    noise = np.random.default_rng(0).normal(size=found.shape)
+    noise -= (noise * found).sum() / (found**2).sum() * found  # at a right angle
+    noise *= 0.48 * np.linalg.norm(found) / np.linalg.norm(noise)  # a cosine of 0.9
+    maps = FeatureMaps(tmp_path / "maps.bin")
+    maps.append(image_names[0], found + noise)
+    maps.save()
+    with pytest.raises(ValueError, match="it disagrees on 00"):
+        extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
 def test_features_from_before_encoders_were_noted_are_gone_on_with(
@@ -163,7 +188,7 @@ def test_features_from_before_encoders_were_noted_are_gone_on_with(
     del index["encoder"]
     (tmp_path / "maps.bin.json").write_text(json.dumps(index))
     maps = extract_feature_maps(encoder, tmp_path, image_names[:3], path)
-    assert (len(maps), maps.encoder) == (3, None)
+    assert (len(maps), maps.encoder_identity) == (3, None)
 
 
 def test_an_unreadable_image_is_left_out_and_named(

@@ -1,5 +1,7 @@
 """The image networks of Keras as encoders. Three are built, with random weights."""
 
+from urllib.error import URLError
+
 import keras
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def test_the_exported_encoder_sees_what_keras_sees_after_its_own_preprocessing(
     export_encoder(built[name], tmp_path)
     encoder = Encoder(tmp_path)
     assert encoder.image_size == (224, 224)
-    assert encoder.identity.split()[0] == name
+    assert encoder.encoder_identity.split()[0] == name
     received = encoder(images)
     assert received.shape == expected.shape
     np.testing.assert_allclose(received, expected, atol=0.01 * np.abs(expected).max())
@@ -112,8 +114,31 @@ def test_weights_that_keras_would_read_without_their_scale_are_refused(built, tm
 
 def test_a_download_that_fails_says_where_to_put_the_file(monkeypatch):
     def offline(include_top, **_):
-        raise ValueError("(224, 224, 3)") if include_top else Exception("URL fetch failure")
+        if include_top:
+            raise ValueError("(224, 224, 3)")
+        try:
+            raise URLError("no route")
+        except URLError:
+            raise Exception("URL fetch failure")  # noqa: B904 (as Keras does it)
 
     monkeypatch.setattr(keras.applications, "VGG16", offline)
     with pytest.raises(ConnectionError, match="VGG16 .*URL fetch failure.* ~/.keras/models"):
         build_encoder("VGG16")
+
+
+def test_what_else_goes_wrong_is_no_failed_download(monkeypatch):
+    def broken(include_top, **_):
+        raise ValueError("(224, 224, 3)") if include_top else TypeError("a bug")
+
+    monkeypatch.setattr(keras.applications, "VGG16", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        build_encoder("VGG16")
+
+
+def test_a_keras_that_names_no_size_is_told(monkeypatch):
+    def silent(**_):
+        raise ValueError("Invalid input shape.")
+
+    monkeypatch.setattr(keras.applications, "VGG16", silent)
+    with pytest.raises(RuntimeError, match="names no image size for VGG16"):
+        image_size("VGG16")

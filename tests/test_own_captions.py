@@ -8,7 +8,7 @@ import pytest
 from tiny_world import write_folder
 
 import Testing_caption_generator
-from captioning import __main__ as steps
+from captioning import __main__ as command
 from captioning.dataset import Dataset
 from captioning.settings import Files
 
@@ -28,7 +28,7 @@ def trained(tmp_path_factory):
     shutil.copy(folder / "my_photos" / "000_drawing.jpg", folder / "photo.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert steps.main([*shlex.split(TRAIN), *SMALL.split()]) == 0
+        assert command.main([*shlex.split(TRAIN), *SMALL.split()]) == 0
     return folder, captions
 
 
@@ -69,7 +69,7 @@ def test_colour_and_shape_are_right_in_most_of_the_twenty_images(trained, monkey
 
 def test_a_later_step_wants_nothing_but_the_root(trained, capsys):
     folder, _ = trained
-    assert steps.main(["evaluate", "--root", str(folder / "my_run"), "--split", "train"]) == 0
+    assert command.main(["evaluate", "--root", str(folder / "my_run"), "--split", "train"]) == 0
     assert "CIDEr" in capsys.readouterr().out
 
 

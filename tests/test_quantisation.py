@@ -1,18 +1,19 @@
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
-from captioning import __main__ as steps
+from captioning import __main__ as command
 from captioning.export import export_encoder
 from captioning.image_networks import build_encoder
 from captioning.images import load_image
 from captioning.inference import Encoder
 from captioning.networks import ENCODER, read_network
 from captioning.precision import has_bfloat16_units
-from captioning.quantisation import quantise_encoder
+from captioning.quantisation import quantise_encoder, quantise_if_harmless
 from captioning.settings import Files
 
 ROOT = Files().root
@@ -68,9 +69,9 @@ def test_its_weights_are_integers_of_seven_bits(quantised):
     assert all(-64 <= array.min() and array.max() <= 64 for array in weights)
 
 
-def test_a_quantised_encoder_counts_as_the_same_encoder(quantised):
-    floats, integers = (Encoder(folder).identity for folder in quantised)
-    assert floats == integers
+def test_a_quantised_encoder_is_noted_as_the_same_in_another_form(quantised):
+    floats, integers = (Encoder(folder).encoder_identity for folder in quantised)
+    assert integers == f"{floats} int8"
     assert floats.startswith("encoder ")
 
 
@@ -83,8 +84,18 @@ def test_a_quantised_encoder_is_not_quantised_again(quantised, drawings, tmp_pat
 def root(tiny_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(tiny_root, root)
-    assert steps.main(["--root", str(root), "check"]) == 0
+    assert command.main(["--root", str(root), "check"]) == 0
     return root
+
+
+def copy_encoder(files, monkeypatch):
+    """In the place of quantising it."""
+    monkeypatch.setattr(
+        "captioning.quantisation.quantise_encoder",
+        lambda source, image_paths, target: shutil.copytree(
+            source, target, ignore=shutil.ignore_patterns("saving-*"), dirs_exist_ok=True
+        ),
+    )
 
 
 def test_an_encoder_that_costs_nothing_is_kept(root, monkeypatch, capsys):
@@ -95,7 +106,7 @@ def test_an_encoder_that_costs_nothing_is_kept(root, monkeypatch, capsys):
         another.write_text(another.read_text() + "<!-- another -->")
 
     monkeypatch.setattr("captioning.quantisation.quantise_encoder", write_another)
-    assert steps.main(["--root", str(root), "quantise"]) == 0
+    assert command.main(["--root", str(root), "quantise"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     before, after = line.removesuffix(": kept").removeprefix("development CIDEr ").split(", ")
     assert before.removesuffix(" before") == after.removesuffix(" after")
@@ -107,13 +118,55 @@ def test_an_encoder_that_costs_quality_is_not_kept(root, monkeypatch, capsys):
     def write_blind(source, image_paths, target):
         images = keras.Input((32, 48, 3), dtype="uint8", name="images")
         grey = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(0.0, offset=1.0)(images))
-        export_encoder(keras.Model(images, keras.layers.Reshape((4, 18))(grey)), target)
+        blind = keras.Model(images, keras.layers.Reshape((4, 18))(grey), name="encoder")
+        monkeypatch.setattr("captioning.export._fingerprint", lambda model: fingerprint)
+        export_encoder(blind, target)
 
+    _, fingerprint = Encoder(Files(root).models).encoder_identity.split()
     before = (Files(root).models / ENCODER).read_bytes()
     monkeypatch.setattr("captioning.quantisation.quantise_encoder", write_blind)
-    assert steps.main(["--root", str(root), "quantise"]) == 1
+    assert command.main(["--root", str(root), "quantise"]) == 1
     assert "The encoder stays as it is" in capsys.readouterr().err
     assert (Files(root).models / ENCODER).read_bytes() == before
+
+
+@pytest.mark.parametrize(("after", "kept"), [(0.5751, True), (0.5749, False)])
+def test_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatch):
+    files = Files(root)
+    copy_encoder(files, monkeypatch)
+    scores = iter([0.58, after])
+    monkeypatch.setattr(
+        "captioning.quantisation.evaluate", lambda *_, **__: ({}, {"CIDEr": next(scores)})
+    )
+    if kept:
+        assert quantise_if_harmless(files) == (0.58, after)
+    else:
+        with pytest.raises(ValueError, match=r"0.51 .*58.00 before, 57.49 after.* than 0.5\."):
+            quantise_if_harmless(files)
+
+
+def test_both_encoders_are_scored_on_maps_made_alike(root, monkeypatch):
+    """Those in feature_maps.bin may be of another precision, or another processor."""
+    files = Files(root)
+    copy_encoder(files, monkeypatch)
+    files.feature_maps.write_bytes(bytes(files.feature_maps.stat().st_size))
+    before, after = quantise_if_harmless(files)
+    assert before == after > 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_no_feature_map_is_open_when_their_folder_is_removed(root, monkeypatch):
+    """Windows would refuse. Seen on Linux, where a process lists what it has mapped."""
+    copy_encoder(Files(root), monkeypatch)
+    seen = []
+
+    def look_and_move(source, target):
+        open_files = Path("/proc/self/maps").read_text()
+        seen.append("before.bin" in open_files or "after.bin" in open_files)
+
+    monkeypatch.setattr("captioning.quantisation.replace_network", look_and_move)
+    quantise_if_harmless(Files(root))
+    assert seen == [False]
 
 
 @pytest.mark.real

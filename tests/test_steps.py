@@ -9,11 +9,17 @@ from pathlib import Path
 import pytest
 from conftest import build_tiny_encoder
 
-from captioning import __main__ as steps
+from captioning import __main__ as command
 from captioning.export import export_encoder
 from captioning.feature_maps import FeatureMaps
 from captioning.inference import Decoder, Encoder
-from captioning.networks import DECODER_LOOK, DECODER_STEP, NOTES, encoder_note, read_network
+from captioning.networks import (
+    DECODER_LOOK,
+    DECODER_STEP,
+    NOTES,
+    read_encoder_identity,
+    read_network,
+)
 from captioning.settings import Files
 from captioning.text import Vocabulary
 
@@ -23,7 +29,7 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     files = Files(root)
 
     def step(*arguments):
-        assert steps.main(["--root", str(root), *map(str, arguments)]) == 0
+        assert command.main(["--root", str(root), *map(str, arguments)]) == 0
         return capsys.readouterr().out
 
     step("download", "--source", archives)
@@ -41,12 +47,14 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     assert table.splitlines()[0].startswith("BLEU-1")
 
     # What made the features is named by all that follow from them.
-    identity = Encoder(files.models).identity
-    assert FeatureMaps(files.mirrored_feature_maps).encoder == identity
+    identity = Encoder(files.models).encoder_identity
+    assert FeatureMaps(files.mirrored_feature_maps).encoder_identity == identity
     assert json.loads((files.models / "training.json").read_text())["encoder"] == identity
-    assert Decoder.load(files.models, Vocabulary.load(files.vocabulary)).encoder == identity
-    for name, message in (("vgg16", "that --encoder or --weights would"), ("vgg", "Received: vgg")):
-        assert steps.main(["--root", str(root), "features", "--encoder", name]) == 1
+    assert (
+        Decoder.load(files.models, Vocabulary.load(files.vocabulary)).encoder_identity == identity
+    )
+    for name, message in (("vgg16", "VGG16, which would replace it"), ("vgg", "Received: vgg")):
+        assert command.main(["--root", str(root), "features", "--encoder", name]) == 1
         assert message in capsys.readouterr().err
 
     assert step("report") == f"{files.report}\n"
@@ -67,22 +75,22 @@ def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, tm
             str(network.get_rt_info(["captioning", key]).value)
             for network in networks
             for key in NOTES
-        ] + [encoder_note(read_network(path)) for path in decoder_files]
+        ] + [read_encoder_identity(read_network(path)) for path in decoder_files]
 
     before = notes()
-    assert steps.main(["--root", str(root), "export"]) == 0  # no dataset.json: the present limit
+    assert command.main(["--root", str(root), "export"]) == 0  # no dataset.json: the present limit
     assert notes() == before
-    assert steps.main(["--root", str(root), "check"]) == 0
+    assert command.main(["--root", str(root), "check"]) == 0
     for path in decoder_files:
         path.unlink()
-    assert steps.main(["--root", str(root), "export"]) == 0
+    assert command.main(["--root", str(root), "export"]) == 0
     assert notes() == before
 
 
 def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, tmp_path, capsys):
     shutil.copytree(tiny_root / "models", tmp_path / "models")
     Vocabulary(["a", "dog"]).save(Files(tmp_path).vocabulary)
-    assert steps.main(["--root", str(tmp_path), "export"]) == 1
+    assert command.main(["--root", str(tmp_path), "export"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "do not belong together" in line
 
@@ -104,21 +112,21 @@ def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, tmp_p
 def test_a_step_taken_too_early_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
     Path(tmp_path, "models").mkdir()
     Path(tmp_path, "models", "encoder.xml").touch()
-    assert steps.main(["--root", str(tmp_path), *arguments]) == 1
+    assert command.main(["--root", str(tmp_path), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
 
 
 def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "captioning.training", None)
-    assert steps.main(["--root", str(tmp_path), "train"]) == 1
+    assert command.main(["--root", str(tmp_path), "train"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "pip install -r requirements.txt" in line
 
 
 def test_without_a_step_the_help_lists_them(capsys):
     with pytest.raises(SystemExit):
-        steps.main(["--help"])
+        command.main(["--help"])
     text = capsys.readouterr().out
     for name in ("download", "check", "features", "train", "evaluate", "export", "report"):
         assert name in text
@@ -127,10 +135,10 @@ def test_without_a_step_the_help_lists_them(capsys):
 @pytest.mark.parametrize("setting", ["epochs", "epochs=many", "epoch=1"])
 def test_a_setting_that_does_not_exist_is_refused_with_the_valid_ones(setting, capsys):
     with pytest.raises(SystemExit):
-        steps.main(["train", "--set", setting])
+        command.main(["train", "--set", setting])
     assert "one of min_word_count, decoder, embedding_units, units" in capsys.readouterr().err
 
 
 def test_the_root_may_be_named_before_the_step_or_after_it(tmp_path):
     for arguments in (["--root", str(tmp_path), "check"], ["check", "--root", str(tmp_path)]):
-        assert steps._parser().parse_args(arguments).root == tmp_path
+        assert command._parser().parse_args(arguments).root == tmp_path
