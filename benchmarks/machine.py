@@ -18,6 +18,7 @@ from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.world import photographs
 from captioning.captioner import Captioner
 from captioning.encoding import encode_files
+from captioning.precision import has_bfloat16_units
 from captioning.runtime import openvino
 
 MULTIPLY_ADDS = 8.4e9  # of Xception, an image
@@ -60,7 +61,7 @@ def measure(paths: list[Path], rounds: int, size: int = _SIZE) -> list[Finding]:
         return sum(len(batch) for batch in encode_files(encoder, paths))
 
     precisions = {"float32": "f32", "int8": "f32"}
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if has_bfloat16_units():
         precisions["bfloat16"] = "bf16"
     products = [
         _matrix_products(size, hint, is_int8=precision == "int8")
