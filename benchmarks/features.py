@@ -15,7 +15,7 @@ from captioning.features import extract_feature_maps
 from captioning.precision import has_bfloat16_units
 from captioning.settings import Files
 
-_IMAGES = 128  # a round for the program, a quarter of them for Keras in batches
+_IMAGES = 64  # a round for the program, half of them for Keras in batches
 _BATCH = 32
 
 

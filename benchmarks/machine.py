@@ -24,7 +24,7 @@ from captioning.runtime import openvino
 MULTIPLY_ADDS = 8.4e9  # of Xception, an image
 _UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _SIZE, _CHAIN = 1024, 8  # matrices of so many rows and columns, so many products one after another
-_IMAGES = 64
+_IMAGES = 32
 
 
 def cores() -> int:
@@ -80,9 +80,8 @@ def measure(paths: list[Path], rounds: int, size: int = _SIZE) -> list[Finding]:
                 f"the encoder's share of what matrix products in {precision} reach",
                 images.over(at_best).map(lambda share: 100 * share),
                 "%",
-                None,
-                f"{rate} billion multiply-adds a second, enough for {at_best} images/s",
-                f"{images} images/s",
+                product=f"{images} images/s; the products, {rate} billion multiply-adds a second, "
+                f"would be enough for {at_best}",
             )
         )
     return findings

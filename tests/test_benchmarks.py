@@ -210,15 +210,15 @@ def test_an_epoch_is_compared_and_whole_training_computed(monkeypatch):
     captions = {f"{n}.jpg": [[START, *[4] * (2 + n % 3), END]] * 2 for n in range(80)}
     features = {name: random.random(6, dtype="float32") for name in captions}
     world = World(VOCABULARY, captions, features)
-    monkeypatch.setattr(training_benchmark, "seconds_a_piece", taking(6, 1.25))
-    epoch, whole = training_benchmark.measure(world, tutorial_images=3, rounds=1)
+    monkeypatch.setattr(training_benchmark, "seconds_a_piece", taking(6, 0.625))
+    epoch, whole = training_benchmark.measure(world, tutorial_images=3, our_images=40, rounds=1)
     assert epoch.what == "an epoch of the merge model, 80 images, 20 ids"
     assert epoch.measured.median == pytest.approx(128)
     assert (epoch.target, epoch.verdict) == (Target(60), "yes")
     assert epoch.tutorial == "2.67 minutes, scaled from 3 images a round"
-    assert epoch.product == "1.25 s"
+    assert epoch.product == "1.25 s, scaled from 40 images a round"
     assert (str(whole.measured), whole.unit, whole.verdict) == ("0.25", "minutes", "")
-    assert whole.tutorial.startswith("0.533 hours, computed")
+    assert whole.tutorial == "0.533 hours, computed: as many epochs"
     assert whole.product.startswith("computed: 12 epochs")
 
 
@@ -365,8 +365,10 @@ def test_the_encoder_is_held_against_matrix_products(tmp_path, monkeypatch, tiny
     monkeypatch.setattr(machine, "seconds_a_piece", taking(2, eight_images, eight_images / 2))
     whole, eighths = machine.measure(photographs(tmp_path, 4), rounds=1, size=8)
     assert whole.what == "the encoder's share of what matrix products in float32 reach"
-    assert (str(whole.measured), whole.product) == ("25", "2 images/s")
-    assert whole.tutorial == "67.2 billion multiply-adds a second, enough for 8 images/s"
+    assert (str(whole.measured), whole.tutorial) == ("25", "")
+    assert whole.product == (
+        "2 images/s; the products, 67.2 billion multiply-adds a second, would be enough for 8"
+    )
     assert (str(eighths.measured), "in int8" in eighths.what) == ("12.5", True)
 
 
