@@ -1,1 +1,1 @@
-"""How fast the program is, beside the habit of the field, on the machine at hand."""
+"""How fast the program is, beside the usual tutorial of the field, on the machine at hand."""

@@ -1,6 +1,8 @@
 """All measurements, or some of them: `python -m benchmarks --help`."""
 
 import argparse
+import os
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +18,15 @@ def main(
     arguments: list[str] | None = None,
     measure: Callable[[str, Plan], list[Finding]] | None = None,
 ) -> int:
-    """Prints the table; returns 1 where a reach is missed."""
+    """Prints the table; returns 1 where a target is missed, if that is to be strict."""
     options = _parser().parse_args(arguments)
+    if not hasattr(os, "wait4"):
+        print(
+            "python -m benchmarks measures memory as Linux and macOS tell it. "
+            f"Received: {platform.system()}. Run it there, or in WSL.",
+            file=sys.stderr,
+        )
+        return 2
     plan = Plan(options.root, options.rounds, options.most_images, options.curve)
     names = options.question or [name for name in QUESTIONS if name not in ONLY_IF_NAMED]
     findings = []
@@ -30,7 +39,7 @@ def main(
     if options.output:
         with write_atomically(options.output, "w") as file:
             file.write(text)
-    return int(any(one.verdict == "no" for one in findings))
+    return int(options.strict and any(one.verdict == "no" for one in findings))
 
 
 def ask_fresh(name: str, plan: Plan) -> list[Finding]:
@@ -42,13 +51,14 @@ def ask_fresh(name: str, plan: Plan) -> list[Finding]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measures this program beside the habit of the field, on this machine.",
+        description="Measures this program beside the usual tutorial, on this machine.",
         epilog="Questions: " + "; ".join(f"{name}: {asks}" for name, asks in QUESTIONS.items()),
     )
     parser.add_argument(
         "question", nargs="*", type=_question, metavar="QUESTION", help="which to ask"
     )
     parser.add_argument("--json", action="store_true", help="numbers for programs")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write to this file")
     parser.add_argument(
         "--root",

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.findings import Finding, Reach
+from benchmarks.findings import Finding, Target
 from benchmarks.fresh import Ran, in_fresh_process, run_fresh
 from benchmarks.plan import Plan
 from benchmarks.timing import Spread
@@ -39,41 +39,41 @@ def run(plan: Plan) -> list[Finding]:
 def measure(folder: Path, rounds: int) -> list[Finding]:
     """`folder` holds the weights that the tutorial's script reads."""
     ours = [sys.executable, "Testing_caption_generator.py", "-i", str(_IMAGE)]
-    habit = [sys.executable, "-m", "benchmarks.tutorial", str(_IMAGE), str(folder)]
-    ran: dict[str, list[Ran]] = {"habit": [], "ours": []}
+    theirs = [sys.executable, "-m", "benchmarks.tutorial", str(_IMAGE), str(folder)]
+    ran: dict[str, list[Ran]] = {"theirs": [], "ours": []}
     for _ in range(1 + rounds):
-        ran["habit"].append(run_fresh(habit, _ROOT))
+        ran["theirs"].append(run_fresh(theirs, _ROOT))
         ran["ours"].append(run_fresh(ours, _ROOT))
-    habit_seconds, our_seconds = (Spread(tuple(r.seconds for r in of[1:])) for of in ran.values())
-    habit_peak, our_peak = (Spread(tuple(r.peak_mb for r in of[1:])) for of in ran.values())
+    their_seconds, our_seconds = (Spread(tuple(r.seconds for r in of[1:])) for of in ran.values())
+    their_peak, our_peak = (Spread(tuple(r.peak_mb for r in of[1:])) for of in ran.values())
     return [
         Finding(
             "first caption from a cold start",
             our_seconds,
             "s",
-            Reach(1.2, is_limit=True),
-            f"{habit_seconds} s",
+            Target(1.2, is_limit=True),
+            f"{their_seconds} s",
         ),
         Finding(
-            "first caption, beside the habit",
-            habit_seconds.over(our_seconds),
+            "first caption, beside the usual tutorial",
+            their_seconds.over(our_seconds),
             "times",
             None,
-            f"{habit_seconds} s",
+            f"{their_seconds} s",
             f"{our_seconds} s",
         ),
         Finding(
             "most memory held meanwhile",
             our_peak,
             "MB",
-            Reach(600, is_limit=True),
-            f"{habit_peak} MB",
+            Target(600, is_limit=True),
+            f"{their_peak} MB",
         ),
         Finding(
             "modules of TensorFlow and Keras imported to caption",
             Spread((float(heavy_modules()),)),
             "",
-            Reach(0, is_limit=True),
+            Target(0, is_limit=True),
         ),
     ]
 
@@ -88,4 +88,4 @@ def _prepare(folder: Path) -> None:
     from benchmarks import tutorial
     from benchmarks.world import made_world
 
-    tutorial.write_weights(folder, made_world(images=1).vocabulary, max_length=38)
+    tutorial.write_weights(folder, made_world(images=1).vocabulary, tutorial.MAX_LENGTH)

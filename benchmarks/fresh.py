@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
+
+_MAXRSS_A_MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
 
 
 def in_fresh_process(function: Callable, *arguments) -> Any:
@@ -45,4 +48,4 @@ def run_fresh(command: Sequence[str], folder: os.PathLike | str) -> Ran:
         if process.returncode:
             complaints.seek(0)
             raise ChildProcessError(f"{' '.join(command)} ended with:\n{complaints.read()[-2000:]}")
-    return Ran(output, seconds, used.ru_maxrss / 1024)
+    return Ran(output, seconds, used.ru_maxrss / _MAXRSS_A_MEGABYTE)

@@ -2,8 +2,9 @@
 
 A folder of many images is captioned by the command, the command is repeated on its finished output,
 and the feature maps of all are extracted; each in a process of its own, from whose seconds those of
-a single image are subtracted. A tiny encoder on tiny photographs leaves what surrounds it to be
-seen; a smaller curve is that of the real one. The many images are links to a few hundred.
+a single image are subtracted. Each number of images is measured once. A tiny encoder on
+tiny photographs leaves what surrounds it to be seen; a smaller curve is that of the real one. The
+many images are links to a few hundred.
 
 This module imports nothing heavy: see `run_fresh`.
 """
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.findings import Finding, Reach
+from benchmarks.findings import Finding, Target
 from benchmarks.fresh import Ran, in_fresh_process, run_fresh
 from benchmarks.plan import Plan
 from benchmarks.timing import Spread
@@ -29,7 +30,7 @@ _MOST_FOR_REAL = 1000
 _FEWEST = 100
 _BASE = 1000  # the size that larger ones are compared with: a hundred take no time
 _NOISE_MS = 0.1  # an image: starts differ by more than a thousand images of less cost
-_CONSTANT = Reach(1.25, is_limit=True)
+_CONSTANT = Target(1.25, is_limit=True)
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,20 @@ class Cost:
 
 
 Curves = Mapping[str, Sequence[Cost]]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Something to do with a folder of images: `run` is measured, `prepare` comes before it."""
+
+    photographs: Path
+    run: Callable[[Path], Ran]
+    prepare: Callable[[Path], object] = lambda images: None
+
+    def __call__(self, count: int, folder: Path) -> Ran:
+        images = _linked(self.photographs, count, folder)
+        self.prepare(images)
+        return self.run(images)
 
 
 def run(plan: Plan) -> list[Finding]:
@@ -59,16 +74,19 @@ def measure(folder: Path, sizes: Sequence[int]) -> Curves:
     tiny, large = folder / "tiny", folder / "large"
     results = folder / "results.csv"
 
-    def caption(model: Path, images: Path) -> Ran:
-        command = [sys.executable, "Testing_caption_generator.py", "--model", str(model)]
+    def caption(images: Path, root: Path = folder / "model") -> Ran:
+        command = [sys.executable, "Testing_caption_generator.py", "--model", str(root)]
         return run_fresh([*command, "-i", str(images), "--output", str(results)], _ROOT)
 
-    def caption_anew(model: Path) -> Callable[[Path], Ran]:
-        def caption_all(images: Path) -> Ran:
-            results.unlink(missing_ok=True)
-            return caption(model, images)
+    def caption_by_xception(images: Path) -> Ran:
+        return caption(images, _ROOT)
 
-        return caption_all
+    def forget(images: Path) -> None:
+        results.unlink(missing_ok=True)
+
+    def caption_before(images: Path) -> None:
+        forget(images)
+        caption(images)
 
     def extract(images: Path) -> Ran:
         arguments = f"Path({str(folder / 'model')!r}), Path({str(images)!r})"
@@ -76,22 +94,20 @@ def measure(folder: Path, sizes: Sequence[int]) -> Curves:
         return run_fresh([sys.executable, "-c", code.format(arguments)], _ROOT)
 
     ways = {
-        f"captioning, {_TINY}": (caption_anew(folder / "model"), tiny),
-        "going on with a finished file": (lambda images: caption(folder / "model", images), tiny),
-        f"extracting feature maps, {_TINY}": (extract, tiny),
-        f"captioning, {_REAL}": (caption_anew(_ROOT), large),
+        f"captioning, {_TINY}": _Way(tiny, caption, forget),
+        "going on with a finished file": _Way(tiny, caption, caption_before),
+        f"extracting feature maps, {_TINY}": _Way(tiny, extract),
+        f"captioning, {_REAL}": _Way(large, caption_by_xception, forget),
     }
-    curves: dict[str, list[Cost]] = {way: [] for way in ways}
+    curves: dict[str, list[Cost]] = {name: [] for name in ways}
     for size in sizes:
-        for way, (work, photographs) in ways.items():
-            if photographs == large and size > _MOST_FOR_REAL:
+        for name, way in ways.items():
+            if way.photographs == large and size > _MOST_FOR_REAL:
                 continue
-            start = work(_linked(photographs, 1, folder / "one")).seconds
-            if work is ways["going on with a finished file"][0]:
-                caption_anew(folder / "model")(_linked(photographs, size, folder / "many"))
-            ran = work(_linked(photographs, size, folder / "many"))
+            start = way(1, folder / "one").seconds
+            ran = way(size, folder / "many")
             cost = 1000 * max(ran.seconds - start, 0) / size
-            curves[way].append(Cost(size, cost, ran.peak_mb))
+            curves[name].append(Cost(size, cost, ran.peak_mb))
     return curves
 
 
@@ -113,10 +129,20 @@ def findings(curves: Curves) -> list[Finding]:
         if last.images > base.images:
             grown = f"{last.images:,} images beside {base.images:,}"
             before, after = (max(cost.ms_an_image, _NOISE_MS) for cost in (base, last))
-            time = Spread((after / before,))
-            memory = Spread((last.peak_mb / base.peak_mb,))
-            rows.append(Finding(f"{way}: cost of an image, {grown}", time, "times", _CONSTANT))
-            rows.append(Finding(f"{way}: memory, {grown}", memory, "times", _CONSTANT))
+            growths = {
+                "cost of an image": after / before,
+                "memory": last.peak_mb / base.peak_mb,
+            }
+            for what, growth in growths.items():
+                rows.append(
+                    Finding(
+                        f"{way}: {what}, {grown}",
+                        Spread((growth,)),
+                        "times",
+                        _CONSTANT,
+                        product="each measured once",
+                    )
+                )
     return rows
 
 

@@ -18,12 +18,13 @@ from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.world import photographs
 from captioning.captioner import Captioner
 from captioning.encoding import encode_files
+from captioning.precision import has_bfloat16_units
 from captioning.runtime import openvino
 
 MULTIPLY_ADDS = 8.4e9  # of Xception, an image
 _UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _SIZE, _CHAIN = 1024, 8  # matrices of so many rows and columns, so many products one after another
-_IMAGES = 64
+_IMAGES = 32
 
 
 def cores() -> int:
@@ -60,7 +61,7 @@ def measure(paths: list[Path], rounds: int, size: int = _SIZE) -> list[Finding]:
         return sum(len(batch) for batch in encode_files(encoder, paths))
 
     precisions = {"float32": "f32", "int8": "f32"}
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if has_bfloat16_units():
         precisions["bfloat16"] = "bf16"
     products = [
         _matrix_products(size, hint, is_int8=precision == "int8")
@@ -79,9 +80,8 @@ def measure(paths: list[Path], rounds: int, size: int = _SIZE) -> list[Finding]:
                 f"the encoder's share of what matrix products in {precision} reach",
                 images.over(at_best).map(lambda share: 100 * share),
                 "%",
-                None,
-                f"{rate} billion multiply-adds a second, enough for {at_best} images/s",
-                f"{images} images/s",
+                product=f"{images} images/s; the products, {rate} billion multiply-adds a second, "
+                f"would be enough for {at_best}",
             )
         )
     return findings

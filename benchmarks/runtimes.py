@@ -19,7 +19,7 @@ from benchmarks.timing import Spread
 from captioning.settings import Files
 
 _BATCH, _BATCHES = 8, 4
-_HABIT = "TensorFlow, float32"
+_TUTORIAL = "TensorFlow, float32"
 
 
 def run(plan: Plan) -> list[Finding]:
@@ -35,10 +35,10 @@ def measure(names: list[str], folder: Path, rounds: int) -> list[Finding]:
         for name, of_name in rates.items():
             command = [sys.executable, "-m", "benchmarks.runtimes", name, str(folder)]
             of_name.append(float(run_fresh(command, Files().root).output.split()[-1]))
-    habit = Spread(tuple(rates[_HABIT]))
+    theirs = Spread(tuple(rates[_TUTORIAL]))
     spreads = {name: Spread(tuple(of_name)) for name, of_name in rates.items()}
     return [
-        Finding(f"the encoder in {name}", of.over(habit), "times", None, "", f"{of} images/s")
+        Finding(f"the encoder in {name}", of.over(theirs), "times", None, "", f"{of} images/s")
         for name, of in spreads.items()
     ]
 
@@ -75,11 +75,9 @@ def _keras(precision: str, backend: str = "tensorflow") -> Callable:
 
 def _openvino(precision: str) -> Callable:
     def load(folder: Path) -> Callable:
-        from captioning.runtime import openvino
+        from captioning.networks import ENCODER, compile_network, read_network
 
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-        core = openvino.Core()
-        return core.compile_model(core.read_model(folder / "encoder.xml"), "CPU", options)
+        return compile_network(read_network(folder / ENCODER), precision)
 
     return load
 
@@ -93,7 +91,7 @@ def _onnx(folder: Path) -> Callable:
 
 
 _CANDIDATES = {
-    _HABIT: _keras("float32"),
+    _TUTORIAL: _keras("float32"),
     "TensorFlow, bfloat16": _keras("mixed_bfloat16"),
     "Keras's OpenVINO backend, float32": _keras("float32", "openvino"),
     "OpenVINO, float32": _openvino("f32"),

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from benchmarks import tutorial
-from benchmarks.findings import Finding, Reach
+from benchmarks.findings import Finding, Target
 from benchmarks.plan import Plan
 from benchmarks.timing import seconds_a_piece
 from benchmarks.training import SETTINGS
@@ -26,7 +26,6 @@ from captioning.text import Vocabulary
 
 _IMAGES = 200
 _TUTORIAL_IMAGES = 3  # a round
-_MAX_LENGTH = 38  # the longest training caption of Flickr8k, its start included
 
 
 def run(plan: Plan) -> list[Finding]:
@@ -46,7 +45,7 @@ def measure(
 ) -> list[Finding]:
     """Greedy search and a beam of three, of all `features` at once, beside the tutorial's loop."""
     longest = tutorial.WORDS_A_CAPTION
-    by_tutorial = tutorial.with_weights_of(caption_model, _MAX_LENGTH)
+    by_tutorial = tutorial.with_weights_of(caption_model, tutorial.MAX_LENGTH)
     with tempfile.TemporaryDirectory() as folder:
         export_decoder(caption_model, vocabulary, longest, Path(folder))
         decoder = Decoder.load(Path(folder), vocabulary)
@@ -55,7 +54,7 @@ def measure(
 
     def loop() -> int:
         said["tutorial"] = [
-            vocabulary.decode(tutorial.say(by_tutorial, of_image, _MAX_LENGTH, longest))
+            vocabulary.decode(tutorial.say(by_tutorial, of_image, tutorial.MAX_LENGTH, longest))
             for of_image in maps[:tutorial_images, 0]
         ]
         return tutorial_images
@@ -67,7 +66,9 @@ def measure(
 
     for work in (loop, lambda: search(1), lambda: search(3)):
         work()
-    habit, greedy, beam = seconds_a_piece(loop, lambda: search(1), lambda: search(3), rounds=rounds)
+    theirs, greedy, beam = seconds_a_piece(
+        loop, lambda: search(1), lambda: search(3), rounds=rounds
+    )
     equal = sum(map(str.__eq__, said["tutorial"], said["beam 1"]))
     findings = []
     for width, seconds in ((1, greedy), (3, beam)):
@@ -75,10 +76,10 @@ def measure(
         findings.append(
             Finding(
                 f"the search, beam {width}, {len(maps)} images at once",
-                habit.over(seconds),
+                theirs.over(seconds),
                 "times",
-                Reach(20),
-                f"{habit.map(lambda one: 1 / one)} captions/s, greedy",
+                Target(20),
+                f"{theirs.map(lambda one: 1 / one)} captions/s, greedy",
                 f"{seconds.map(lambda one: 1 / one)} captions/s{agreement}",
             )
         )

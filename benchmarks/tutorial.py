@@ -1,4 +1,4 @@
-"""The habit of the field, written anew from its description, as the other side of a comparison.
+"""The usual tutorial, written anew from its description, as the other side of a comparison.
 
 Each prefix of each caption is a row with a one-hot target, one image a training step; a caption is
 said by running the whole prefix through `predict` for every word; the script builds and imports
@@ -19,6 +19,7 @@ from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 
 UNITS = 256
 IMAGE_SHAPE = (299, 299, 3)
+MAX_LENGTH = 38  # of a prefix: the longest training caption of Flickr8k, its start included
 XCEPTION, MODEL, WORDS = "xception.weights.h5", "model.weights.h5", "words.txt"
 
 # Untrained weights go on to the limit; this is where captions of Flickr8k end on average.

@@ -1,29 +1,35 @@
+import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
+from importlib import import_module
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import cold_start, growth, machine, tutorial
+from benchmarks import cold_start, growth, machine, many_images, runtimes, tutorial
 from benchmarks import features as features_benchmark
 from benchmarks import search as search_benchmark
 from benchmarks import training as training_benchmark
 from benchmarks.__main__ import main
-from benchmarks.findings import Finding, Reach, to_json, to_markdown
-from benchmarks.fresh import in_fresh_process, run_fresh
+from benchmarks.findings import Finding, Target, to_json, to_markdown
+from benchmarks.fresh import Ran, in_fresh_process, run_fresh
 from benchmarks.growth import Cost
+from benchmarks.plan import Plan
+from benchmarks.questions import QUESTIONS, ask
 from benchmarks.timing import Spread, seconds_a_piece
 from benchmarks.world import WORDS, World, made_world, photographs
+from captioning.captioner import Captioner
 from captioning.export import as_decoder
 from captioning.model import build_caption_model
 from captioning.settings import Files, SearchSettings, TrainingSettings
 from captioning.text import END, START, Vocabulary
 
-FAST = Finding("the run", Spread((3.0, 5.0, 4.0)), "times", Reach(4), "a walk", "a run")
+FAST = Finding("the run", Spread((3.0, 5.0, 4.0)), "times", Target(4), "a walk", "a run")
 SLOW = replace(FAST, what="the crawl", measured=Spread((0.5,)))
 
 
@@ -46,18 +52,25 @@ class FakeClock:
         return work
 
 
+def taking(*seconds):
+    """`seconds_a_piece`, of one round, by a clock on which the works take so many seconds."""
+    return partial(
+        seconds_a_piece, clock=iter([tick for one in seconds for tick in (0.0, one)]).__next__
+    )
+
+
 def test_works_are_measured_in_turn_and_compared_round_by_round():
     clock, log = FakeClock(), []
-    habit, product = seconds_a_piece(
+    theirs, product = seconds_a_piece(
         clock.work("A", log, 10, 30, 12, pieces=2),
         clock.work("B", log, 1, 5, 2),
         rounds=3,
         clock=clock,
     )
     assert log == ["A", "B"] * 3
-    assert habit.values == (5, 15, 6)
-    assert habit.over(product).values == (5, 3, 3)
-    assert str(habit.over(product)) == "3 (3–5)"
+    assert theirs.values == (5, 15, 6)
+    assert theirs.over(product).values == (5, 3, 3)
+    assert str(theirs.over(product)) == "3 (3–5)"
 
 
 def test_large_numbers_are_written_out():
@@ -71,16 +84,20 @@ def test_the_median_counts():
 
 
 def test_a_limit_is_not_to_be_passed():
-    limit = Reach(600, is_limit=True)
-    assert (str(Reach(60)), str(limit)) == ("≥ 60", "≤ 600")
+    limit = Target(600, is_limit=True)
+    assert (str(Target(60)), str(limit)) == ("≥ 60", "≤ 600")
     assert limit.holds(Spread((600.0,))) and not limit.holds(Spread((601.0,)))
 
 
 def test_the_table_says_what_was_missed():
-    assert to_markdown("two cores", [FAST, SLOW]).splitlines() == [
-        "two cores",
+    *lines, _, legend, _ = to_markdown("two cores", [FAST, SLOW]).split("\n")
+    assert legend.startswith("Measured: the median of the rounds")
+    assert lines == [
+        "# How fast",
         "",
-        "| what | the habit | this program | measured | reach | holds |",
+        "two cores.",
+        "",
+        "| what | the usual tutorial | this program | measured | target | holds |",
         "| --- | --- | --- | --- | --- | --- |",
         "| the run | a walk | a run | 4 (3–5) times | ≥ 4 | yes |",
         "| the crawl | a walk | a run | 0.5 times | ≥ 4 | no |",
@@ -88,7 +105,9 @@ def test_the_table_says_what_was_missed():
     assert '"holds": false' in to_json("two cores", [SLOW])
 
 
-def test_the_command_asks_what_is_named_and_fails_where_a_reach_is_missed(tmp_path, capsys):
+def test_the_command_asks_what_is_named_and_fails_if_strict_where_a_target_is_missed(
+    tmp_path, capsys
+):
     asked = []
 
     def measure(name, plan):
@@ -96,8 +115,13 @@ def test_the_command_asks_what_is_named_and_fails_where_a_reach_is_missed(tmp_pa
         return [SLOW if name == "search" else FAST]
 
     assert main(["training", "--rounds", "5"], measure) == 0
-    assert main(["training", "search", "--output", str(tmp_path / "speed.md")], measure) == 1
-    assert asked == [("training", 5), ("training", 3), ("search", 3)]
+    assert main(["search", "--output", str(tmp_path / "speed.md")], measure) == 0
+    assert main(["training", "--strict"], measure) == 0
+    assert (
+        main(["training", "search", "--strict", "--output", str(tmp_path / "speed.md")], measure)
+        == 1
+    )
+    assert asked == [("training", 5), ("search", 3)] + [("training", 3)] * 2 + [("search", 3)]
     assert (tmp_path / "speed.md").read_text("utf-8") in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["flying"], measure)
@@ -171,22 +195,31 @@ def test_both_sides_say_the_same_with_the_same_weights(caption_model, features):
     assert [len(ids) for ids in ours] == [6, 6, 6, 0]
 
 
-def test_the_search_is_compared(caption_model, features):
+def test_the_search_is_compared(caption_model, features, monkeypatch):
+    monkeypatch.setattr(search_benchmark, "seconds_a_piece", taking(8, 0.5, 2))
     greedy, beam = search_benchmark.measure(caption_model, VOCABULARY, features, 2, rounds=1)
     assert greedy.what == "the search, beam 1, 4 images at once"
-    assert "2 of 2 the tutorial's own" in greedy.product
-    assert beam.measured.median > 1
+    assert greedy.tutorial == "0.25 captions/s, greedy"
+    assert greedy.product == "8 captions/s, 2 of 2 the tutorial's own"
+    assert (greedy.measured.values, greedy.verdict) == ((32,), "yes")
+    assert (beam.measured.values, beam.verdict) == ((8,), "no")
 
 
-def test_an_epoch_is_compared():
+def test_an_epoch_is_compared_and_whole_training_computed(monkeypatch):
     random = np.random.default_rng(0)
     captions = {f"{n}.jpg": [[START, *[4] * (2 + n % 3), END]] * 2 for n in range(80)}
     features = {name: random.random(6, dtype="float32") for name in captions}
     world = World(VOCABULARY, captions, features)
-    (finding,) = training_benchmark.measure(world, tutorial_images=3, rounds=1)
-    assert finding.what == "an epoch of the merge model, 80 images, 20 ids"
-    assert finding.reach == Reach(60)
-    assert finding.measured.median > 0
+    monkeypatch.setattr(training_benchmark, "seconds_a_piece", taking(6, 0.625))
+    epoch, whole = training_benchmark.measure(world, tutorial_images=3, our_images=40, rounds=1)
+    assert epoch.what == "an epoch of the merge model, 80 images, 20 ids"
+    assert epoch.measured.median == pytest.approx(128)
+    assert (epoch.target, epoch.verdict) == (Target(60), "yes")
+    assert epoch.tutorial == "2.67 minutes, scaled from 3 images a round"
+    assert epoch.product == "1.25 s, scaled from 40 images a round"
+    assert (str(whole.measured), whole.unit, whole.verdict) == ("0.25", "minutes", "")
+    assert whole.tutorial == "0.533 hours, computed: as many epochs"
+    assert whole.product.startswith("computed: 12 epochs")
 
 
 def test_the_made_world_has_the_shape_of_flickr8k():
@@ -264,13 +297,142 @@ def test_the_machine_is_named():
     assert f"{machine.cores()} cores of" in machine.name()
 
 
-def test_features_are_extracted_on_both_sides(tmp_path, monkeypatch, tiny_root):
-    monkeypatch.setattr(
-        tutorial,
-        "build_encoder",
-        lambda: keras.Sequential([keras.Input((299, 299, 3)), keras.layers.AveragePooling2D(99)]),
-    )
+def test_without_the_means_to_measure_memory_a_line_says_so(monkeypatch, capsys):
+    monkeypatch.delattr(os, "wait4")
+    assert main(["training"], lambda name, plan: [FAST]) == 2
+    output, complaint = capsys.readouterr()
+    assert (output, complaint.count("\n")) == ("", 1)
+    assert "Linux and macOS" in complaint
+
+
+def test_every_question_has_a_module_that_answers_it(monkeypatch):
+    plan = Plan(rounds=1)
+    for name in QUESTIONS:
+        monkeypatch.setattr(import_module(f"benchmarks.{name}"), "run", lambda plan: [FAST, plan])
+        assert ask(name, plan) == [FAST, plan]
+
+
+@pytest.fixture
+def small_keras_encoder(monkeypatch):
+    """In the place of the tutorial's Xception, what is as wide and costs nothing."""
+
+    def build_encoder():
+        return keras.Sequential(
+            [
+                keras.Input(tutorial.IMAGE_SHAPE),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(2048),
+            ]
+        )
+
+    monkeypatch.setattr(tutorial, "build_encoder", build_encoder)
+
+
+@pytest.mark.parametrize(
+    "has_units, target, verdict", [(True, Target(5), "no"), (False, Target(1.5), "yes")]
+)
+def test_features_are_extracted_on_both_sides(
+    has_units, target, verdict, tmp_path, monkeypatch, tiny_root, small_keras_encoder
+):
+    monkeypatch.setattr(features_benchmark, "has_bfloat16_units", lambda: has_units)
     monkeypatch.setattr(features_benchmark, "Files", lambda: Files(tiny_root))
+    monkeypatch.setattr(features_benchmark, "seconds_a_piece", taking(8, 2, 1))
     single, batched = features_benchmark.measure(photographs(tmp_path, 4), tmp_path, rounds=1)
-    assert single.measured.median > 0 and batched.reach in (Reach(5), Reach(1.5))
-    assert Path(tmp_path, "00000.jpg").exists()
+    assert (single.measured.values, single.verdict) == ((8,), "")
+    assert (single.tutorial, single.product) == ("0.5 images/s", "4 images/s")
+    assert (batched.measured.values, batched.target, batched.verdict) == ((2,), target, verdict)
+
+
+def test_many_images_are_captioned_on_both_sides(
+    tmp_path, monkeypatch, tiny_root, small_keras_encoder
+):
+    monkeypatch.setattr(many_images, "seconds_a_piece", taking(4, 1, 0.5, 0.125))
+    rate, ratio, search = many_images.measure(
+        Captioner.load(tiny_root), photographs(tmp_path, 4), tutorial_images=1, rounds=1
+    )
+    assert (rate.measured.values, rate.verdict, rate.tutorial) == ((4,), "no", "0.25 images/s")
+    assert ratio.measured.values == (16,)
+    assert search.what == "the search, 32 images at once, beside the encoder"
+    assert (search.measured.values, search.unit) == ((25,), "% of the encoder's time")
+    assert search.product == "31.2 ms an image, the encoder 125 ms"
+
+
+def test_the_encoder_is_held_against_matrix_products(tmp_path, monkeypatch, tiny_root):
+    captioner = Captioner.load(tiny_root)
+    monkeypatch.setattr(machine, "Captioner", SimpleNamespace(load=lambda: captioner))
+    monkeypatch.setattr(machine, "has_bfloat16_units", lambda: False)
+    eight_images = 8 * 8**3 / 8.4e9 / 8  # seconds: as many multiply-adds as eight images a second
+    monkeypatch.setattr(machine, "seconds_a_piece", taking(2, eight_images, eight_images / 2))
+    whole, eighths = machine.measure(photographs(tmp_path, 4), rounds=1, size=8)
+    assert whole.what == "the encoder's share of what matrix products in float32 reach"
+    assert (str(whole.measured), whole.tutorial) == ("25", "")
+    assert whole.product == (
+        "2 images/s; the products, 67.2 billion multiply-adds a second, would be enough for 8"
+    )
+    assert (str(eighths.measured), "in int8" in eighths.what) == ("12.5", True)
+
+
+def test_runtimes_are_compared_with_tensorflow(monkeypatch):
+    rates = {"TensorFlow, float32": "2.0", "OpenVINO, float32": "8.0"}
+    monkeypatch.setattr(
+        runtimes, "run_fresh", lambda command, folder: Ran(f"...\n{rates[command[3]]}\n", 9, 9)
+    )
+    first, second = runtimes.measure(list(rates), None, rounds=2)
+    assert (first.measured.values, second.measured.values) == ((1, 1), (4, 4))
+    assert (second.what, second.product) == ("the encoder in OpenVINO, float32", "8 images/s")
+
+
+def test_openvino_runs_the_exported_encoder(tiny_root):
+    encode = runtimes._CANDIDATES["OpenVINO, float32"](Files(tiny_root).models)
+    (maps,) = encode(np.zeros((2, 32, 48, 3), "uint8")).values()
+    assert maps.shape == (2, 4, 18)
+
+
+def test_a_cold_start_is_timed_and_weighed_after_the_first(monkeypatch, tmp_path):
+    cold = iter([(90, 9000), (70, 7000), (10, 1500), (2, 300), (12, 1500), (1, 700)])
+    monkeypatch.setattr(
+        cold_start, "run_fresh", lambda command, folder: Ran("a dog\n", *next(cold))
+    )
+    monkeypatch.setattr(cold_start, "heavy_modules", lambda: 0)
+    seconds, ratio, memory, modules = cold_start.measure(tmp_path, rounds=2)
+    assert (seconds.measured.values, seconds.verdict) == ((2, 1), "no")
+    assert ratio.measured.values == (5, 12)
+    assert (memory.measured.values, memory.verdict) == ((300, 700), "yes")
+    assert memory.tutorial == "1,500 MB"
+    assert modules.verdict == "yes"
+
+
+def test_the_tutorial_captions_with_the_weights_written_for_it(
+    tmp_path, capsys, small_keras_encoder
+):
+    (image,) = photographs(tmp_path, 1)
+    cold_start._prepare(tmp_path)
+    tutorial.main(image, tmp_path)
+    assert len(capsys.readouterr().out.split()) == tutorial.WORDS_A_CAPTION
+
+
+def test_growth_is_measured_in_processes_of_their_own(tmp_path, monkeypatch):
+    """Each takes a second, and another for each of its images, by the clock of this test."""
+    results, ran = tmp_path / "results.csv", []
+
+    def run(command, folder):
+        images = 1 if "one" in str(command) else 2
+        lines = len(results.read_text("utf-8").splitlines()) if results.exists() else 0
+        ran.append(("extract" if "-c" in command else "caption", images, lines))
+        return replace(run_fresh(command, folder), seconds=1 + images)
+
+    monkeypatch.setattr(growth, "run_fresh", run)
+    monkeypatch.setattr(growth, "_PHOTOGRAPHS", 2)
+    monkeypatch.setattr(growth, "_MOST_FOR_REAL", 1)
+    growth._prepare(tmp_path, root=None)
+    curves = growth.measure(tmp_path, [2])
+    assert {way: [cost.ms_an_image for cost in costs] for way, costs in curves.items()} == {
+        "captioning, a tiny encoder": [500],
+        "going on with a finished file": [500],
+        "extracting feature maps, a tiny encoder": [500],
+        "captioning, Xception": [],
+    }
+    anew = [("caption", 1, 0), ("caption", 2, 0)]
+    prepared = [("caption", 1, 0), ("caption", 1, 2), ("caption", 2, 0), ("caption", 2, 3)]
+    assert ran[:6] == anew + prepared
+    assert [work for work, *_ in ran[6:]] == ["extract"] * 2
