@@ -150,13 +150,14 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="write to this file; what it holds already is not captioned again",
+        help="write to this file; what it holds is not captioned again, whatever the model",
     )
     parser.add_argument(
         "--top",
         type=_beam_width,
         metavar="N",
-        help="the N best captions of each image, with their log-probabilities",
+        help="the N best captions of each image, with their log-probabilities; the beam is as wide "
+        "at least",
     )
     parser.add_argument(
         "--describe",

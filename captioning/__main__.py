@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         description="From captioned images to a trained caption model, step by step.",
     )
     _add_root(parser, default=Files().root)
-    subparsers = parser.add_subparsers(title="steps, in order", required=True, metavar="STEP")
+    subparsers = parser.add_subparsers(title="steps", required=True, metavar="STEP")
 
     def add(run, *option_groups, name=None, requirements="requirements.txt", **texts):
         step = subparsers.add_parser(name or run.__name__, **texts)
@@ -53,8 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(steps.train, _add_training, help="train the caption model; write models/ and tokenizer.p")
     add(steps.evaluate, _add_evaluation, help="caption a split and score it")
-    add(steps.export, help="write models/decoder_* anew from models/caption_model.keras")
-    add(steps.quantise, help="make models/encoder faster, in integers, if it costs no quality")
+    add(
+        steps.export,
+        help="write models/decoder_* anew from models/caption_model.keras",
+        description="Write the decoder that captioning runs, models/decoder_*, anew from the "
+        "trained model models/caption_model.keras and its vocabulary.",
+    )
+    add(
+        steps.quantise,
+        help="make models/encoder faster, in integers, if that costs no quality",
+        description="Replace models/encoder by the same in integers of 8 bits, if the captions of "
+        "the development split lose no more than 0.5 CIDEr. Wants features and train first.",
+    )
     add(
         steps.report,
         _add_report,
@@ -91,7 +101,9 @@ def _add_root(parser: argparse.ArgumentParser, default: Path | str = argparse.SU
 
 def _add_source(step: argparse.ArgumentParser) -> None:
     step.add_argument(
-        "--source", type=Path, help="archive, or folder of archives, you have already"
+        "--source",
+        type=Path,
+        help="Flickr8k_Dataset.zip and Flickr8k_text.zip that you have: one, or their folder",
     )
 
 
@@ -104,7 +116,7 @@ def _add_data(step: argparse.ArgumentParser) -> None:
         help="your captions: a table with a header (image,caption), JSON as of COCO or Karpathy, "
         "or a folder laid out as Flickr8k's (default: Flickr8k)",
     )
-    step.add_argument("--images", type=Path, metavar="FOLDER", help="your images, or theirs")
+    step.add_argument("--images", type=Path, metavar="FOLDER", help="the folder of your images")
 
 
 def _add_encoder(step: argparse.ArgumentParser) -> None:
