@@ -226,5 +226,5 @@ def draw(curves: Curves, path: Path) -> None:
         panel.set_title(name)
         panel.grid(alpha=0.3)
     panels[1].set_ylim(10, 10_000)
-    panels[0].legend(fontsize=8)
+    panels[1].legend(fontsize=8, loc="upper right")  # the room left above what it names
     figure.savefig(path, metadata={"Date": None})
