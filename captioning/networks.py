@@ -52,11 +52,6 @@ def read_encoder_identity(network: openvino.Model) -> str | None:
     return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
 
 
-def encoders_differ(one: str | None, other: str | None) -> bool:
-    """Whether two identities are known not to be the same. None is not known."""
-    return None not in (one, other) and one != other
-
-
 def decoder_refuses(trained_on: str | None, encoder_identity: str | None) -> bool:
     """Whether a decoder was trained on another encoder than the one given, in whichever form: by
     name and fingerprint, or by name if that is all that is known of one of them."""

@@ -48,6 +48,13 @@ class Counting:
         return self.encoder(images)
 
 
+def keep_map(path, image_name, feature_map):
+    """As if an extraction had been stopped after this map."""
+    maps = FeatureMaps(path)
+    maps.append(image_name, feature_map)
+    maps.save()
+
+
 def test_every_image_gets_its_own_features_in_order(encoder, image_paths):
     encoded = [each for batch in encode_files(encoder, image_paths) for each in batch]
     assert [path for path, _ in encoded] == image_paths
@@ -126,17 +133,17 @@ def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, image_name
 
 
 def test_features_of_another_encoder_are_refused(encoder, image_paths, image_names, tmp_path):
-    maps = FeatureMaps(tmp_path / "maps.bin")
-    maps.append(image_paths[0].name, np.linspace(-1, 1, 72, dtype="float32").reshape(4, 18))
-    maps.save()
+    keep_map(
+        tmp_path / "maps.bin",
+        image_paths[0].name,
+        np.linspace(-1, 1, 72, dtype="float32").reshape(4, 18),
+    )
     with pytest.raises(ValueError, match="another encoder, or of other images: it disagrees on 00"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
 def test_features_of_another_width_are_refused(encoder, image_paths, image_names, tmp_path):
-    maps = FeatureMaps(tmp_path / "maps.bin")
-    maps.append(image_paths[0].name, np.ones((4, 2048), "float32"))
-    maps.save()
+    keep_map(tmp_path / "maps.bin", image_paths[0].name, np.ones((4, 2048), "float32"))
     with pytest.raises(ValueError, match="made with another encoder"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
@@ -172,9 +179,7 @@ def test_features_that_agree_to_a_cosine_of_nine_tenths_are_of_another_encoder(
     noise = np.random.default_rng(0).normal(size=found.shape)
     noise -= (noise * found).sum() / (found**2).sum() * found  # at a right angle
     noise *= 0.48 * np.linalg.norm(found) / np.linalg.norm(noise)  # a cosine of 0.9
-    maps = FeatureMaps(tmp_path / "maps.bin")
-    maps.append(image_names[0], found + noise)
-    maps.save()
+    keep_map(tmp_path / "maps.bin", image_names[0], found + noise)
     with pytest.raises(ValueError, match="it disagrees on 00"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
