@@ -12,6 +12,7 @@ from captioning.inference import Encoder
 from captioning.networks import ENCODER, read_encoder_identity, read_network, replace_network
 from captioning.precision import has_bfloat16_units
 from captioning.settings import DEFAULT_ENCODER, Files
+from captioning.views import VIEWS
 
 
 def provide_encoder(folder: Path, name: str | None = None, weights: str | None = None) -> Encoder:
@@ -73,7 +74,7 @@ def _makers(folder: Path) -> list[tuple[Path, str | None]]:
     """The feature maps that there are beside `folder`, and which encoder made them; none where
     there is no encoder that could be lost."""
     files = Files(folder.parent)
-    paths = [files.feature_maps, files.mirrored_feature_maps]
+    paths = [files.feature_maps, *(files.feature_maps_of(view.name) for view in VIEWS)]
     if not (folder / ENCODER).exists():
         return []
     return [(path, maps.encoder_identity) for path in paths if (maps := FeatureMaps(path))]

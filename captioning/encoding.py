@@ -4,7 +4,7 @@ Image files are decoded in threads while the encoder computes.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
@@ -18,19 +18,18 @@ _BATCH_SIZE = 8  # images; larger batches are no faster on a CPU and take more m
 _DECODERS = 2  # threads: the encoder needs the cores more
 
 Encoded = list[tuple[AnyImage, np.ndarray | Exception]]
+Load = Callable[[AnyImage, tuple[int, int]], np.ndarray]
 
 
 def encode_files(
-    encoder: Encoder, paths: Iterable[AnyImage], mirrored: bool = False
+    encoder: Encoder, paths: Iterable[AnyImage], load: Load = load_image
 ) -> Iterator[Encoded]:
     """Batch after batch, in order: each path with its feature map (cells, feature_width) float32,
-    or with the error that says why there is none (see `load_image`). `mirrored` images are seen as
-    in a mirror. Memory does not grow with the number of images."""
+    or with the error that says why there is none (see `load_image`). `load` takes a
+    path and the size wanted. Memory does not grow with the number of images."""
     with ThreadPoolExecutor(_DECODERS) as pool:
-        for batch in _decoded(pool, paths, encoder.image_size):
+        for batch in _decoded(pool, paths, encoder.image_size, load):
             images = [image for _, image in batch if not isinstance(image, Exception)]
-            if mirrored:
-                images = [image[:, ::-1] for image in images]
             maps = iter(encoder(np.stack(images)) if images else ())
             yield [
                 (path, image if isinstance(image, Exception) else next(maps))
@@ -39,27 +38,27 @@ def encode_files(
 
 
 def _decoded(
-    pool: ThreadPoolExecutor, paths: Iterable[AnyImage], size: tuple[int, int]
+    pool: ThreadPoolExecutor, paths: Iterable[AnyImage], size: tuple[int, int], load: Load
 ) -> Iterator[Encoded]:
     """Batches of images, decoded one batch ahead of the caller."""
     paths = iter(paths)
     waiting: deque[tuple[AnyImage, Future]] = deque()
     while True:
         for path in islice(paths, 2 * _BATCH_SIZE - len(waiting)):
-            waiting.append((path, _submit(pool, path, size)))
+            waiting.append((path, _submit(pool, path, size, load)))
         if not waiting:
             return
         batch = [waiting.popleft() for _ in range(min(_BATCH_SIZE, len(waiting)))]
         yield [(path, _result(future)) for path, future in batch]
 
 
-def _submit(pool: ThreadPoolExecutor, image: AnyImage, size: tuple[int, int]) -> Future:
+def _submit(pool: ThreadPoolExecutor, image: AnyImage, size: tuple[int, int], load: Load) -> Future:
     """Files are loaded in threads; images in memory here, since Pillow's may not be shared."""
     if isinstance(image, (str, PathLike)):
-        return pool.submit(load_image, image, size)
+        return pool.submit(load, image, size)
     loaded: Future = Future()
     try:
-        loaded.set_result(load_image(image, size))
+        loaded.set_result(load(image, size))
     except ValueError as error:
         loaded.set_exception(error)
     return loaded

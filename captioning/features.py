@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from captioning.encoding import encode_files
+from captioning.encoding import Load, encode_files
 from captioning.feature_maps import FeatureMaps
 from captioning.files import load_pickle, save_pickle
+from captioning.images import load_image
 from captioning.inference import Encoder
 
 _SAVE_EVERY = 256  # images, half a minute of work; their maps wait in memory, 100 MB
@@ -16,21 +17,26 @@ _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
 
 
 def extract_feature_maps(
-    encoder: Encoder, folder: Path, image_names: Sequence[str], path: Path, mirrored: bool = False
+    encoder: Encoder,
+    folder: Path,
+    image_names: Sequence[str],
+    path: Path,
+    load: Load = load_image,
 ) -> FeatureMaps:
-    """Feature maps of all images in `folder`, kept in the file `path`: see `FeatureMaps`.
+    """Feature maps of all images in `folder`, kept in the file `path`: see `FeatureMaps`. `load` is
+    how they are looked at: see `captioning.views`.
 
     What the file already holds is not computed again, and it is written every few hundred images,
     so that an extraction that was stopped, or killed, goes on. Images that cannot be read are left
     out and named. Raises ValueError if the file was made with another encoder.
     """
     maps = FeatureMaps(path, encoder.encoder_identity)
-    _refuse_other_features(maps, encoder, folder, path, mirrored)
+    _refuse_other_features(maps, encoder, folder, path, load)
     missing = {folder / name: name for name in image_names if name not in maps}
     waiting = 0
     try:
         with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:
-            for batch in encode_files(encoder, missing, mirrored):
+            for batch in encode_files(encoder, missing, load):
                 for image_path, found in batch:
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
@@ -64,14 +70,14 @@ def average_features(maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np
 
 
 def _refuse_other_features(
-    maps: FeatureMaps, encoder: Encoder, folder: Path, path: Path, mirrored: bool
+    maps: FeatureMaps, encoder: Encoder, folder: Path, path: Path, load: Load
 ) -> None:
     """Computes one image again: cheap beside a model trained on features of two kinds."""
     known = next((name for name in maps if (folder / name).exists()), None)
     if known is None:
         return
     old = maps[known].astype("float32")
-    ((_, new),) = next(encode_files(encoder, [folder / known], mirrored))
+    ((_, new),) = next(encode_files(encoder, [folder / known], load))
     if isinstance(new, Exception):
         raise new
     alike = old.shape == new.shape and (old * new).sum() >= _SAME_ENCODER * np.sqrt(

@@ -16,6 +16,9 @@ from PIL import Image, ImageOps
 # (height, width, 3) for RGB.
 AnyImage = str | PathLike[str] | Image.Image | np.ndarray
 
+# Left, top, right and bottom, as shares of width and height.
+Part = tuple[float, float, float, float]
+
 # How Pillow reports an image that it cannot read, depending on the format and the damage.
 DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
@@ -27,12 +30,13 @@ _WHITE = (255, 255, 255, 255)
 _SPARE = 2
 
 
-def load_image(image: AnyImage, size: tuple[int, int]) -> np.ndarray:
-    """The image as `open_image` gives it, squeezed to `size` (height, width): uint8 RGB (height,
-    width, 3)."""
+def load_image(image: AnyImage, size: tuple[int, int], part: Part | None = None) -> np.ndarray:
+    """The image as `open_image` gives it, or a part of it, squeezed to `size` (height, width):
+    uint8 RGB (height, width, 3)."""
     height, width = size
     opened = open_image(image, at_least=_SPARE * max(size))
-    return np.asarray(opened.resize((width, height), Image.Resampling.BILINEAR))
+    box = part and tuple(share * side for share, side in zip(part, 2 * opened.size, strict=True))
+    return np.asarray(opened.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 def open_image(image: AnyImage, at_least: int | None = None) -> Image.Image:

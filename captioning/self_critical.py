@@ -50,7 +50,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         )
     decoder = as_decoder(model, vocabulary, data.longest_caption)
     batches = SelfCriticalBatches(
-        data.views(vocabulary),
+        data.encoded_views(vocabulary),
         decoder,
         settings.batch_size,
         settings.samples,

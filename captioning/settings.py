@@ -108,10 +108,9 @@ class Files:
         """What the encoder sees in each cell of every image: 3.3 GB for Flickr8k."""
         return self.root / "feature_maps.bin"
 
-    @property
-    def mirrored_feature_maps(self) -> Path:
-        """The same of the training images in a mirror: 2.5 GB more."""
-        return self.root / "mirrored_feature_maps.bin"
+    def feature_maps_of(self, view: str) -> Path:
+        """The same of the training images in a further view: 2.5 GB each."""
+        return self.root / f"{view}_feature_maps.bin"
 
     @property
     def features(self) -> Path:

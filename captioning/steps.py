@@ -41,19 +41,17 @@ def features(files: Files, options: argparse.Namespace) -> None:
     from captioning.dataset import select
     from captioning.encoder import provide_encoder
     from captioning.features import average_features, extract_feature_maps
+    from captioning.views import VIEWS
 
     dataset = Dataset.load(files.dataset)
     encoder = provide_encoder(files.models, options.encoder, options.weights)
     names = list(dataset.captions)
     maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
     average_features(maps, files.features)
-    extract_feature_maps(
-        encoder,
-        dataset.images,
-        list(select(dataset.captions, dataset.splits["train"])),
-        files.mirrored_feature_maps,
-        mirrored=True,
-    )
+    names = list(select(dataset.captions, dataset.splits["train"]))
+    for view in VIEWS:
+        path = files.feature_maps_of(view.name)
+        extract_feature_maps(encoder, dataset.images, names, path, view.load_image)
 
 
 def train(files: Files, options: argparse.Namespace) -> None:
@@ -61,6 +59,7 @@ def train(files: Files, options: argparse.Namespace) -> None:
     from captioning.dataset import read_descriptions, select
     from captioning.feature_maps import FeatureMaps
     from captioning.training import train_and_export
+    from captioning.views import VIEWS
 
     dataset = Dataset.load(files.dataset)
     descriptions = read_descriptions(files.descriptions)
@@ -74,7 +73,7 @@ def train(files: Files, options: argparse.Namespace) -> None:
         dataset.captions,
         dataset.splits,
         FeatureMaps(files.feature_maps),
-        FeatureMaps(files.mirrored_feature_maps),
+        {view: maps for view in VIEWS if (maps := FeatureMaps(files.feature_maps_of(view.name)))},
         settings,
         files,
     )

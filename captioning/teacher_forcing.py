@@ -25,7 +25,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
     train_batches, development_batches = (
         make_batches(views, settings, epochs_done)
         for views in (
-            data.views(vocabulary),
+            data.encoded_views(vocabulary),
             [(vocabulary.encode_captions(data.development), data.features)],
         )
     )

@@ -24,6 +24,7 @@ from captioning.run import MEMBER, MODEL, STAGE, Run, keep_outcome, load_model, 
 from captioning.settings import Files, TrainingSettings
 from captioning.text import Vocabulary, clean_captions
 from captioning.training_data import TrainingData, longest_caption
+from captioning.views import View
 
 
 def train(
@@ -71,7 +72,7 @@ def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSett
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
-        "views": data.view_count,
+        "views": 1 + len(data.views),
     }
     if data.encoder_identity:  # in whichever form: quantised, it is still the same
         identity["encoder"] = " ".join(data.encoder_identity.split()[:2])
@@ -103,13 +104,13 @@ def train_and_export(
     captions: Captions,
     splits: Mapping[str, Sequence[str]],
     features: Mapping[str, np.ndarray],
-    mirrored_features: Mapping[str, np.ndarray],
+    views: Mapping[View, Mapping[str, np.ndarray]],
     settings: TrainingSettings,
     files: Files,
 ) -> list[dict]:
     """From cleaned `descriptions` and `captions` as written to all that captioning needs: trains in
     `files.models`, then writes the vocabulary and the exported decoder. Returns the history."""
-    data = TrainingData.of_splits(descriptions, captions, splits, features, mirrored_features)
+    data = TrainingData.of_splits(descriptions, captions, splits, features, views)
     vocabulary = Vocabulary.from_captions(
         (caption for of_image in data.train.values() for caption in of_image),
         settings.min_word_count,

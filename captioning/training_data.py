@@ -10,7 +10,8 @@ import numpy as np
 
 from captioning.dataset import Captions, select
 from captioning.feature_maps import encoder_identity_of
-from captioning.text import Vocabulary, mirror_caption
+from captioning.text import Vocabulary
+from captioning.views import View
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,15 @@ class TrainingData:
 
     `train` and `development`: image name -> cleaned captions; `references`: image name -> captions
     of the development images as written; `features`: image name -> feature map (cells,
-    feature_width); `mirrored_features`: the same of the training images in a mirror, or empty.
+    feature_width); `views`: ways to look at the training images besides as they are, and the same
+    of the images looked at so.
     """
 
     train: Mapping[str, Sequence[str]]
     development: Mapping[str, Sequence[str]]
     references: Mapping[str, Sequence[str]]
     features: Mapping[str, np.ndarray]
-    mirrored_features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    views: Mapping[View, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def of_splits(
@@ -35,7 +37,7 @@ class TrainingData:
         captions: Captions,
         splits: Mapping[str, Sequence[str]],
         features: Mapping[str, np.ndarray],
-        mirrored_features: Mapping[str, np.ndarray] = MappingProxyType({}),
+        views: Mapping[View, Mapping[str, np.ndarray]] = MappingProxyType({}),
     ) -> "TrainingData":
         """From cleaned `descriptions` and `captions` as written, of all images. An image that the
         descriptions leave out, since it or its captions cannot be used, is left out here."""
@@ -45,7 +47,7 @@ class TrainingData:
             development=development,
             references=select(captions, list(development)),
             features=features,
-            mirrored_features=mirrored_features,
+            views=views,
         )
 
     def averaged(self) -> "TrainingData":
@@ -55,24 +57,19 @@ class TrainingData:
         return replace(
             self,
             features=_averages(self.features, images),
-            mirrored_features=_averages(self.mirrored_features, self.train),
+            views={view: _averages(maps, self.train) for view, maps in self.views.items()},
         )
 
-    def views(self, vocabulary: Vocabulary) -> list[tuple[dict, Mapping]]:
-        """The training images as they are and, where there are features of it, in a mirror:
-        encoded captions and features of each. In a mirror, left is right."""
-        views = [(vocabulary.encode_captions(self.train), self.features)]
-        if self.mirrored_features:
-            mirrored = {
-                name: [mirror_caption(caption) for caption in of] for name, of in self.train.items()
+    def encoded_views(self, vocabulary: Vocabulary) -> list[tuple[dict, Mapping]]:
+        """The training images as they are, and then in each of the `views`: encoded captions and
+        features."""
+        encoded = [(vocabulary.encode_captions(self.train), self.features)]
+        for view, features in self.views.items():
+            captions = {
+                name: [view.caption(caption) for caption in of] for name, of in self.train.items()
             }
-            views.append((vocabulary.encode_captions(mirrored), self.mirrored_features))
-        return views
-
-    @property
-    def view_count(self) -> int:
-        """How many `views` there are, without encoding them."""
-        return 1 + bool(self.mirrored_features)
+            encoded.append((vocabulary.encode_captions(captions), features))
+        return encoded
 
     @property
     def feature_width(self) -> int:

@@ -22,6 +22,7 @@ from captioning.networks import (
 )
 from captioning.settings import Files
 from captioning.text import Vocabulary
+from captioning.views import VIEWS
 
 
 def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_settings, capsys):
@@ -48,7 +49,8 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
 
     # What made the features is named by all that follow from them.
     identity = Encoder(files.models).encoder_identity
-    assert FeatureMaps(files.mirrored_feature_maps).encoder_identity == identity
+    for view in VIEWS:
+        assert FeatureMaps(files.feature_maps_of(view.name)).encoder_identity == identity
     assert json.loads((files.models / "training.json").read_text())["encoder"] == identity
     assert (
         Decoder.load(files.models, Vocabulary.load(files.vocabulary)).encoder_identity == identity

@@ -14,6 +14,7 @@ from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
 from captioning.training import train
 from captioning.training_data import TrainingData
+from captioning.views import VIEWS
 
 SETTINGS = TrainingSettings(
     min_word_count=1,
@@ -196,28 +197,27 @@ def test_training_leaves_the_best_model_and_its_record_only(tiny_data, vocabular
     assert record["vocabulary"] == vocabulary.fingerprint
 
 
-def test_an_image_in_a_mirror_comes_with_its_own_features_and_with_left_and_right_exchanged():
+def test_a_view_in_a_mirror_comes_with_its_own_features_and_with_left_and_right_exchanged():
     captions = {"dog.jpg": ["a dog on the left"]}
     plain, mirrored = {"dog.jpg": np.zeros((1, 2))}, {"dog.jpg": np.ones((1, 2))}
     vocabulary = Vocabulary(["a", "dog", "on", "the", "left", "right"])
-    data = TrainingData(captions, captions, captions, plain, mirrored)
-    (first, first_features), (second, second_features) = data.views(vocabulary)
+    data = TrainingData(captions, captions, captions, plain, {VIEWS[0]: mirrored})
+    (first, first_features), (second, second_features) = data.encoded_views(vocabulary)
     assert vocabulary.decode(first["dog.jpg"][0][1:]) == "a dog on the left"
     assert vocabulary.decode(second["dog.jpg"][0][1:]) == "a dog on the right"
     assert (first_features, second_features) == (plain, mirrored)
-    assert len(TrainingData(captions, captions, captions, plain).views(vocabulary)) == 1
+    assert len(TrainingData(captions, captions, captions, plain).encoded_views(vocabulary)) == 1
 
 
 def test_averaged_data_has_one_cell_an_image_and_the_same_average():
     captions = {"dog.jpg": ["a dog"]}
     maps = {"dog.jpg": np.array([[1, 2], [3, 6]], "float16"), "unused.jpg": np.ones((2, 2))}
     mirrored = {"dog.jpg": np.array([[0, 1], [0, 2]], "float16")}
-    data = TrainingData(captions, {}, {}, maps, mirrored).averaged()
-    assert data.features.keys() == data.mirrored_features.keys() == {"dog.jpg"}
+    data = TrainingData(captions, {}, {}, maps, {VIEWS[0]: mirrored}).averaged()
+    assert data.features.keys() == data.views[VIEWS[0]].keys() == {"dog.jpg"}
     assert data.features["dog.jpg"].tolist() == [[2, 4]]
     assert data.features["dog.jpg"].dtype == np.float32
-    assert data.mirrored_features["dog.jpg"].tolist() == [[0, 1.5]]
-    assert not TrainingData(captions, {}, {}, maps).averaged().mirrored_features
+    assert data.views[VIEWS[0]]["dog.jpg"].tolist() == [[0, 1.5]]
 
 
 @pytest.mark.parametrize("change", [{"units": 13}, {"seed": 5}])
