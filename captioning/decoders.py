@@ -44,30 +44,30 @@ def build_attention(
     dropped = keras.layers.SpatialDropout1D(settings.dropout, name="dropout")(features)
     cells = keras.layers.Dense(units, activation="relu", name="cells_dense")(dropped)
     cells = keras.layers.LayerNormalization(name="cells_norm")(cells)  # (images, cells, units)
-    keys, values = (
-        keras.layers.EinsumDense(
-            "bku,uhd->bkhd", (None, heads, units // heads), bias_axes="hd", name=name
-        )(cells)
-        for name in ("keys", "values")
-    )  # (images, cells, heads, units / heads)
+    # Heads first, and keys upright: so they are multiplied as they lie, at every word.
+    keys = keras.layers.EinsumDense(
+        "bku,uhd->bhdk", (heads, units // heads, None), bias_axes="hd", name="keys"
+    )(cells)  # (images, heads, units / heads, cells)
+    values = keras.layers.EinsumDense(
+        "bku,uhd->bhkd", (heads, None, units // heads), bias_axes="hd", name="values"
+    )(cells)  # (images, heads, cells, units / heads)
     average = keras.layers.GlobalAveragePooling1D(name="average")(dropped)
     average = keras.layers.Dense(units, activation="relu", name="average_dense")(average)
     feature_extractor = keras.Model(features, [keys, values, average], name=FEATURE_EXTRACTOR)
 
-    keys, values = (
-        keras.Input((None, heads, units // heads), name=name) for name in ("keys", "values")
-    )
+    keys = keras.Input((heads, units // heads, None), name="keys")
+    values = keras.Input((heads, None, units // heads), name="values")
     average = keras.Input((units,), name="average")
     sequence = keras.Input((None, None, units), name="sequence")
     state = keras.layers.Dropout(settings.dropout, name="state_dropout")(sequence)
     queries = keras.layers.EinsumDense(
-        "bclu,uhd->bclhd", (None, None, heads, units // heads), bias_axes="hd", name="queries"
+        "bclu,uhd->bhcld", (heads, None, None, units // heads), bias_axes="hd", name="queries"
     )(state)
-    scores = ops.einsum("bclhd,bkhd->bclhk", queries, keys) * (units // heads) ** -0.5
+    scores = ops.einsum("bhcld,bhdk->bhclk", queries, keys) * (units // heads) ** -0.5
     attention = keras.layers.Softmax(name=ATTENTION)(scores)
-    seen = ops.einsum("bclhk,bkhd->bclhd", attention, values)
+    seen = ops.einsum("bhclk,bhkd->bhcld", attention, values)
     seen = keras.layers.EinsumDense(
-        "bclhd,hdu->bclu", (None, None, units), bias_axes="u", name="seen"
+        "bhcld,hdu->bclu", (None, None, units), bias_axes="u", name="seen"
     )(seen)
     gate = keras.layers.Dense(units, activation="sigmoid", name="gate")(
         keras.layers.Concatenate(name="state_and_seen")([state, seen])

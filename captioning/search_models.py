@@ -48,7 +48,7 @@ def _of_one(caption_model: keras.Model, suffix: str) -> SearchModels:
     merged, *attention = _with_attention(decoder)([*image, ops.expand_dims(state[0], 2)])
     logits = embedding(merged, reverse=True)[:, :, 0]
     log_probs = ops.log_softmax(ops.cast(logits, "float32"))
-    attention = [ops.mean(ops.cast(heads[:, :, 0], "float32"), axis=2) for heads in attention]
+    attention = [ops.mean(ops.cast(heads[:, :, :, 0], "float32"), axis=1) for heads in attention]
     outputs = [log_probs, *state, *attention]
     return look, keras.Model([word, hidden, cell, *image], outputs, name=f"step{suffix}")
 
@@ -91,7 +91,7 @@ def _image_inputs(look: keras.Model) -> list[keras.KerasTensor]:
 
 
 def _with_attention(decoder: keras.Model) -> keras.Model:
-    """The decoder, its output in a list, and behind it the weights of its attention (images,
-    captions, length, heads, cells), if it has any."""
+    """The decoder, its output in a list, and behind it the weights of its attention (images, heads,
+    captions, length, cells), if it has any."""
     weights = [layer.output for layer in decoder.layers if layer.name == ATTENTION]
     return keras.Model(decoder.inputs, [decoder.output, *weights])
