@@ -15,6 +15,7 @@ from benchmarks.plan import Plan
 from benchmarks.timing import seconds_a_piece
 from benchmarks.world import World, made_world, real_world
 from captioning.batches import CaptionBatches
+from captioning.losses import SmoothedCrossentropy
 from captioning.settings import TrainingSettings
 from captioning.teacher_forcing import build_learner, make_batches
 
@@ -78,7 +79,8 @@ def _learner(world: World, images: int):
         make_batches([(dict(islice(world.captions.items(), count)), maps)], SETTINGS)
         for count in (images, _WARM_UP_IMAGES)
     )
-    model = build_learner(len(world.vocabulary), width, SETTINGS, len(batches))
+    loss = SmoothedCrossentropy(SETTINGS.label_smoothing)
+    model = build_learner(len(world.vocabulary), width, SETTINGS, len(batches), loss)
 
     def learn(batches: CaptionBatches = batches) -> int:
         model.fit(batches, shuffle=False, verbose=0)

@@ -45,6 +45,7 @@ class TrainingSettings:
     self_critical_dropout: float = 0.0  # share of the features hidden in the second stage
     samples: int = 5  # captions an image in the second stage
     members: int = 1  # models trained one after the other, whose mean is taken
+    student: bool = False  # whether they teach one more, which takes their place
     seed: int = 0
 
     def __post_init__(self):

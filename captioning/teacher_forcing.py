@@ -8,6 +8,7 @@ import numpy as np
 
 from captioning.batches import CaptionBatches, Views, one_caption_a_row
 from captioning.development import DevelopmentScores
+from captioning.distillation import TaughtBatches
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import PARTS, build_caption_model
 from captioning.precision import fastest_precision
@@ -19,11 +20,18 @@ from captioning.training_data import TrainingData
 STAGE = "teacher forcing"
 
 
-def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> None:
-    """Runs the epochs of this stage that are left."""
+def learn(
+    run: Run,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    teacher: keras.Model | None = None,
+) -> None:
+    """Runs the epochs of this stage that are left. With a `teacher` (see `build_teacher`), its
+    probabilities are the targets, of the development captions too."""
     epochs_done = run.epochs_done(STAGE)
     train_batches, development_batches = (
-        make_batches(views, settings, epochs_done)
+        _taught(make_batches(views, settings, epochs_done), teacher)
         for views in (
             data.encoded_views(vocabulary),
             [(vocabulary.encode_captions(data.development), data.features)],
@@ -33,7 +41,13 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         model = run.last_model()
     else:
         keras.utils.set_random_seed(settings.seed)
-        model = build_learner(len(vocabulary), data.feature_width, settings, len(train_batches))
+        model = build_learner(
+            len(vocabulary),
+            data.feature_width,
+            settings,
+            len(train_batches),
+            _loss(settings, teacher),
+        )
     model.fit(
         train_batches,
         validation_data=development_batches,
@@ -56,7 +70,11 @@ def make_batches(views: Views, settings: TrainingSettings, epoch: int = 0) -> Ca
 
 
 def build_learner(
-    vocabulary_size: int, feature_width: int, settings: TrainingSettings, steps_an_epoch: int
+    vocabulary_size: int,
+    feature_width: int,
+    settings: TrainingSettings,
+    steps_an_epoch: int,
+    loss: keras.Loss,
 ) -> keras.Model:
     """The caption model with all that `fit` wants in this stage, in the fastest precision."""
     model = build_caption_model(vocabulary_size, feature_width, settings, fastest_precision())
@@ -66,10 +84,20 @@ def build_learner(
             weight_decay=settings.weight_decay,
             clipnorm=settings.clip_norm,
         ),
-        SmoothedCrossentropy(settings.label_smoothing),
+        loss,
         jit_compile=False,  # batches differ in length, and XLA compiles every length anew
     )
     return model
+
+
+def _taught(batches: CaptionBatches, teacher: keras.Model | None) -> keras.utils.PyDataset:
+    return TaughtBatches(batches, teacher) if teacher else batches
+
+
+def _loss(settings: TrainingSettings, teacher: keras.Model | None) -> keras.Loss:
+    if teacher:  # who says by itself how uncertain words are
+        return keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+    return SmoothedCrossentropy(settings.label_smoothing)
 
 
 def _schedule(

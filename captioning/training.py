@@ -16,15 +16,19 @@ import numpy as np
 from captioning import self_critical, teacher_forcing
 from captioning.dataset import Captions, Dataset, select
 from captioning.development import score_on_development
+from captioning.distillation import build_teacher
 from captioning.ensemble import ENSEMBLE, build_ensemble
 from captioning.export import export_decoder
 from captioning.inference import Decoder
 from captioning.model import build_caption_model
+from captioning.precision import fastest_precision
 from captioning.run import MEMBER, MODEL, STAGE, Run, keep_outcome, load_model, read_record
 from captioning.settings import Files, TrainingSettings
 from captioning.text import Vocabulary, clean_captions
 from captioning.training_data import TrainingData, longest_caption
 from captioning.views import View
+
+_MEMBER_FOLDER = "member-"
 
 
 def train(
@@ -33,10 +37,10 @@ def train(
     """Trains the caption model; returns it as of its best epoch, and a dict of numbers an epoch.
 
     With `settings.members` above 1, that many are trained one after the other, and their ensemble
-    is returned. Meanwhile the `Run` of each lies in a folder of its own in `folder`, which in the
-    end holds the model and the record. A call that finds an unfinished run there goes on with it,
-    and returns a finished one as it is; ValueError if that run had other settings, captions or
-    words, or if an image has no features.
+    is returned; with `settings.student`, they teach one more, and that is. Meanwhile the `Run` of
+    each lies in a folder of its own in `folder`, which in the end holds the model and the record. A
+    call that finds an unfinished run there goes on with it, and returns a finished one as it is;
+    ValueError if that run had other settings, captions or words, or if an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = _identity(data, vocabulary, settings)
@@ -46,23 +50,43 @@ def train(
         return load_model(folder), history
     if settings.decoder == "merge":
         data = data.averaged()
-    models = []
-    for member in range(1, settings.members + 1):
-        of_member = replace(settings, seed=settings.seed * settings.members + member - 1)
-        run = _run(folder / f"member-{member}", identity, of_member)
-        models.append(_train_one(run, data, vocabulary, of_member))
-        note = {MEMBER: member} if settings.members > 1 else {}
+    *of_members, of_last = _settings_of_each(settings)
+    if not settings.student:
+        of_members.append(of_last)
+    members = []
+    for number, of_member in enumerate(of_members, start=1):
+        run = _run(folder / f"{_MEMBER_FOLDER}{number}", identity, of_member)
+        members.append(_train_one(run, data, vocabulary, of_member))
+        note = {MEMBER: number} if settings.members > 1 or settings.student else {}
         history += [epoch | note for epoch in run.history]
-    model = build_ensemble(models)
+    model = build_ensemble(members)
     if settings.members > 1:
         history.append({STAGE: ENSEMBLE, **score_on_development(model, data, vocabulary)})
+    if settings.student:
+        run = _run(folder / f"{_MEMBER_FOLDER}student", identity, of_last)
+        teacher = build_teacher(members, settings, fastest_precision())
+        model = _train_one(run, data, vocabulary, of_last, teacher)
+        history += run.history
     keep_outcome(model, identity | {"history": history}, folder)
     _remove_members(folder)
     return model, history
 
 
+def _settings_of_each(settings: TrainingSettings) -> list[TrainingSettings]:
+    """Of each member, then of their student. Each has a seed of its own. Who is to teach learns
+    from people alone, and so knows how probable words are; self-critical training knows what pays.
+    """
+    count = settings.members + settings.student
+    each = [replace(settings, seed=settings.seed * count + number) for number in range(count)]
+    teachers = settings.members if settings.student else 0
+    return [
+        replace(one, self_critical_epochs=0) if number < teachers else one
+        for number, one in enumerate(each)
+    ]
+
+
 def _remove_members(folder: Path) -> None:
-    for member_folder in folder.glob("member-*"):
+    for member_folder in folder.glob(f"{_MEMBER_FOLDER}*"):
         shutil.rmtree(member_folder)
 
 
@@ -88,11 +112,16 @@ def _run(folder: Path, identity: Mapping, settings: TrainingSettings) -> Run:
 
 
 def _train_one(
-    run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+    run: Run,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    teacher: keras.Model | None = None,
 ) -> keras.Model:
-    for stage in (teacher_forcing, self_critical):
-        if run.stage == stage.STAGE:
-            stage.learn(run, data, vocabulary, settings)
+    if run.stage == teacher_forcing.STAGE:
+        teacher_forcing.learn(run, data, vocabulary, settings, teacher)
+    if run.stage == self_critical.STAGE:
+        self_critical.learn(run, data, vocabulary, settings)
     # Whatever it was trained in, the model is kept in float32.
     model = build_caption_model(len(vocabulary), data.feature_width, settings)
     model.set_weights(run.best_model().get_weights())

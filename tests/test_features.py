@@ -3,7 +3,7 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 
 from captioning.encoding import encode_files
 from captioning.feature_maps import FeatureMaps

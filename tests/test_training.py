@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from captioning.distillation import build_teacher
 from captioning.ensemble import members_of
 from captioning.model import PARTS
 from captioning.run import MONITOR, best_epoch
@@ -150,6 +151,45 @@ def test_several_members_are_trained_and_come_back_as_their_ensemble(
     assert not list(tmp_path.glob("member-*"))  # the members that were left behind are gone
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_student_learns_what_its_teachers_think_and_takes_their_place(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    settings = replace(
+        SETTINGS, epochs=1, self_critical_epochs=1, samples=2, members=2, student=True
+    )
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("captioning.training.build_teacher", kill)
+        train(tiny_data, vocabulary, settings, tmp_path)
+    teachers = [
+        keras.models.load_model(tmp_path / f"member-{number}" / "epoch-1.keras", compile=False)
+        for number in (1, 2)
+    ]
+    taught = []
+
+    def build_and_keep(members, *arguments):
+        for member, teacher in zip(members, teachers, strict=True):
+            for one, other in zip(member.get_weights(), teacher.get_weights(), strict=True):
+                np.testing.assert_array_equal(one, other)
+        taught.append(build_teacher(members, *arguments))
+        return taught[0]
+
+    monkeypatch.setattr("captioning.training.build_teacher", build_and_keep)
+    model, history = train(tiny_data, vocabulary, settings, tmp_path)
+    assert len(taught) == 1
+    assert [(epoch["stage"], epoch.get("member")) for epoch in history] == [
+        ("teacher forcing", 1),
+        ("teacher forcing", 2),
+        ("ensemble", None),
+        ("teacher forcing", None),
+        ("self-critical", None),
+    ]
+    assert members_of(model) == [model]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "caption_model.keras",
+        "training.json",
+    ]
 
 
 def test_a_record_from_before_a_setting_existed_is_still_that_of_its_run(
