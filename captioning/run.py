@@ -12,13 +12,14 @@ from types import MappingProxyType
 
 import keras
 
+from captioning.ensemble import ENSEMBLE
 from captioning.files import write_atomically
 
 MODEL = "caption_model.keras"
 RECORD = "training.json"
 MONITOR = "development CIDEr"
 STAGE = "stage"
-MEMBER = "member"  # of an ensemble, counted from 1; epochs of a single model name none
+MEMBER = "member"  # of an ensemble, counted from 1; a single model or a student names none
 
 
 class Run:
@@ -93,6 +94,14 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
         range(len(history)),
         key=lambda epoch: (history[epoch][MONITOR], -history[epoch].get("val_loss", inf)),
     )
+
+
+def course_of_last(history: Sequence[Mapping]) -> list[Mapping]:
+    """Of a history, the epochs of the model that was trained last: the student, the single model,
+    or the last member of an ensemble."""
+    epochs = [epoch for epoch in history if epoch[STAGE] != ENSEMBLE]
+    last = epochs[-1].get(MEMBER)
+    return [epoch for epoch in epochs if epoch.get(MEMBER) == last]
 
 
 def keep_outcome(model: keras.Model, record: Mapping, folder: Path) -> None:

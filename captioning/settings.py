@@ -42,10 +42,10 @@ class TrainingSettings:
     patience: int = 6  # epochs without a better development CIDEr before a stage stops
     self_critical_epochs: int = 2  # of the second stage: what there is to gain comes in the first
     self_critical_learning_rate: float = 2e-5  # a hundredth of the first stage's
-    self_critical_dropout: float = 0.0  # share of the features hidden in the second stage
+    self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     samples: int = 5  # captions an image in the second stage
-    members: int = 1  # models trained one after the other, whose mean is taken
-    student: bool = False  # whether they teach one more, which takes their place
+    members: int = 2  # models trained one after the other, whose mean is taken
+    student: bool = True  # whether they teach one more, which takes their place: as good, as fast
     seed: int = 0
 
     def __post_init__(self):

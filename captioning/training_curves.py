@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from captioning import curves
+from captioning.ensemble import ENSEMBLE
 from captioning.page import section
-from captioning.run import MEMBER, MONITOR, STAGE, best_epoch
+from captioning.run import MEMBER, MONITOR, STAGE, best_epoch, course_of_last
 
 STYLE = (
     """\
@@ -24,23 +25,29 @@ th { color: var(--quiet); }
 
 
 def show_training(history: Sequence[Mapping]) -> str:
-    """The section on how the training went, of an ensemble one after the other of its members;
-    nothing where no epoch is known."""
+    """The section on how the training went: of an ensemble, of its members one after the other, and
+    of the student that they taught; nothing where no epoch is known."""
     if not history:
         return ""
     members = dict.fromkeys(epoch[MEMBER] for epoch in history if MEMBER in epoch)
     if not members:
         return section("Training", *_course(history))
+    courses = {
+        f"Member {member}": [epoch for epoch in history if epoch.get(MEMBER) == member]
+        for member in members
+    }
+    told = f"{len(members)} models were trained one after the other."
+    if means := [epoch[MONITOR] for epoch in history if epoch[STAGE] == ENSEMBLE]:
+        told += f" The mean of their probabilities has a {MONITOR} of {means[0]:.4f}."
+    last = course_of_last(history)
+    if MEMBER not in last[0]:
+        told += " They taught a student, which was kept."
+        courses["Student"] = last
     parts = []
-    for member in members:
-        told, *shown = _course([epoch for epoch in history if epoch.get(MEMBER) == member])
-        parts += [f"<h3>Member {member}</h3>\n<p>{escape(told)}</p>\n", *shown]
-    return section(
-        "Training",
-        f"{len(members)} models were trained one after the other; the mean of their probabilities "
-        f"has a {MONITOR} of {history[-1][MONITOR]:.4f}.",
-        *parts,
-    )
+    for title, course in courses.items():
+        told_of_it, *shown = _course(course)
+        parts += [f"<h3>{title}</h3>\n<p>{escape(told_of_it)}</p>\n", *shown]
+    return section("Training", told, *parts)
 
 
 def _course(history: Sequence[Mapping]) -> list[str]:

@@ -71,6 +71,16 @@ def test_members_of_an_ensemble_are_drawn_and_told_one_after_the_other(page_of):
     assert page.text.count("3 epochs: teacher forcing, then self-critical. Epoch 2,") == 2
 
 
+def test_a_student_is_drawn_after_its_teachers(page_of):
+    members = [epoch | {"member": member} for member in (1, 2) for epoch in RECORD["history"]]
+    mean = {"stage": "ensemble", "development CIDEr": 0.625}
+    page = page_of({"history": [*members, mean, *RECORD["history"][:2]]})
+    assert len(page.all("svg")) == 2 * 3 + 2
+    assert page.text.index("Member 2") < page.text.index("Student")
+    assert page.text.index("Student") < page.text.index("2 epochs: teacher forcing. Epoch 2,")
+    assert "CIDEr of 0.6250. They taught a student, which was kept." in page.text
+
+
 def test_a_model_without_a_record_has_a_report_without_curves(page_of):
     page = page_of({"history": []})
     assert not page.all("svg")

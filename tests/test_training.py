@@ -26,6 +26,9 @@ SETTINGS = TrainingSettings(
     epochs=4,
     patience=4,
     self_critical_epochs=0,
+    self_critical_dropout=0.0,
+    members=1,
+    student=False,
 )
 
 
