@@ -56,6 +56,12 @@ class TrainingSettings:
                 f"self_critical_dropout={self.self_critical_dropout}."
             )
 
+    @property
+    def sees_averages(self) -> bool:
+        """Whether the average of a feature map is all that the decoder sees of it: an image then
+        costs next to nothing, and is looked at anew for each of its captions."""
+        return self.decoder == "merge"
+
     @classmethod
     def for_data(cls, images: int, captions: int) -> "TrainingSettings":
         """The defaults, with what fewer training images than Flickr8k's 6,000 want: 32 batches an

@@ -62,7 +62,7 @@ def learn(
 def make_batches(views: Views, settings: TrainingSettings, epoch: int = 0) -> CaptionBatches:
     """Of images with all their captions, or for the merge decoder of as many captions."""
     batch_size = settings.batch_size
-    if settings.decoder == "merge":
+    if settings.sees_averages:
         images = len(views[0][0])
         views = [one_caption_a_row(view) for view in views]
         batch_size = batch_size * len(views[0][0]) // images

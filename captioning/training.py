@@ -48,7 +48,7 @@ def train(
     if history:
         _remove_members(folder)  # of which a killed run may have left some
         return load_model(folder), history
-    if settings.decoder == "merge":
+    if settings.sees_averages:
         data = data.averaged()
     *of_members, of_last = _settings_of_each(settings)
     if not settings.student:
