@@ -74,7 +74,7 @@ def test_its_first_cell_is_the_place_to_name_ones_own_images(tmp_path):
     )
     text = "".join(outputs_of(cell)[0] for cell in executed.cells if cell.cell_type == "code")
     assert "30 captions of 20 images" in text
-    assert "20 images and " in text
+    assert "20 images: " in text
     splits = re.findall(r"(?m)^(train|development|test) +(\d+) images", text)
     assert sum(int(count) for _, count in splits) == 20
 
