@@ -49,8 +49,8 @@ def archives(tmp_path) -> Path:
 def tiny_settings() -> TrainingSettings:
     return TrainingSettings(
         min_word_count=1, embedding_units=32, units=32, heads=2, dropout=0.0, label_smoothing=0.0,
-        batch_size=4, epochs=24, learning_rate=0.01, patience=20, self_critical_epochs=1, self_critical_dropout=0.0,
-        samples=3, members=1, student=False,
+        batch_size=4, epochs=24, learning_rate=0.01, patience=20, self_critical_epochs=1,
+        self_critical_dropout=0.0, samples=3, members=1, student=False,
     )  # fmt: skip
 
 
