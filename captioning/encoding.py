@@ -25,8 +25,8 @@ def encode_files(
     encoder: Encoder, paths: Iterable[AnyImage], load: Load = load_image
 ) -> Iterator[Encoded]:
     """Batch after batch, in order: each path with its feature map (cells, feature_width) float32,
-    or with the error that says why there is none (see `load_image`). `load` takes a
-    path and the size wanted. Memory does not grow with the number of images."""
+    or with the error that says why there is none (see `load_image`). `load` is given a path and the
+    height and width wanted. Memory does not grow with the number of images."""
     with ThreadPoolExecutor(_DECODERS) as pool:
         for batch in _decoded(pool, paths, encoder.image_size, load):
             images = [image for _, image in batch if not isinstance(image, Exception)]

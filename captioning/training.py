@@ -50,11 +50,9 @@ def train(
         return load_model(folder), history
     if settings.sees_averages:
         data = data.averaged()
-    *of_members, of_last = _settings_of_each(settings)
-    if not settings.student:
-        of_members.append(of_last)
+    settings_of_each = _settings_of_each(settings)
     members = []
-    for number, of_member in enumerate(of_members, start=1):
+    for number, of_member in enumerate(settings_of_each[: settings.members], start=1):
         run = _run(folder / f"{_MEMBER_FOLDER}{number}", identity, of_member)
         members.append(_train_one(run, data, vocabulary, of_member))
         note = {MEMBER: number} if settings.members > 1 or settings.student else {}
@@ -63,9 +61,10 @@ def train(
     if settings.members > 1:
         history.append({STAGE: ENSEMBLE, **score_on_development(model, data, vocabulary)})
     if settings.student:
-        run = _run(folder / f"{_MEMBER_FOLDER}student", identity, of_last)
+        of_student = settings_of_each[-1]
+        run = _run(folder / f"{_MEMBER_FOLDER}student", identity, of_student)
         teacher = build_teacher(members, settings, fastest_precision())
-        model = _train_one(run, data, vocabulary, of_last, teacher)
+        model = _train_one(run, data, vocabulary, of_student, teacher)
         history += run.history
     keep_outcome(model, identity | {"history": history}, folder)
     _remove_members(folder)
