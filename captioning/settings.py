@@ -45,7 +45,7 @@ class TrainingSettings:
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     samples: int = 5  # captions an image in the second stage
     members: int = 2  # models trained one after the other, whose mean is taken
-    student: bool = True  # whether they teach one more, which takes their place: as good, as fast
+    student: bool = True  # whether they teach one more, which takes their place: as fast as one
     seed: int = 0
 
     def __post_init__(self):

@@ -261,6 +261,7 @@ def test_averaged_data_has_one_cell_an_image_and_the_same_average():
     assert data.features["dog.jpg"].tolist() == [[2, 4]]
     assert data.features["dog.jpg"].dtype == np.float32
     assert data.views[VIEWS[0]]["dog.jpg"].tolist() == [[0, 1.5]]
+    assert not TrainingData(captions, {}, {}, maps).averaged().views
 
 
 @pytest.mark.parametrize("change", [{"units": 13}, {"seed": 5}])
