@@ -2,7 +2,8 @@
 
 Self-critical sequence training (Rennie et al., 2017): of each image the model says several
 captions; those that score above their mean are made more likely, the others less. A caption and its
-advantage are a target and a weight, so the loss is that of teacher forcing.
+advantage are a target and a weight, so the loss is that of teacher forcing. What is kept is the
+moving average of the weights over about an epoch: rewards of few captions pull to and fro.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
     """Runs the epochs of this stage that are left, from the best model of the stage before."""
     if run.epochs_done(STAGE):
         model = run.last_model()
+        _swap_averages(model)
     else:
         model = build_caption_model(
             len(vocabulary),
@@ -43,7 +45,10 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         model.set_weights(run.best_model().get_weights())
         model.compile(
             keras.optimizers.Adam(
-                settings.self_critical_learning_rate, clipnorm=settings.clip_norm
+                settings.self_critical_learning_rate,
+                clipnorm=settings.clip_norm,
+                use_ema=True,
+                ema_momentum=settings.self_critical_momentum,
             ),
             SmoothedCrossentropy(),
             jit_compile=False,
@@ -64,9 +69,19 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         for *batch, reward in tqdm(batches.of_epoch(epoch), total=len(batches), unit="batch"):
             model.train_on_batch(*batch)
             rewards.append(reward)
+        _swap_averages(model)
         numbers = {"reward": float(np.mean(rewards)), **scores.of(model)}
         print(f"{STAGE} epoch {epoch + 1}:", numbers)
         run.add_epoch(model, numbers)
+        _swap_averages(model)
+
+
+def _swap_averages(model: keras.Model) -> None:
+    """Exchanges the weights and their moving averages, which the optimizer holds and a saved model
+    contains."""
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
 
 
 class SelfCriticalBatches:

@@ -43,6 +43,7 @@ class TrainingSettings:
     self_critical_epochs: int = 2  # of the second stage: what there is to gain comes in the first
     self_critical_learning_rate: float = 2e-5  # a hundredth of the first stage's
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
+    self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
     members: int = 2  # models trained one after the other, whose mean is taken
     student: bool = True  # whether they teach one more, which takes their place: as fast as one

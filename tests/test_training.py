@@ -9,7 +9,7 @@ import pytest
 from captioning.distillation import build_teacher
 from captioning.ensemble import members_of
 from captioning.model import PARTS
-from captioning.run import MONITOR, best_epoch
+from captioning.run import MONITOR, Run, best_epoch
 from captioning.self_critical import SelfCriticalBatches
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
@@ -120,6 +120,34 @@ def test_a_run_that_was_killed_in_its_second_stage_goes_on_from_its_last_epoch(
         assert one == pytest.approx(other, rel=1e-3)
     for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_what_the_second_stage_keeps_is_the_mean_of_its_weights_over_its_batches(
+    tiny_data, vocabulary, tmp_path, monkeypatch
+):
+    settings = replace(
+        SETTINGS, epochs=1, self_critical_epochs=1, samples=2, self_critical_momentum=0.5
+    )
+    after_each_batch, kept = [], []
+    train_on_batch, add_epoch = keras.Model.train_on_batch, Run.add_epoch
+
+    def watched_batch(model, *batch):
+        train_on_batch(model, *batch)
+        after_each_batch.append(model.get_weights())
+
+    def watched_epoch(run, model, numbers):
+        kept.append(model.get_weights())
+        add_epoch(run, model, numbers)
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", watched_batch)
+    monkeypatch.setattr(Run, "add_epoch", watched_epoch)
+    train(tiny_data, vocabulary, settings, tmp_path)
+    average = after_each_batch[0]
+    for weights in after_each_batch[1:]:
+        average = [(one + other) / 2 for one, other in zip(average, weights, strict=True)]
+    assert len(after_each_batch) > 1
+    for found, expected in zip(kept[-1], average, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_several_members_are_trained_and_come_back_as_their_ensemble(
