@@ -65,10 +65,17 @@ class CaptionBatches(keras.utils.PyDataset):
     def __len__(self) -> int:
         return len(self._batches)
 
+    @property
+    def views(self) -> Views:
+        """As they were given."""
+        return self._views
+
+    def images_of(self, index: int) -> list[tuple[str, int]]:
+        """The name of each image of a batch, and the number of the view that it is seen in."""
+        return [(self._image_names[image], self._view_of[image]) for image in self._batches[index]]
+
     def __getitem__(self, index: int):
-        chosen = [
-            (self._image_names[image], self._view_of[image]) for image in self._batches[index]
-        ]
+        chosen = self.images_of(index)
         captions = [self._views[view][0][name] for name, view in chosen]
         features = np.stack([self._views[view][1][name] for name, view in chosen])
         words, targets = pad(captions, self._most_captions)

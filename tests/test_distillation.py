@@ -35,11 +35,48 @@ def test_the_target_of_every_word_is_the_mean_of_what_the_members_think(members,
     for index in range(3):
         inputs, probabilities, weights = taught[index]
         expected_inputs, targets, expected_weights = batches[index]
+        np.testing.assert_array_equal(inputs["features"], expected_inputs["features"])
         np.testing.assert_array_equal(inputs["words"], expected_inputs["words"])
         np.testing.assert_array_equal(weights, expected_weights)
         expected = np.mean([keras.ops.softmax(one(inputs)) for one in members], axis=0)
         assert probabilities.shape == (*targets.shape, WORDS)
-        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+        said = weights > 0
+        np.testing.assert_allclose(probabilities[said], expected[said], rtol=1e-3)
+        assert not probabilities[~said].any()
+
+
+def test_what_is_not_among_the_likeliest_words_shares_evenly_what_is_left(
+    members, batches, monkeypatch
+):
+    monkeypatch.setattr("captioning.distillation.LIKELIEST", 3)
+    teacher = build_teacher(members, SETTINGS, "float32")
+    inputs, probabilities, weights = TaughtBatches(batches, teacher)[0]
+    whole = teacher.predict_on_batch(inputs)[weights > 0]
+    kept = probabilities[weights > 0]
+    likeliest = np.argsort(-whole)[:, :3]
+    np.testing.assert_allclose(
+        np.take_along_axis(kept, likeliest, -1), np.take_along_axis(whole, likeliest, -1), rtol=1e-3
+    )
+    others = np.argsort(-whole)[:, 3:]
+    left = (1 - np.take_along_axis(whole, likeliest, -1).sum(axis=-1, keepdims=True)) / (WORDS - 3)
+    np.testing.assert_allclose(
+        np.take_along_axis(kept, others, -1), np.repeat(left, WORDS - 3, axis=-1), rtol=1e-3
+    )
+
+
+def test_a_teacher_is_asked_about_each_view_and_only_once(members, batches):
+    ((captions, features),) = batches.views
+    mirrored = {name: -array for name, array in features.items()}
+    batches = CaptionBatches([(captions, features), (captions, mirrored)], 4)
+    teacher = build_teacher(members, SETTINGS, "float32")
+    taught = TaughtBatches(batches, teacher)
+    expected = {index: teacher.predict_on_batch(batches[index][0]) for index in range(3)}
+    assert len({view for index in range(3) for _, view in batches.images_of(index)}) == 2
+    teacher.predict_on_batch = None  # not to be called
+    for index in range(3):
+        _, probabilities, weights = taught[index]
+        said = weights > 0
+        np.testing.assert_allclose(probabilities[said], expected[index][said], rtol=1e-3)
 
 
 def test_they_are_dealt_anew_after_each_epoch(members, batches):
