@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from captioning.batches import CaptionBatches, EncodedCaptions, Features, pad
+from captioning.batches import CaptionBatches, EncodedCaptions, Features
 from captioning.ensemble import build_ensemble
 from captioning.model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.text import PADDING
 
 LIKELIEST = 64  # words that are remembered at each place: nine tenths of what a teacher believes
-_CAPTIONS = 160  # that a teacher is asked about at once
+_IMAGES = 32  # that a teacher is asked about at once
 
 
 class TaughtBatches(keras.utils.PyDataset):
@@ -32,7 +32,7 @@ class TaughtBatches(keras.utils.PyDataset):
         super().__init__(**kwargs)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        self._opinions = [_ask(teacher, *view) for view in batches.views]
+        self._opinions = [_ask(teacher, view) for view in batches.views]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -60,24 +60,18 @@ class TaughtBatches(keras.utils.PyDataset):
 
 
 def _ask(
-    teacher: keras.Model, captions: EncodedCaptions, features: Features
+    teacher: keras.Model, view: tuple[EncodedCaptions, Features]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Image name -> the teacher's likeliest words, in no order, and their probabilities, each
     (places, LIKELIEST) or as many as there are; the places of an image are those of its captions,
     one after the other."""
-    by_length = sorted(captions, key=lambda image_name: max(map(len, captions[image_name])))
-    images = max(_CAPTIONS // max(map(len, captions.values())), 1)
+    batches = CaptionBatches([view], _IMAGES)
     opinions = {}
-    for first in range(0, len(by_length), images):
-        image_names = by_length[first : first + images]
-        of_images = [captions[image_name] for image_name in image_names]
-        words, targets = pad(of_images, max(map(len, of_images)))
-        inputs = {
-            "features": np.stack([features[image_name] for image_name in image_names]),
-            "words": words,
-        }
+    for index in range(len(batches)):
+        inputs, targets, _ = batches[index]
         probabilities = teacher.predict_on_batch(inputs)
-        for image_name, of_image, target in zip(image_names, probabilities, targets, strict=True):
+        of_images = zip(batches.images_of(index), probabilities, targets, strict=True)
+        for (image_name, _), of_image, target in of_images:
             opinions[image_name] = _likeliest(of_image[target != PADDING])
     return opinions
 
