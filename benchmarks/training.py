@@ -16,8 +16,10 @@ from benchmarks.timing import seconds_a_piece
 from benchmarks.world import World, made_world, real_world
 from captioning.batches import CaptionBatches
 from captioning.losses import SmoothedCrossentropy
+from captioning.model import build_caption_model
+from captioning.precision import fastest_precision
 from captioning.settings import TrainingSettings
-from captioning.teacher_forcing import build_learner, make_batches
+from captioning.teacher_forcing import compile_learner, make_batches
 
 SETTINGS = replace(
     TrainingSettings(), decoder="merge", units=tutorial.UNITS, embedding_units=tutorial.UNITS
@@ -80,7 +82,8 @@ def _learner(world: World, images: int):
         for count in (images, _WARM_UP_IMAGES)
     )
     loss = SmoothedCrossentropy(SETTINGS.label_smoothing)
-    model = build_learner(len(world.vocabulary), width, SETTINGS, len(batches), loss)
+    model = build_caption_model(len(world.vocabulary), width, SETTINGS, fastest_precision())
+    compile_learner(model, SETTINGS, len(batches), loss)
 
     def learn(batches: CaptionBatches = batches) -> int:
         model.fit(batches, shuffle=False, verbose=0)

@@ -52,6 +52,16 @@ def _parser() -> argparse.ArgumentParser:
         help="run the encoder on every image; write its feature maps",
     )
     add(steps.train, _add_training, help="train the caption model; write models/ and tokenizer.p")
+    add(
+        steps.fine_tune,
+        _add_weights,
+        _add_training,
+        name="fine-tune",
+        help="train the last blocks of the encoder, too; write models/fine_tuned.weights.h5",
+        description="Train the last blocks of the encoder together with a caption model, which "
+        "models/caption_model.keras teaches. Write models/fine_tuned.weights.h5, from which "
+        "`features --weights` makes the encoder that sees better.",
+    )
     add(steps.evaluate, _add_evaluation, help="caption a split and score it")
     add(
         steps.export,
@@ -129,6 +139,15 @@ def _add_encoder(step: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--weights",
         help='"imagenet" or a weights file, to make the encoder anew (default: use models/encoder)',
+    )
+
+
+def _add_weights(step: argparse.ArgumentParser) -> None:
+    step.add_argument(
+        "--weights",
+        default="imagenet",
+        help='"imagenet" or the weights file that models/encoder was made from '
+        "(default %(default)s)",
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from captioning.feature_maps import FeatureMaps
 from captioning.inference import Encoder
 from captioning.networks import ENCODER, read_encoder_identity, read_network, replace_network
-from captioning.precision import has_bfloat16_units
+from captioning.precision import encoding_precision
 from captioning.settings import DEFAULT_ENCODER, Files
 from captioning.views import VIEWS
 
@@ -22,16 +22,13 @@ def provide_encoder(folder: Path, name: str | None = None, weights: str | None =
     default. It is copied from this repository if that has it, or made anew with `weights`
     ("imagenet", or the path of a weights file), which make it anew in any case. Raises ValueError
     if that would replace the encoder that made the feature maps of the root folder by another.
-
-    Where the processor has units for bfloat16 it computes in that: its maps agree with those of
-    float32 to a cosine of 0.999.
     """
     shipped = Files().models
     if weights or not (has_encoder(folder, name) or has_encoder(shipped, name)):
         _make(folder, name or DEFAULT_ENCODER, weights)
     elif not has_encoder(folder, name):
         _copy(shipped, folder)
-    return Encoder(folder, "bf16" if has_bfloat16_units() else "f32")
+    return Encoder(folder, encoding_precision())
 
 
 def has_encoder(folder: Path, name: str | None = None) -> bool:

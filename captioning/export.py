@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from captioning.inference import Decoder
+from captioning.inference import Decoder, Encoder
 from captioning.networks import (
     DECODER_LOOK,
     DECODER_STEP,
@@ -21,6 +21,7 @@ from captioning.networks import (
     read_network,
     replace_network,
 )
+from captioning.precision import encoding_precision
 from captioning.runtime import openvino
 from captioning.search_models import build_search_models
 from captioning.text import Vocabulary
@@ -38,6 +39,13 @@ def export_encoder(encoder: keras.Model, folder: Path) -> None:
 def identify_encoder(encoder: keras.Model) -> str:
     """As `captioning.networks.read_encoder_identity` finds it in the exported file."""
     return f"{encoder.name} {_fingerprint(encoder)}"
+
+
+def as_encoder(encoder: keras.Model) -> Encoder:
+    """The encoder as it is in memory, in the form in which many images are seen."""
+    with tempfile.TemporaryDirectory() as folder:
+        export_encoder(encoder, Path(folder))
+        return Encoder(Path(folder), encoding_precision())
 
 
 def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:

@@ -7,6 +7,7 @@ see `captioning.encoder`; nor about running one: see `captioning.inference`.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from inspect import getmembers, getmodule, isfunction
 from pathlib import Path
 
@@ -28,31 +29,43 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
     classifier, or None for random ones. The preprocessing that the network wants is part of it.
     """
     name = keras_name(name)
-    if weights not in (IMAGENET, None) and not Path(weights).exists():
-        raise FileNotFoundError(
-            f'{name} weights wanted from "imagenet" or from a file. Received: {weights}, which '
-            "does not exist."
+    return _on_images(_image_network(name, weights), name)
+
+
+@dataclass(frozen=True)
+class SplitEncoder:
+    """An encoder in two, which share its weights: `trunk`, images to the feature maps (batch,
+    cells, width) that the `exit_flow` turns from a grid (batch, rows, columns, width) into the grid
+    (batch, rows, columns, feature_width) that `whole` sees."""
+
+    whole: keras.Model
+    trunk: keras.Model
+    exit_flow: keras.Model
+
+    def save_weights(self, path: Path) -> None:
+        """For `build_encoder`, from such a file, to make the same encoder anew."""
+        (network,) = (layer for layer in self.whole.layers if isinstance(layer, keras.Model))
+        network.save_weights(path)
+
+
+def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> SplitEncoder:
+    """As `build_encoder`, cut behind the last sum but one, so that the last residual block and all
+    that follows are the exit flow, in Xception blocks 13 and 14. Raises ValueError if the network
+    has no such blocks."""
+    name = keras_name(name)
+    network = _image_network(name, weights)
+    sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
+    if len(sums) < 2:
+        raise ValueError(
+            "Wanted: an encoder of residual blocks, whose last ones can be taken off. Received: "
+            f"{name}."
         )
-    build = _image_networks()[name]
-    image_shape = (*image_size(name), 3)
-    try:
-        network = build(
-            weights=weights and str(weights), include_top=False, input_shape=image_shape
-        )
-    except Exception as error:  # Keras raises no narrower one when the line fails
-        if weights != IMAGENET or not isinstance(error.__context__ or error, OSError):
-            raise
-        raise ConnectionError(
-            f"The {name} weights could not be downloaded ({error}). Check the line and try again, "
-            "or put the file by hand into ~/.keras/models, where Keras looks first."
-        ) from error
-    if weights not in (IMAGENET, None):
-        _refuse_lost_scale(network, name, weights)
-    images = keras.Input(image_shape, dtype="uint8", name="images")
-    preprocess = getmodule(build).preprocess_input  # does nothing where the network does it itself
-    grid = network(preprocess(ops.cast(images, "float32")))  # (batch, rows, columns, width)
-    cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
-    return keras.Model(images, cells, name=name)
+    cut = sums[-2].output
+    return SplitEncoder(
+        _on_images(network, name),
+        _on_images(keras.Model(network.input, cut), name),
+        keras.Model(cut, network.output, name="exit_flow"),
+    )
 
 
 def keras_name(name: str) -> str:
@@ -82,6 +95,41 @@ def image_size(name: str) -> tuple[int, int]:
         f"Keras names no image size for {name}. Wanted: a version that does, as Keras 3.15. "
         f"Received: Keras {keras.__version__}."
     )
+
+
+def _image_network(name: str, weights: str | Path | None) -> keras.Model:
+    """The network as Keras has it, without its classifier."""
+    if weights not in (IMAGENET, None) and not Path(weights).exists():
+        raise FileNotFoundError(
+            f'{name} weights wanted from "imagenet" or from a file. Received: {weights}, which '
+            "does not exist."
+        )
+    build = _image_networks()[name]
+    image_shape = (*image_size(name), 3)
+    try:
+        network = build(
+            weights=weights and str(weights), include_top=False, input_shape=image_shape
+        )
+    except Exception as error:  # Keras raises no narrower one when the line fails
+        if weights != IMAGENET or not isinstance(error.__context__ or error, OSError):
+            raise
+        raise ConnectionError(
+            f"The {name} weights could not be downloaded ({error}). Check the line and try again, "
+            "or put the file by hand into ~/.keras/models, where Keras looks first."
+        ) from error
+    if weights not in (IMAGENET, None):
+        _refuse_lost_scale(network, name, weights)
+    return network
+
+
+def _on_images(network: keras.Model, name: str) -> keras.Model:
+    """An image network, or the beginning of it, as an encoder, with the preprocessing of `name`."""
+    images = keras.Input(network.input_shape[1:], dtype="uint8", name="images")
+    # Does nothing where the network does it itself.
+    preprocess = getmodule(_image_networks()[name]).preprocess_input
+    grid = network(preprocess(ops.cast(images, "float32")))  # (batch, rows, columns, width)
+    cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
+    return keras.Model(images, cells, name=name)
 
 
 def _image_networks() -> dict[str, Callable[..., keras.Model]]:

@@ -45,6 +45,8 @@ class TrainingSettings:
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
+    fine_tuning_epochs: int = 4  # of the encoder's last blocks, with a caption model behind them
+    fine_tuning_learning_rate: float = 2e-4  # peak: they have learnt before
     members: int = 2  # models trained one after the other, whose mean is taken
     student: bool = True  # whether they teach one more, which takes their place: as fast as one
     seed: int = 0
@@ -121,6 +123,16 @@ class Files:
         return self.root / f"{view}_feature_maps.bin"
 
     @property
+    def trunk_maps(self) -> Path:
+        """What the encoder's trunk sees of training and development images: 3.7 GB."""
+        return self.root / "trunk_maps.bin"
+
+    @property
+    def mirrored_trunk_maps(self) -> Path:
+        """The same of the training images in a mirror: 3.2 GB."""
+        return self.root / "mirrored_trunk_maps.bin"
+
+    @property
     def features(self) -> Path:
         """Pickled dict: image name -> float32 array, the average over its feature map."""
         return self.root / "features.p"
@@ -139,6 +151,16 @@ class Files:
     def report(self) -> Path:
         """The page about a run; it shows images of the data set."""
         return self.root / "report.html"
+
+    @property
+    def fine_tuning(self) -> Path:
+        """The run in which the encoder learns."""
+        return self.models / "fine_tuning"
+
+    @property
+    def fine_tuned_weights(self) -> Path:
+        """Of the image network: from them an encoder can be made, as from its ImageNet weights."""
+        return self.models / "fine_tuned.weights.h5"
 
     @property
     def models(self) -> Path:

@@ -5,6 +5,7 @@ A step imports what it needs when it runs, so that `--help` and the page wait fo
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from captioning.dataset import Dataset
@@ -56,27 +57,45 @@ def features(files: Files, options: argparse.Namespace) -> None:
 
 def train(files: Files, options: argparse.Namespace) -> None:
     """Reads data set, descriptions and feature maps, writes model, decoder and vocabulary."""
-    from captioning.dataset import read_descriptions, select
-    from captioning.feature_maps import FeatureMaps
+    from captioning.dataset import read_descriptions
     from captioning.training import train_and_export
-    from captioning.views import VIEWS
 
     dataset = Dataset.load(files.dataset)
     descriptions = read_descriptions(files.descriptions)
-    captions = select(descriptions, dataset.splits["train"]).values()
-    settings = replace(
-        TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions))),
-        **{"seed": options.seed, **dict(options.set)},
+    settings = _training_settings(dataset, descriptions, options)
+    maps, views = _maps(files)
+    train_and_export(descriptions, dataset.captions, dataset.splits, maps, views, settings, files)
+
+
+def fine_tune(files: Files, options: argparse.Namespace) -> None:
+    """Reads data set, descriptions, feature maps and the trained model, writes what the trunk of
+    the encoder sees, and weights for a better encoder."""
+    from captioning.dataset import read_descriptions
+    from captioning.export import as_encoder
+    from captioning.features import extract_feature_maps
+    from captioning.fine_tuning import fine_tune, pretrained_encoder
+    from captioning.run import load_model
+    from captioning.text import Vocabulary
+    from captioning.training_data import TrainingData
+    from captioning.views import MIRRORED
+
+    dataset = Dataset.load(files.dataset)
+    descriptions = read_descriptions(files.descriptions)
+    settings = _training_settings(dataset, descriptions, options)
+    teacher, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
+    maps, views = _maps(files)
+    data = TrainingData.of_splits(descriptions, dataset.captions, dataset.splits, maps, views)
+    encoder = pretrained_encoder(data.encoder_identity, options.weights)
+    trunk = as_encoder(encoder.trunk)
+    names = [*data.train, *data.development]
+    seen = extract_feature_maps(trunk, dataset.images, names, files.trunk_maps)
+    mirrored = extract_feature_maps(
+        trunk, dataset.images, list(data.train), files.mirrored_trunk_maps, MIRRORED.load_image
     )
-    train_and_export(
-        descriptions,
-        dataset.captions,
-        dataset.splits,
-        FeatureMaps(files.feature_maps),
-        {view: maps for view in VIEWS if (maps := FeatureMaps(files.feature_maps_of(view.name)))},
-        settings,
-        files,
-    )
+    trunk_data = replace(data, features=seen, views={MIRRORED: mirrored})
+    fine_tune(encoder, teacher, data, trunk_data, vocabulary, settings, files.fine_tuning)
+    encoder.save_weights(files.fine_tuned_weights)
+    print(files.fine_tuned_weights)
 
 
 def evaluate(files: Files, options: argparse.Namespace) -> None:
@@ -131,6 +150,26 @@ def all_steps(files: Files, options: argparse.Namespace) -> None:
     """Reads captions and images, writes what the steps to a trained model write, prints scores."""
     for step in (check, features, train, evaluate):
         step(files, options)
+
+
+def _maps(files: Files) -> tuple[Mapping, dict]:
+    """The feature maps of the images as they are, and those in each view that there are any of."""
+    from captioning.feature_maps import FeatureMaps
+    from captioning.views import VIEWS
+
+    views = {view: FeatureMaps(files.feature_maps_of(view.name)) for view in VIEWS}
+    return FeatureMaps(files.feature_maps), {view: maps for view, maps in views.items() if maps}
+
+
+def _training_settings(
+    dataset: Dataset, descriptions: Mapping[str, Sequence[str]], options: argparse.Namespace
+) -> TrainingSettings:
+    """Those for so many images and captions, but for what the options name."""
+    from captioning.dataset import select
+
+    captions = select(descriptions, dataset.splits["train"]).values()
+    settings = TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions)))
+    return replace(settings, **{"seed": options.seed, **dict(options.set)})
 
 
 def _caption_split(

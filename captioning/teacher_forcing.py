@@ -3,6 +3,8 @@
 Whatever the model would have said, it is told the right word and asked for the next one.
 """
 
+from collections.abc import Callable, Iterator
+
 import keras
 import numpy as np
 
@@ -10,7 +12,7 @@ from captioning.batches import CaptionBatches, Views, one_caption_a_row
 from captioning.development import DevelopmentScores
 from captioning.distillation import TaughtBatches
 from captioning.losses import SmoothedCrossentropy
-from captioning.model import PARTS, build_caption_model
+from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
 from captioning.run import Run
 from captioning.settings import TrainingSettings
@@ -29,7 +31,29 @@ def learn(
 ) -> None:
     """Runs the epochs of this stage that are left. With a `teacher` (see `build_teacher`), its
     probabilities are the targets, of the development captions too."""
-    epochs_done = run.epochs_done(STAGE)
+    scores = DevelopmentScores(data, vocabulary, settings)
+
+    def begin() -> keras.Model:
+        precision = fastest_precision()
+        return build_caption_model(len(vocabulary), data.feature_width, settings, precision)
+
+    run_epochs(run, STAGE, begin, scores.of, data, vocabulary, settings, teacher)
+
+
+def run_epochs(
+    run: Run,
+    stage: str,
+    begin: Callable[[], keras.Model],
+    score: Callable[[keras.Model], dict[str, float]],
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    teacher: keras.Model | None,
+) -> None:
+    """Runs the epochs that are left of `stage`, one in which words are guessed, with a model that
+    has the inputs and the output of a caption model: the one that `begin` makes, if there is no
+    last one. `score` says what it is worth after an epoch."""
+    epochs_done = run.epochs_done(stage)
     train_batches, development_batches = (
         _taught(make_batches(views, settings, epochs_done), teacher)
         for views in (
@@ -41,19 +65,14 @@ def learn(
         model = run.last_model()
     else:
         keras.utils.set_random_seed(settings.seed)
-        model = build_learner(
-            len(vocabulary),
-            data.feature_width,
-            settings,
-            len(train_batches),
-            _loss(settings, teacher),
-        )
+        model = begin()
+        compile_learner(model, settings, len(train_batches), _loss(settings, teacher))
     model.fit(
         train_batches,
         validation_data=development_batches,
         initial_epoch=epochs_done,
         epochs=settings.epochs,
-        callbacks=[_Epochs(run, data, vocabulary, settings)],
+        callbacks=[_Epochs(run, stage, score, settings.seed)],
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
@@ -69,15 +88,10 @@ def make_batches(views: Views, settings: TrainingSettings, epoch: int = 0) -> Ca
     return CaptionBatches(views, batch_size, seed=settings.seed, epoch=epoch)
 
 
-def build_learner(
-    vocabulary_size: int,
-    feature_width: int,
-    settings: TrainingSettings,
-    steps_an_epoch: int,
-    loss: keras.Loss,
-) -> keras.Model:
-    """The caption model with all that `fit` wants in this stage, in the fastest precision."""
-    model = build_caption_model(vocabulary_size, feature_width, settings, fastest_precision())
+def compile_learner(
+    model: keras.Model, settings: TrainingSettings, steps_an_epoch: int, loss: keras.Loss
+) -> None:
+    """Gives a model all that `fit` wants in this stage."""
     model.compile(
         keras.optimizers.AdamW(
             _schedule(settings, steps_an_epoch),
@@ -87,7 +101,6 @@ def build_learner(
         loss,
         jit_compile=False,  # batches differ in length, and XLA compiles every length anew
     )
-    return model
 
 
 def _taught(batches: CaptionBatches, teacher: keras.Model | None) -> keras.utils.PyDataset:
@@ -117,23 +130,30 @@ class _Epochs(keras.callbacks.Callback):
     development images and keeping it."""
 
     def __init__(
-        self, run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+        self, run: Run, stage: str, score: Callable[[keras.Model], dict[str, float]], seed: int
     ):
         super().__init__()
         self._run = run
-        self._seed = settings.seed
-        self._scores = DevelopmentScores(data, vocabulary, settings)
+        self._stage = stage
+        self._score = score
+        self._seed = seed
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras saves no random state: without this, a resumed run would drop what epoch 1 dropped.
         random = np.random.default_rng([self._seed, epoch])
-        for part in PARTS:
-            for layer in self.model.get_layer(part).layers:
-                if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
-                    state = random.integers(2**32, size=2, dtype="uint32")
-                    layer.seed_generator.state.assign(state)
+        for layer in _dropouts(self.model):
+            layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_epoch_end(self, epoch, logs=None):
-        logs.update(self._scores.of(self.model))
+        logs.update(self._score(self.model))
         self._run.add_epoch(self.model, logs)
-        self.model.stop_training = self._run.stage != STAGE
+        self.model.stop_training = self._run.stage != self._stage
+
+
+def _dropouts(model: keras.Model) -> Iterator[keras.layers.Dropout]:
+    """Those that drop anything, of the models that it is made of, too."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _dropouts(layer)
+        elif isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+            yield layer

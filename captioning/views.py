@@ -40,8 +40,9 @@ class View:
         return left, top, left + side, top + side
 
 
+MIRRORED = View("mirrored", mirrored=True)
 VIEWS = (
-    View("mirrored", mirrored=True),
+    MIRRORED,
     View("nearer", nearer=True),
     View("nearer_mirrored", mirrored=True, nearer=True),
 )

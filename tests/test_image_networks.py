@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 
 from captioning.export import export_encoder
-from captioning.image_networks import build_encoder, image_size, keras_name
+from captioning.image_networks import (
+    build_encoder,
+    build_split_encoder,
+    image_size,
+    keras_name,
+)
 from captioning.inference import Encoder
 
 PREPROCESSING = {
@@ -142,3 +147,23 @@ def test_a_keras_that_names_no_size_is_told(monkeypatch):
     monkeypatch.setattr(keras.applications, "VGG16", silent)
     with pytest.raises(RuntimeError, match="names no image size for VGG16"):
         image_size("VGG16")
+
+
+def test_a_split_encoder_sees_the_same_in_two_steps(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    split = build_split_encoder("mobilenetv2", weights=None)
+    _, rows, columns, width = split.exit_flow.input_shape
+    seen = split.trunk.predict(images, verbose=0)
+    assert seen.shape == (2, rows * columns, width)
+    seen = split.exit_flow.predict(seen.reshape(2, rows, columns, width), verbose=0)
+    whole = split.whole.predict(images, verbose=0)
+    np.testing.assert_allclose(seen.reshape(whole.shape), whole, atol=1e-5)
+
+    split.save_weights(tmp_path / "network.weights.h5")
+    again = build_encoder("MobileNetV2", tmp_path / "network.weights.h5")
+    np.testing.assert_array_equal(again.predict(images, verbose=0), whole)
+
+
+def test_a_network_without_residual_blocks_is_not_split():
+    with pytest.raises(ValueError, match="residual blocks.*Received: VGG16"):
+        build_split_encoder("VGG16", weights=None)

@@ -6,12 +6,16 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
 from captioning import __main__ as command
+from captioning.dataset import Dataset
 from captioning.export import export_encoder
 from captioning.feature_maps import FeatureMaps
+from captioning.image_networks import SplitEncoder
 from captioning.inference import Decoder, Encoder
 from captioning.networks import (
     DECODER_LOOK,
@@ -63,6 +67,50 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     page = files.report.read_text(encoding="utf-8")
     assert "6 images of the development split" in page
     assert "self-critical" in page and 'src="Flicker8k_Dataset/' in page
+
+
+def test_an_encoder_is_fine_tuned_and_made_anew_of_its_weights(
+    tiny_root, tmp_path, tiny_settings, capsys, monkeypatch
+):
+    encoder = build_tiny_split_encoder()
+    monkeypatch.setattr("captioning.fine_tuning.build_split_encoder", lambda *_: encoder)
+    root = tmp_path / "root"
+    files = Files(root)
+    shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("*_maps.bin*", "encoder.*"))
+    export_encoder(encoder.whole, files.models)
+    for step in ("check", "features"):
+        assert command.main(["--root", str(root), step]) == 0
+
+    settings = asdict(tiny_settings) | {"epochs": 1, "fine_tuning_epochs": 2}
+    settings = [f"{name}={value}" for name, value in settings.items()]
+    assert command.main(["--root", str(root), "fine-tune", "--set", *settings]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(files.fine_tuned_weights)
+    names = Dataset.load(files.dataset).splits
+    assert [*FeatureMaps(files.trunk_maps)] == names["train"] + names["development"]
+    assert [*FeatureMaps(files.mirrored_trunk_maps)] == names["train"]
+    tuned = encoder.exit_flow.get_weights()
+    again = build_tiny_split_encoder()
+    again.whole.get_layer("network").load_weights(files.fine_tuned_weights)
+    for one, other in zip(tuned, again.exit_flow.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def build_tiny_split_encoder() -> SplitEncoder:
+    """What `build_tiny_encoder` sees, in two steps: a trunk of single pixels, and an exit flow that
+    begins by putting those of a line side by side."""
+    images = keras.Input((32, 48, 3), dtype="uint8")
+    scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)
+    pixels = keras.layers.AveragePooling2D(8)(scaled)  # (batch, 4, 6, 3)
+    seen = keras.Input((4, 6, 3))
+    side_by_side = keras.initializers.Constant(np.eye(18).reshape(1, 6, 3, 18))
+    lines = keras.layers.Conv2D(18, (1, 6), kernel_initializer=side_by_side)(seen)
+    exit_flow = keras.Model(seen, lines, name="exit_flow")
+    network = keras.Model(seen, exit_flow(seen), name="network")
+    return SplitEncoder(
+        keras.Model(images, keras.layers.Reshape((4, 18))(network(pixels)), name="encoder"),
+        keras.Model(images, keras.layers.Reshape((24, 3))(pixels), name="encoder"),
+        exit_flow,
+    )
 
 
 def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, tmp_path, capsys):

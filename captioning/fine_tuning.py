@@ -1,0 +1,161 @@
+"""An encoder in, one that sees better what captions speak of out.
+
+Xception learnt to tell a thousand kinds of things apart, and people are none of them. So its exit
+flow, the last two blocks, learns on, with a caption model behind it. That model learns alone at
+first, from what the encoder sees as it is; then both learn, from what the trunk before the exit
+flow sees, which stays as it is and so is run only once an image. Words that people wrote would soon
+be known by heart: what is to be said, a trained caption model teaches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from captioning import teacher_forcing
+from captioning.development import DevelopmentScores
+from captioning.distillation import build_teacher
+from captioning.ensemble import members_of
+from captioning.export import identify_encoder
+from captioning.image_networks import SplitEncoder, build_split_encoder
+from captioning.model import build_caption_model
+from captioning.networks import decoder_refuses
+from captioning.precision import fastest_precision
+from captioning.run import Run
+from captioning.settings import DEFAULT_ENCODER, TrainingSettings
+from captioning.text import Vocabulary
+from captioning.training_data import TrainingData
+
+STAGE = "fine-tuning"
+
+_IMAGES = 32  # that the exit flow looks at together
+
+
+def pretrained_encoder(identity: str | None, weights: str) -> SplitEncoder:
+    """The encoder of an `identity` (see `captioning.networks.read_encoder_identity`; None is the
+    default), made from `weights` as `build_encoder` does. Raises ValueError if they make another.
+    """
+    wanted = identity or DEFAULT_ENCODER
+    encoder = build_split_encoder(wanted.split()[0], weights)
+    received = identify_encoder(encoder.whole)
+    if decoder_refuses(wanted, received):
+        raise ValueError(
+            "The caption model was trained with another encoder. Wanted: the weights of "
+            f"{wanted}. Received: {weights}, which makes {received}."
+        )
+    return encoder
+
+
+def fine_tune(
+    encoder: SplitEncoder,
+    teacher: keras.Model,
+    data: TrainingData,
+    trunk_data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    folder: Path,
+) -> list[dict]:
+    """Trains the exit flow of `encoder`; returns a dict of numbers an epoch.
+
+    `teacher`: a caption model, or an ensemble, trained on `data`, whose features are the maps of
+    the encoder; `trunk_data`: the same of its trunk. The exit flow is left as of the epoch with the
+    best development CIDEr. The `Run` lies in `folder`: a call that finds one there goes on with it.
+    """
+    stages = {teacher_forcing.STAGE: settings.epochs, STAGE: settings.fine_tuning_epochs}
+    identity = {
+        "settings": asdict(settings),
+        "vocabulary": vocabulary.fingerprint,
+        "captions": data.fingerprint,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    run = Run(folder, identity, stages, settings.patience)
+    teacher = build_teacher(members_of(teacher), settings, fastest_precision())
+    if run.stage == teacher_forcing.STAGE:
+        teacher_forcing.learn(run, data, vocabulary, settings, teacher)
+    if run.stage == STAGE:
+        _learn(run, encoder.exit_flow, teacher, data, trunk_data, vocabulary, settings)
+    best = run.best_model()
+    if best.name == STAGE:
+        encoder.exit_flow.set_weights(_exit_flow_of(best).get_weights())
+    return run.history
+
+
+def _learn(
+    run: Run,
+    exit_flow: keras.Model,
+    teacher: keras.Model,
+    data: TrainingData,
+    trunk_data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+) -> None:
+    precision = fastest_precision()
+    teacher = _behind(_in_precision(exit_flow, precision), teacher)
+    teacher.compile(jit_compile=False)
+
+    def begin() -> keras.Model:
+        caption_model = build_caption_model(
+            len(vocabulary), data.feature_width, settings, precision
+        )
+        caption_model.set_weights(run.best_model().get_weights())
+        return _behind(_in_precision(exit_flow, precision), caption_model)
+
+    exact = _in_precision(exit_flow, "float32")
+
+    def score(model: keras.Model) -> dict[str, float]:
+        exact.set_weights(_exit_flow_of(model).get_weights())
+        seen = _see(exact, {name: trunk_data.features[name] for name in data.references})
+        scores = DevelopmentScores(replace(data, features=seen), vocabulary, settings)
+        return scores.of(model.get_layer(settings.decoder))
+
+    of_stage = replace(
+        settings,
+        epochs=settings.fine_tuning_epochs,
+        learning_rate=settings.fine_tuning_learning_rate,
+    )
+    teacher_forcing.run_epochs(run, STAGE, begin, score, trunk_data, vocabulary, of_stage, teacher)
+
+
+def _behind(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
+    """A caption model, or a teacher, as one whose features are those of the trunk."""
+    _, rows, columns, width = exit_flow.input_shape
+    features = keras.Input((rows * columns, width), name="features")
+    words = keras.Input((None, None), dtype="int32", name="words")
+    seen = exit_flow(keras.layers.Reshape((rows, columns, width), name="grid")(features))
+    seen = keras.layers.Reshape((-1, seen.shape[-1]), name="cells")(seen)
+    output = network({"features": seen, "words": words})
+    return keras.Model({"features": features, "words": words}, output, name=STAGE)
+
+
+def _exit_flow_of(model: keras.Model) -> keras.Model:
+    return model.get_layer("exit_flow")
+
+
+def _in_precision(exit_flow: keras.Model, precision: str) -> keras.Model:
+    """A copy that computes in a dtype policy of Keras. Normalisation stays as it was learnt, over
+    a million pictures: the averages of a batch would be worse."""
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        copied = type(layer).from_config({**layer.get_config(), "dtype": precision})
+        copied.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+        return copied
+
+    copied = keras.models.clone_model(exit_flow, clone_function=copy)
+    copied.set_weights(exit_flow.get_weights())
+    return copied
+
+
+def _see(exit_flow: keras.Model, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Maps of the trunk -> maps of the encoder (cells, feature_width) float16, by image name."""
+    _, *grid, width = exit_flow.input_shape
+    seen = {}
+    waiting = iter(maps)
+    while names := list(islice(waiting, _IMAGES)):
+        features = np.stack([maps[name] for name in names], dtype="float32")
+        found = exit_flow.predict_on_batch(features.reshape(-1, *grid, width))
+        found = found.reshape(len(names), -1, found.shape[-1])
+        seen |= dict(zip(names, found.astype("float16"), strict=True))
+    return seen
