@@ -64,7 +64,7 @@ def fine_tune(
     the encoder; `trunk_data`: the same of its trunk. The exit flow is left as of the epoch with the
     best development CIDEr. The `Run` lies in `folder`: a call that finds one there goes on with it.
     """
-    stages = {teacher_forcing.STAGE: settings.epochs, STAGE: settings.fine_tuning_epochs}
+    stages = {teacher_forcing.STAGE: settings.student_epochs, STAGE: settings.fine_tuning_epochs}
     identity = {
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
@@ -73,6 +73,7 @@ def fine_tune(
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, identity, stages, settings.patience)
     teacher = build_teacher(members_of(teacher), settings, fastest_precision())
+    settings = replace(settings, epochs=settings.student_epochs, dropout=settings.student_dropout)
     if run.stage == teacher_forcing.STAGE:
         teacher_forcing.learn(run, data, vocabulary, settings, teacher)
     if run.stage == STAGE:

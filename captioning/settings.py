@@ -49,13 +49,17 @@ class TrainingSettings:
     fine_tuning_learning_rate: float = 2e-4  # peak: they have learnt before
     members: int = 2  # models trained one after the other, whose mean is taken
     student: bool = True  # whether they teach one more, which takes their place: as fast as one
+    student_epochs: int = 12  # it goes on getting better where they would know images by heart
+    student_dropout: float = 0.4  # and may be hindered less: then it keeps more words
     seed: int = 0
 
     def __post_init__(self):
-        if self.members < 1 or not (0 <= self.dropout < 1 and 0 <= self.self_critical_dropout < 1):
+        dropouts = (self.dropout, self.student_dropout, self.self_critical_dropout)
+        if self.members < 1 or not all(0 <= dropout < 1 for dropout in dropouts):
             raise ValueError(
                 "Wanted: 1 member or more, and dropout from 0 to less than 1. Received: "
                 f"members={self.members}, dropout={self.dropout}, "
+                f"student_dropout={self.student_dropout}, "
                 f"self_critical_dropout={self.self_critical_dropout}."
             )
 
@@ -75,6 +79,7 @@ class TrainingSettings:
             min_word_count=min(cls.min_word_count, 1 + captions // 2000),
             batch_size=batch_size,
             epochs=epochs,
+            student_epochs=max(cls.student_epochs, epochs),
             patience=max(cls.patience, epochs // 2),
         )
 

@@ -77,10 +77,12 @@ def _settings_of_each(settings: TrainingSettings) -> list[TrainingSettings]:
     """
     count = settings.members + settings.student
     each = [replace(settings, seed=settings.seed * count + number) for number in range(count)]
-    teachers = settings.members if settings.student else 0
+    if not settings.student:
+        return each
+    *teachers, student = each
     return [
-        replace(one, self_critical_epochs=0) if number < teachers else one
-        for number, one in enumerate(each)
+        *(replace(teacher, self_critical_epochs=0) for teacher in teachers),
+        replace(student, epochs=settings.student_epochs, dropout=settings.student_dropout),
     ]
 
 

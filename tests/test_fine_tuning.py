@@ -20,7 +20,7 @@ from captioning.training_data import TrainingData
 from captioning.views import MIRRORED
 
 SETTINGS = TrainingSettings(
-    min_word_count=1, embedding_units=8, units=12, heads=3, batch_size=4, epochs=1,
+    min_word_count=1, embedding_units=8, units=12, heads=3, batch_size=4, student_epochs=1,
     fine_tuning_epochs=3, fine_tuning_learning_rate=0.01,
 )  # fmt: skip
 

@@ -10,7 +10,10 @@ def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_fl
     assert TrainingSettings.for_data(images=1, captions=5).epochs == 640
 
 
-@pytest.mark.parametrize("wrong", [{"members": 0}, {"dropout": 1.0}, {"self_critical_dropout": 1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"members": 0}, {"dropout": 1.0}, {"student_dropout": 1}, {"self_critical_dropout": 1}],
+)
 def test_settings_that_cannot_be_trained_with_are_refused(wrong):
     (value,) = wrong.values()
     with pytest.raises(ValueError, match=f"less than 1. Received: .*={value}"):

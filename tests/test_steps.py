@@ -81,7 +81,7 @@ def test_an_encoder_is_fine_tuned_and_made_anew_of_its_weights(
     for step in ("check", "features"):
         assert command.main(["--root", str(root), step]) == 0
 
-    settings = asdict(tiny_settings) | {"epochs": 1, "fine_tuning_epochs": 2}
+    settings = asdict(tiny_settings) | {"student_epochs": 1, "fine_tuning_epochs": 2}
     settings = [f"{name}={value}" for name, value in settings.items()]
     assert command.main(["--root", str(root), "fine-tune", "--set", *settings]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(files.fine_tuned_weights)

@@ -188,8 +188,9 @@ def test_a_student_learns_what_its_teachers_think_and_takes_their_place(
     tiny_data, vocabulary, tmp_path, monkeypatch
 ):
     settings = replace(
-        SETTINGS, epochs=1, self_critical_epochs=1, samples=2, members=2, student=True
-    )
+        SETTINGS, epochs=1, self_critical_epochs=1, samples=2, members=2, student=True,
+        student_epochs=2, student_dropout=0.2,
+    )  # fmt: skip
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("captioning.training.build_teacher", kill)
         train(tiny_data, vocabulary, settings, tmp_path)
@@ -214,9 +215,17 @@ def test_a_student_learns_what_its_teachers_think_and_takes_their_place(
         ("teacher forcing", 2),
         ("ensemble", None),
         ("teacher forcing", None),
+        ("teacher forcing", None),
         ("self-critical", None),
     ]
     assert members_of(model) == [model]
+    dropouts = [
+        layer.rate
+        for part in PARTS
+        for layer in model.get_layer(part).layers
+        if isinstance(layer, keras.layers.Dropout)
+    ]
+    assert set(dropouts) == {0.2}
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "caption_model.keras",
         "training.json",
