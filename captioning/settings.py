@@ -40,17 +40,17 @@ class TrainingSettings:
     weight_decay: float = 1e-2  # AdamW's habit
     clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
     patience: int = 6  # epochs without a better development CIDEr before a stage stops
-    self_critical_epochs: int = 2  # of the second stage: what there is to gain comes in the first
+    self_critical_epochs: int = 3  # of the second stage: the averaged weights gain in each of them
     self_critical_learning_rate: float = 2e-5  # a hundredth of the first stage's
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
     fine_tuning_epochs: int = 4  # of the encoder's last blocks, with a caption model behind them
     fine_tuning_learning_rate: float = 2e-4  # peak: they have learnt before
-    members: int = 2  # models trained one after the other, whose mean is taken
+    members: int = 3  # models trained one after the other, whose mean is taken
     student: bool = True  # whether they teach one more, which takes their place: as fast as one
-    student_epochs: int = 12  # it goes on getting better where they would know images by heart
-    student_dropout: float = 0.4  # and may be hindered less: then it keeps more words
+    student_epochs: int = 16  # it goes on getting better where they know the images by heart
+    student_dropout: float = 0.3  # so it may be hindered less, and keeps more words
     seed: int = 0
 
     def __post_init__(self):
