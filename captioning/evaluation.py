@@ -1,10 +1,12 @@
-"""A decoder and a split in, its captions and scores out."""
+"""A split in, captions of a decoder and their scores out."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
+from captioning.captioner import Captioner
 from captioning.feature_maps import encoder_identity_of
 from captioning.inference import IMAGES_AT_ONCE, Decoder
 from captioning.scores import score_captions
@@ -38,3 +40,20 @@ def evaluate(
         found = decoder.caption(np.stack([features[name] for name in some]), search)
         captions |= {name: caption.text for name, caption in zip(some, found, strict=True)}
     return captions, score_captions(captions, references, meteor)
+
+
+def evaluate_whole_way(
+    captioner: Captioner,
+    folder: Path,
+    references: Mapping[str, Sequence[str]],
+    search: SearchSettings = SearchSettings(),
+) -> tuple[dict[str, str], dict[str, float]]:
+    """As `evaluate`, but from the photographs in `folder`, as anybody's are captioned: feature maps
+    for training are rounded more coarsely. Raises what is wrong with one that cannot be read."""
+    paths = {folder / image_name: image_name for image_name in references}
+    captions = {}
+    for path, found in captioner.caption_files(paths, search):
+        if isinstance(found, Exception):
+            raise found
+        captions[paths[path]] = found.text
+    return captions, score_captions(captions, references)

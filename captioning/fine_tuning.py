@@ -69,6 +69,7 @@ def fine_tune(
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
+        "encoder": identify_encoder(encoder.whole),
     }
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, identity, stages, settings.patience)

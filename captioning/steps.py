@@ -99,7 +99,7 @@ def fine_tune(files: Files, options: argparse.Namespace) -> None:
 
 
 def evaluate(files: Files, options: argparse.Namespace) -> None:
-    """Reads decoder, data set and feature maps, prints the scores of a split."""
+    """Reads data set, encoder and decoder, prints the scores of a split."""
     from captioning.scores import format_scores
 
     _, _, scores = _caption_split(Dataset.load(files.dataset), files, options)
@@ -122,7 +122,7 @@ def quantise(files: Files, options: argparse.Namespace) -> None:
 
 
 def report(files: Files, options: argparse.Namespace) -> None:
-    """Reads decoder, data set, feature maps and the run's record, writes the page about it."""
+    """Reads data set, encoder, decoder and the run's record, writes the page about it."""
     from captioning.page import refuse_other_page
     from captioning.report import write_report
     from captioning.run import read_record
@@ -176,14 +176,12 @@ def _caption_split(
     dataset: Dataset, files: Files, options: argparse.Namespace
 ) -> tuple[dict, dict, dict]:
     """Captions, references and scores of the split that the options name."""
+    from captioning.captioner import Captioner
     from captioning.dataset import select
-    from captioning.evaluation import evaluate as evaluate_split
-    from captioning.feature_maps import FeatureMaps
-    from captioning.inference import Decoder
-    from captioning.text import Vocabulary
+    from captioning.evaluation import evaluate_whole_way
 
-    decoder = Decoder.load(files.models, Vocabulary.load(files.vocabulary))
     references = select(dataset.captions, dataset.splits[options.split])
     search = SearchSettings(options.beam_width)
-    captions, scores = evaluate_split(decoder, FeatureMaps(files.feature_maps), references, search)
+    captioner = Captioner.load(files.root)
+    captions, scores = evaluate_whole_way(captioner, dataset.images, references, search)
     return captions, references, scores
