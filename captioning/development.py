@@ -1,6 +1,9 @@
 """A model in training in, the scores of its captions for the development images out."""
 
+from collections.abc import Mapping, Sequence
+
 import keras
+import numpy as np
 
 from captioning.evaluation import evaluate
 from captioning.export import as_decoder
@@ -20,19 +23,27 @@ class DevelopmentScores:
         self._model = build_caption_model(len(vocabulary), data.feature_width, settings)
         self._decoder = as_decoder(self._model, vocabulary, data.longest_caption)
 
-    def of(self, model: keras.Model) -> dict[str, float]:
-        """CIDEr and BLEU-4 of the model as it is now."""
+    def of(
+        self, model: keras.Model, features: Mapping[str, np.ndarray] | None = None
+    ) -> dict[str, float]:
+        """CIDEr and BLEU-4 of the model as it is now; of `features` by image name, if an encoder
+        that learns sees others now than those of the data."""
         self._model.set_weights(model.get_weights())
-        return _scores(self._decoder, self._data)
+        return _scores(self._decoder, features or self._data.features, self._data.references)
 
 
 def score_on_development(
     model: keras.Model, data: TrainingData, vocabulary: Vocabulary
 ) -> dict[str, float]:
     """CIDEr and BLEU-4 of a model, as it is."""
-    return _scores(as_decoder(model, vocabulary, data.longest_caption), data)
+    decoder = as_decoder(model, vocabulary, data.longest_caption)
+    return _scores(decoder, data.features, data.references)
 
 
-def _scores(decoder: Decoder, data: TrainingData) -> dict[str, float]:
-    _, scores = evaluate(decoder, data.features, data.references, meteor=False)
+def _scores(
+    decoder: Decoder,
+    features: Mapping[str, np.ndarray],
+    references: Mapping[str, Sequence[str]],
+) -> dict[str, float]:
+    _, scores = evaluate(decoder, features, references, meteor=False)
     return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}

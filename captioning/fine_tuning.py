@@ -81,7 +81,8 @@ def fine_tune(
         _learn(run, encoder.exit_flow, teacher, data, trunk_data, vocabulary, settings)
     best = run.best_model()
     if best.name == STAGE:
-        encoder.exit_flow.set_weights(_exit_flow_of(best).get_weights())
+        learnt = best.get_layer(encoder.exit_flow.name)
+        encoder.exit_flow.set_weights(learnt.get_weights())
     return run.history
 
 
@@ -106,12 +107,12 @@ def _learn(
         return _behind(_in_precision(exit_flow, precision), caption_model)
 
     exact = _in_precision(exit_flow, "float32")
+    scores = DevelopmentScores(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:
-        exact.set_weights(_exit_flow_of(model).get_weights())
+        exact.set_weights(model.get_layer(exit_flow.name).get_weights())
         seen = _see(exact, {name: trunk_data.features[name] for name in data.references})
-        scores = DevelopmentScores(replace(data, features=seen), vocabulary, settings)
-        return scores.of(model.get_layer(settings.decoder))
+        return scores.of(model.get_layer(settings.decoder), seen)
 
     of_stage = replace(
         settings,
@@ -130,10 +131,6 @@ def _behind(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
     seen = keras.layers.Reshape((-1, seen.shape[-1]), name="cells")(seen)
     output = network({"features": seen, "words": words})
     return keras.Model({"features": features, "words": words}, output, name=STAGE)
-
-
-def _exit_flow_of(model: keras.Model) -> keras.Model:
-    return model.get_layer("exit_flow")
 
 
 def _in_precision(exit_flow: keras.Model, precision: str) -> keras.Model:
