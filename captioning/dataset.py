@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.files import read_text, write_atomically
-from captioning.images import image_extensions
+from captioning.finding import images_below
 
 Captions = dict[str, list[str]]  # image name -> captions
 Splits = dict[str, list[str]]  # "train", "development", "test" -> image names
@@ -58,20 +58,17 @@ class Dataset:
 
 
 def names_of_images(folder: Path) -> list[str]:
-    """The names of all image files in `folder` and below it, by alphabet. What counts is the suffix
-    of a file; hidden ones do not. Raises FileNotFoundError if there is none."""
-    suffixes = image_extensions()
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    )
-    if not names:
+    """The names of the images that `folder` stands for (see `captioning.finding`), in reading
+    order. Raises FileNotFoundError if there is none, OSError if a folder cannot be read."""
+    paths, problems = images_below(folder)
+    if not paths:
         raise FileNotFoundError(
             f"There is no image in {folder}. Name the folder of your photographs, or fetch those "
             "of Flickr8k: `python -m captioning download`."
         )
-    return names
+    if problems:
+        raise problems[0]
+    return [path.relative_to(folder).as_posix() for path in paths]
 
 
 def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
@@ -96,6 +93,6 @@ def read_descriptions(path: Path) -> Captions:
     return captions
 
 
-def select(by_image: Mapping, image_names: Sequence[str]) -> dict:
-    """The entries of those images that have one, in the order of `image_names`."""
-    return {name: by_image[name] for name in image_names if name in by_image}
+def select(by_name: Mapping, names: Sequence[str]) -> dict:
+    """The entries of those names, of images mostly, that have one, in the order of `names`."""
+    return {name: by_name[name] for name in names if name in by_name}

@@ -27,7 +27,8 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Pa
     problems: list[OSError] = []
     for name in names:
         if os.path.isdir(name):
-            found = _images_below(Path(name), skip, problems)
+            found, unread = images_below(Path(name), skip)
+            problems += unread
         elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
             found = _matches(name, skip, problems)
         else:
@@ -39,18 +40,10 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Pa
     return list(images.values()), problems
 
 
-def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[Path]:
-    found = []
-    for match in sorted(map(Path, glob.iglob(pattern, recursive=True)), key=_reading_order):
-        if match.is_dir():
-            found += _images_below(match, skip, problems)
-        elif not _is_below(match, skip):
-            found.append(match)
-    return found
-
-
-def _images_below(folder: Path, skip: Path | None, problems: list[OSError]) -> list[Path]:
-    found = []
+def images_below(folder: Path, skip: Path | None = None) -> tuple[list[Path], list[OSError]]:
+    """The images in a folder and below it, as of `find_images`, and an error for each folder that
+    cannot be read."""
+    found, problems = [], []
     for place, subfolders, names in os.walk(folder, onerror=problems.append):
         subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
         found += [
@@ -60,7 +53,19 @@ def _images_below(folder: Path, skip: Path | None, problems: list[OSError]) -> l
             and Path(name).suffix.lower() in image_extensions()
             and not _is_below(Path(place, name), skip)
         ]
-    return sorted(found, key=_reading_order)
+    return sorted(found, key=_reading_order), problems
+
+
+def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[Path]:
+    found = []
+    for match in sorted(map(Path, glob.iglob(pattern, recursive=True)), key=_reading_order):
+        if match.is_dir():
+            in_folder, unread = images_below(match, skip)
+            found += in_folder
+            problems += unread
+        elif not _is_below(match, skip):
+            found.append(match)
+    return found
 
 
 def _reading_order(path: Path) -> list[tuple]:

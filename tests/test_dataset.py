@@ -52,7 +52,8 @@ def test_a_missing_file_tells_which_step_makes_it(tmp_path):
 
 def test_images_are_named_by_their_path_below_the_folder(tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
-    for name in ("b/c/1.PNG", "b/2.jpg", "z.gif", "a.jpeg"):
+    (tmp_path / "b" / ".thumbnails").mkdir()
+    for name in ("b/c/1.PNG", "b/2.jpg", "z.gif", "a.jpeg", ".hidden.jpg", "b/.thumbnails/2.jpg"):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "b" / "captions.csv").touch()
     assert names_of_images(tmp_path) == ["a.jpeg", "b/2.jpg", "b/c/1.PNG", "z.gif"]
