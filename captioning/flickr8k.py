@@ -9,7 +9,7 @@ from pathlib import Path
 
 from captioning.archives import download, unpack
 from captioning.dataset import Captions, Splits
-from captioning.files import read_text
+from captioning.files import read_text, write_atomically
 from captioning.settings import Files
 
 RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
@@ -21,6 +21,8 @@ SPLIT_FILES = {
     "development": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
+
+_FILE_COUNT = ".unpacked"  # how many files there are when all are there
 
 CAPTION_LINE = re.compile(r"([^\t]+)#\d+\t(.*)")  # image name, "#", number, tab, caption
 
@@ -45,10 +47,10 @@ def obtain(files: Files, source: Path | None = None) -> None:
         (TEXT_ARCHIVE, files.texts, files.texts),
         (IMAGE_ARCHIVE, files.images, files.root),
     ):
-        unpacked = folder / ".unpacked"  # how many files there are when all are there
-        if not unpacked.exists() or len(_files(folder)) < int(unpacked.read_text()):
+        if not _is_complete(folder):
             unpack(_archive(archive_name, files.root, source), unpack_to)
-            unpacked.write_text(str(len(_files(folder))))
+            with write_atomically(folder / _FILE_COUNT, "w") as file:
+                file.write(str(len(_files(folder))))
 
 
 def read_captions(path: Path) -> Captions:
@@ -80,6 +82,13 @@ def _archive(archive_name: str, root: Path, source: Path | None) -> Path:
         if path.name == archive_name and path.is_file():
             return path
     return download(f"{RELEASE}/{archive_name}", root / archive_name)
+
+
+def _is_complete(folder: Path) -> bool:
+    try:
+        return len(_files(folder)) >= int((folder / _FILE_COUNT).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # nothing, or half a number, was written
+        return False
 
 
 def _files(folder: Path) -> list[Path]:

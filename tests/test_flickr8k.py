@@ -52,6 +52,13 @@ def test_a_source_that_does_not_exist_is_refused(tmp_path, files):
         obtain(files, tmp_path / "gone")
 
 
+def test_a_count_that_was_only_half_written_is_no_obstacle(archives, files):
+    obtain(files, archives)
+    (files.images / ".unpacked").write_text("")
+    obtain(files, archives)
+    assert (files.images / ".unpacked").read_text() == "36"
+
+
 def test_images_that_were_deleted_are_unpacked_again(archives, files):
     obtain(files, archives)
     (files.images / "003_drawing.jpg").unlink()
