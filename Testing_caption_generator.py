@@ -13,9 +13,10 @@ from tqdm import tqdm
 from captioning.captioner import Captioner
 from captioning.finding import find_images
 from captioning.inference import Caption
+from captioning.options import beam_width
 from captioning.result_formats import BARE, FORMATS, image_name
 from captioning.results import Printout, ResultFile
-from captioning.settings import WIDEST_BEAM, Files, SearchSettings
+from captioning.settings import Files, SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
 STOPPED = 130  # what shells report of a command that Ctrl-C ended
@@ -154,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=_beam_width,
+        type=beam_width,
         metavar="N",
         help="the N best captions of each image, with their log-probabilities; the beam is as wide "
         "at least",
@@ -179,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--beam-width",
-        type=_beam_width,
+        type=beam_width,
         default=SearchSettings.beam_width,
         help="how many sentences are followed at a time; 1 is greedy search (default %(default)s)",
     )
@@ -197,14 +198,6 @@ def _parser() -> argparse.ArgumentParser:
         help="folder that holds models/ and tokenizer.p (default: the one of this file)",
     )
     return parser
-
-
-def _beam_width(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= WIDEST_BEAM:
-        raise argparse.ArgumentTypeError(
-            f"wanted a whole number from 1 to {WIDEST_BEAM}, received {text}"
-        )
-    return int(text)
 
 
 def _page(text: str) -> Path:

@@ -6,10 +6,12 @@ from dataclasses import fields
 from pathlib import Path
 
 from captioning import steps
+from captioning.options import beam_width
 from captioning.settings import DEFAULT_ENCODER, Files, SearchSettings, TrainingSettings
 from captioning.splits import SPLITS
 
 _KINDS = {field.name: field.type for field in fields(TrainingSettings)}
+_BOOLEANS = {"True": True, "False": False}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -203,7 +205,7 @@ def _add_search(step: argparse.ArgumentParser, split: str) -> None:
     )
     step.add_argument(
         "--beam-width",
-        type=int,
+        type=beam_width,
         default=SearchSettings.beam_width,
         help="sentences followed at a time (default %(default)s)",
     )
@@ -216,10 +218,10 @@ def _port(text: str) -> int:
 
 
 def _setting(text: str) -> tuple[str, float | str]:
-    """ "epochs=20" -> ("epochs", 20)"""
+    """ "epochs=20" -> ("epochs", 20), "student=False" -> ("student", False)"""
     name, _, value = text.partition("=")
     try:
-        return name, _KINDS[name](value)
+        return name, _BOOLEANS[value] if _KINDS[name] is bool else _KINDS[name](value)
     except (KeyError, ValueError) as error:
         raise argparse.ArgumentTypeError(
             f"wanted NAME=VALUE for one of {', '.join(_KINDS)}, received {text}"

@@ -4,11 +4,14 @@ Numbers that follow from the data (vocabulary size, longest caption, feature wid
 they are counted, or read back from what was saved.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 
 DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
+
+
+WIDEST_BEAM = 100  # wider ones cost much and bring nothing
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,16 @@ class SearchSettings:
     beam_width: int = 3  # the width at which the merge paper reports; 1 is greedy search
     length_normalisation: float = 0.7  # 0 favours short captions, 1 compares means a word
 
-
-WIDEST_BEAM = 100  # wider ones cost much and bring nothing
+    def __post_init__(self):
+        if not 1 <= self.beam_width <= WIDEST_BEAM:
+            raise ValueError(
+                f"Wanted: a beam width from 1 to {WIDEST_BEAM}. Received: {self.beam_width}."
+            )
+        if not 0 <= self.length_normalisation <= 1:
+            raise ValueError(
+                "Wanted: a length normalisation from 0 to 1. Received: "
+                f"{self.length_normalisation}."
+            )
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,9 @@ class TrainingSettings:
     clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
     patience: int = 6  # epochs without a better development CIDEr before a stage stops
     self_critical_epochs: int = 3  # of the second stage: the averaged weights gain in each of them
-    self_critical_learning_rate: float = 2e-5  # a hundredth of the first stage's
+    self_critical_learning_rate: float = (
+        2e-5  # small steps: rewards of few captions pull to and fro
+    )
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
@@ -54,14 +67,18 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
-        dropouts = (self.dropout, self.student_dropout, self.self_critical_dropout)
-        if self.members < 1 or not all(0 <= dropout < 1 for dropout in dropouts):
-            raise ValueError(
-                "Wanted: 1 member or more, and dropout from 0 to less than 1. Received: "
-                f"members={self.members}, dropout={self.dropout}, "
-                f"student_dropout={self.student_dropout}, "
-                f"self_critical_dropout={self.self_critical_dropout}."
-            )
+        for name in ("members", "batch_size", "epochs", "student_epochs", "fine_tuning_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Wanted: {name} of 1 or more. Received: {getattr(self, name)}.")
+        for name in ("dropout", "student_dropout", "self_critical_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"Wanted: {name} from 0 to less than 1. Received: {getattr(self, name)}."
+                )
+
+    def of_student(self) -> "TrainingSettings":
+        """Those of the model that others teach, in whose place its length and dropout stand."""
+        return replace(self, epochs=self.student_epochs, dropout=self.student_dropout)
 
     @property
     def sees_averages(self) -> bool:

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from captioning.settings import TrainingSettings
+from captioning.settings import SearchSettings, TrainingSettings
 
 
 def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_flickr8k():
@@ -12,9 +14,27 @@ def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_fl
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"members": 0}, {"dropout": 1.0}, {"student_dropout": 1}, {"self_critical_dropout": 1}],
-)
+    [
+        {"members": 0}, {"batch_size": 0}, {"epochs": 0}, {"student_epochs": -1},
+        {"fine_tuning_epochs": 0}, {"dropout": 1.0}, {"student_dropout": 1},
+        {"self_critical_dropout": -0.1},
+    ],
+)  # fmt: skip
 def test_settings_that_cannot_be_trained_with_are_refused(wrong):
-    (value,) = wrong.values()
-    with pytest.raises(ValueError, match=f"less than 1. Received: .*={value}"):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^Wanted: {name} .* 1.* Received: {value}"):
         TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beam_width": 0}, {"beam_width": 101}, {"length_normalisation": 1.1}]
+)
+def test_a_search_that_cannot_be_made_is_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} from .* Received: {value}"):
+        SearchSettings(**wrong)
+
+
+def test_a_student_learns_for_as_long_and_with_as_much_dropout_as_is_its_own():
+    settings = TrainingSettings(epochs=3, student_epochs=5, dropout=0.4, student_dropout=0.1)
+    assert settings.of_student() == replace(settings, epochs=5, dropout=0.1)

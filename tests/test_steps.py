@@ -45,6 +45,9 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     export_encoder(build_tiny_encoder(), files.models)
     step("features")
     step("train", "--set", *(f"{name}={value}" for name, value in asdict(tiny_settings).items()))
+    history = json.loads((files.models / "training.json").read_text())["history"]
+    assert [epoch["stage"] for epoch in history].count("self-critical") == 1
+    assert not any("member" in epoch for epoch in history)  # no student was asked for
     scores = json.loads(step("evaluate", "--split", "test", "--json"))
     assert scores["CIDEr"] > 1  # a model that knows colours and shapes; guessing gives about 0.5
     assert scores["distinct captions"] > 1
@@ -154,6 +157,8 @@ def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, tmp_p
         (["check", "--captions", "gone.csv", "--images", "."], "There is no gone.csv"),
         (["features"], "python -m captioning check"),
         (["train"], "python -m captioning check"),
+        (["fine-tune"], "python -m captioning check"),
+        (["quantise"], "python -m captioning check"),
         (["evaluate"], "python -m captioning check"),
         (["export"], "python -m captioning train"),
         (["report"], "python -m captioning check"),
@@ -174,15 +179,46 @@ def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path, ca
     assert "pip install -r requirements.txt" in line
 
 
-def test_without_a_step_the_help_lists_them(capsys):
+@pytest.mark.parametrize("step", ["train", "fine-tune"])
+def test_training_without_features_is_one_line_on_stderr(step, tiny_root, tmp_path, capsys):
+    root = tmp_path / "root"
+    shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("*_maps.bin*"))
+    assert command.main(["--root", str(root), "check"]) == 0
+    if step == "train":
+        (Files(root).models / "training.json").unlink()
+    assert command.main(["--root", str(root), step]) == 1
+    assert "python -m captioning features" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_help_lists_the_steps_and_without_a_step_they_are_asked_for(capsys):
     with pytest.raises(SystemExit):
         command.main(["--help"])
     text = capsys.readouterr().out
-    for name in ("download", "check", "features", "train", "evaluate", "export", "report"):
-        assert name in text
+    names = "download check features train fine-tune evaluate export quantise report all serve"
+    for name in names.split():
+        assert f"\n    {name} " in text
+    with pytest.raises(SystemExit):
+        command.main([])
+    assert "STEP" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("setting", ["epochs", "epochs=many", "epoch=1"])
+@pytest.mark.parametrize("width", ["0", "-3", "101", "wide"])
+def test_a_beam_width_that_cannot_be_is_refused_before_anything_is_done(width, capsys):
+    with pytest.raises(SystemExit):
+        command.main(["all", "--beam-width", width])
+    assert "wanted a whole number from 1 to 100" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_setting_is_read_as_what_it_is(value):
+    settings = [f"student={value}", "epochs=7", "dropout=0.1", "decoder=merge"]
+    options = command._parser().parse_args(["train", "--set", *settings])
+    assert dict(options.set) == {
+        "student": value, "epochs": 7, "dropout": 0.1, "decoder": "merge"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", ["epochs", "epochs=many", "epoch=1", "student=maybe"])
 def test_a_setting_that_does_not_exist_is_refused_with_the_valid_ones(setting, capsys):
     with pytest.raises(SystemExit):
         command.main(["train", "--set", setting])
