@@ -15,11 +15,11 @@ from benchmarks.plan import Plan
 from benchmarks.timing import seconds_a_piece
 from benchmarks.world import World, made_world, real_world
 from captioning.batches import CaptionBatches
+from captioning.epochs import compile_learner, make_batches
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
 from captioning.settings import TrainingSettings
-from captioning.teacher_forcing import compile_learner, make_batches
 
 SETTINGS = replace(
     TrainingSettings(), decoder="merge", units=tutorial.UNITS, embedding_units=tutorial.UNITS

@@ -38,7 +38,15 @@ def export_encoder(encoder: keras.Model, folder: Path) -> None:
 
 def identify_encoder(encoder: keras.Model) -> str:
     """As `captioning.networks.read_encoder_identity` finds it in the exported file."""
-    return f"{encoder.name} {_fingerprint(encoder)}"
+    return f"{encoder.name} {fingerprint(encoder)}"
+
+
+def fingerprint(model: keras.Model) -> str:
+    """Equal for equal weights, as they are in Keras, before any are rounded."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def as_encoder(encoder: keras.Model) -> Encoder:
@@ -78,7 +86,7 @@ def export_decoder(
     """
     look, step = build_search_models(caption_model)
     notes = (
-        _fingerprint(caption_model),
+        fingerprint(caption_model),
         vocabulary.fingerprint,
         longest_caption,
         look.input_shape[-1],
@@ -89,14 +97,6 @@ def export_decoder(
         notes[ENCODER_NOTE] = encoder_identity
     _export(look, folder / DECODER_LOOK, notes)
     _export(step, folder / DECODER_STEP, notes)
-
-
-def _fingerprint(model: keras.Model) -> str:
-    """Of the weights as they are in Keras, before any are rounded."""
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(keras.ops.convert_to_numpy(weight).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _export(model: keras.Model, path: Path, notes: dict) -> None:

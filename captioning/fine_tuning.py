@@ -8,7 +8,7 @@ be known by heart: what is to be said, a trained caption model teaches.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,22 +16,62 @@ import keras
 import numpy as np
 
 from captioning import teacher_forcing
+from captioning.dataset import select
 from captioning.development import DevelopmentScores
 from captioning.distillation import build_teacher
 from captioning.ensemble import members_of
-from captioning.export import identify_encoder
+from captioning.epochs import run_epochs
+from captioning.export import as_encoder, fingerprint, identify_encoder
+from captioning.features import extract_feature_maps
 from captioning.image_networks import SplitEncoder, build_split_encoder
-from captioning.model import build_caption_model
+from captioning.model import NETWORK_SETTINGS, build_caption_model
 from captioning.networks import decoder_refuses
 from captioning.precision import fastest_precision
-from captioning.run import Run
-from captioning.settings import DEFAULT_ENCODER, TrainingSettings
+from captioning.run import Run, load_outcome
+from captioning.settings import DEFAULT_ENCODER, Files, TrainingSettings
 from captioning.text import Vocabulary
-from captioning.training_data import TrainingData
+from captioning.training_data import TrainingData, identify_run
+from captioning.views import MIRRORED
 
 STAGE = "fine-tuning"
 
 _IMAGES = 32  # that the exit flow looks at together
+
+
+def fine_tune_encoder(
+    data: TrainingData, images: Path, settings: TrainingSettings, weights: str, files: Files
+) -> None:
+    """From a trained caption model, which teaches, to weights for an encoder that sees better:
+    writes what the trunk of the present one sees of the `images` of `data`, then
+    `files.fine_tuned_weights`.
+
+    `weights`: what the present encoder was made from. Raises ValueError if weights, feature maps
+    and caption model are not all of one encoder, before anything is computed.
+    """
+    model, vocabulary, record = load_outcome(files)
+    if decoder_refuses(record.get("encoder"), data.encoder_identity):
+        raise ValueError(
+            "Caption model and feature maps do not belong together. Wanted: maps of "
+            f"{record['encoder']}. Received: maps of {data.encoder_identity}. Train with these "
+            "maps, or bring those back."
+        )
+    encoder = pretrained_encoder(data.encoder_identity, weights)
+    built_with = select(record.get("settings", {}), NETWORK_SETTINGS)
+    of_teacher = replace(settings, **built_with)
+    teacher = build_teacher(members_of(model), of_teacher, fastest_precision())
+    trunk = as_encoder(encoder.trunk)
+    names = [*data.train, *data.development]
+    trunk_data = replace(
+        data,
+        features=extract_feature_maps(trunk, images, names, files.trunk_maps),
+        views={
+            MIRRORED: extract_feature_maps(
+                trunk, images, list(data.train), files.mirrored_trunk_maps, MIRRORED.load_image
+            )
+        },
+    )
+    fine_tune(encoder, teacher, data, trunk_data, vocabulary, settings, files.fine_tuning)
+    encoder.save_weights(files.fine_tuned_weights)
 
 
 def pretrained_encoder(identity: str | None, weights: str) -> SplitEncoder:
@@ -43,8 +83,8 @@ def pretrained_encoder(identity: str | None, weights: str) -> SplitEncoder:
     received = identify_encoder(encoder.whole)
     if decoder_refuses(wanted, received):
         raise ValueError(
-            "The caption model was trained with another encoder. Wanted: the weights of "
-            f"{wanted}. Received: {weights}, which makes {received}."
+            f"The feature maps were made with another encoder. Wanted: the weights of {wanted}. "
+            f"Received: {weights}, which makes {received}."
         )
     return encoder
 
@@ -60,21 +100,20 @@ def fine_tune(
 ) -> list[dict]:
     """Trains the exit flow of `encoder`; returns a dict of numbers an epoch.
 
-    `teacher`: a caption model, or an ensemble, trained on `data`, whose features are the maps of
+    `teacher`: as of `build_teacher`, of models trained on `data`, whose features are the maps of
     the encoder; `trunk_data`: the same of its trunk. The exit flow is left as of the epoch with the
-    best development CIDEr. The `Run` lies in `folder`: a call that finds one there goes on with it.
+    best development CIDEr. The `Run` lies in `folder`, and stays there: a call that finds one goes
+    on with it; ValueError if that had other settings, captions, words or views, another encoder or
+    another teacher.
     """
     stages = {teacher_forcing.STAGE: settings.student_epochs, STAGE: settings.fine_tuning_epochs}
-    identity = {
-        "settings": asdict(settings),
-        "vocabulary": vocabulary.fingerprint,
-        "captions": data.fingerprint,
+    identity = identify_run(data, vocabulary, settings) | {
         "encoder": identify_encoder(encoder.whole),
+        "teacher": fingerprint(teacher),
     }
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, identity, stages, settings.patience)
-    teacher = build_teacher(members_of(teacher), settings, fastest_precision())
-    settings = replace(settings, epochs=settings.student_epochs, dropout=settings.student_dropout)
+    settings = settings.of_student()
     if run.stage == teacher_forcing.STAGE:
         teacher_forcing.learn(run, data, vocabulary, settings, teacher)
     if run.stage == STAGE:
@@ -119,7 +158,7 @@ def _learn(
         epochs=settings.fine_tuning_epochs,
         learning_rate=settings.fine_tuning_learning_rate,
     )
-    teacher_forcing.run_epochs(run, STAGE, begin, score, trunk_data, vocabulary, of_stage, teacher)
+    run_epochs(run, STAGE, begin, score, trunk_data, vocabulary, of_stage, teacher)
 
 
 def _behind(exit_flow: keras.Model, network: keras.Model) -> keras.Model:

@@ -45,7 +45,9 @@ class SplitEncoder:
     def save_weights(self, path: Path) -> None:
         """For `build_encoder`, from such a file, to make the same encoder anew."""
         (network,) = (layer for layer in self.whole.layers if isinstance(layer, keras.Model))
-        network.save_weights(path)
+        neighbour = path.with_name(f"saving-{path.name}")
+        network.save_weights(neighbour)
+        neighbour.replace(path)
 
 
 def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> SplitEncoder:

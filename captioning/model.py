@@ -17,6 +17,9 @@ from captioning.settings import TrainingSettings
 SEQUENCE_PROCESSOR = "sequence_processor"
 PARTS = (FEATURE_EXTRACTOR, SEQUENCE_PROCESSOR, DECODER)
 
+# The settings that decide which weights a model has; the others decide how they are learnt.
+NETWORK_SETTINGS = ("decoder", "embedding_units", "units", "heads")
+
 
 def build_caption_model(
     vocabulary_size: int,

@@ -47,8 +47,8 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
     network = read_network(source / ENCODER)
     if any(operation.get_type_name() == "FakeQuantize" for operation in network.get_ops()):
         raise ValueError(
-            f"{source / ENCODER} is quantised already. Make it anew to quantise it once more: "
-            "`python -m captioning features --weights imagenet`."
+            f"{source / ENCODER} is quantised already. To quantise it once more, make it anew from "
+            "the weights that it was made of: `python -m captioning features --weights FILE`."
         )
     size = image_size(network)
     quantised = nncf.quantize(

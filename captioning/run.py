@@ -5,21 +5,19 @@ was killed goes on from its last epoch as if nothing had happened. Not about wha
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import keras
 
-from captioning.ensemble import ENSEMBLE
 from captioning.files import write_atomically
+from captioning.history import STAGE_KEY, best_epoch
+from captioning.settings import Files
+from captioning.text import Vocabulary
 
 MODEL = "caption_model.keras"
 RECORD = "training.json"
-MONITOR = "development CIDEr"
-STAGE = "stage"
-MEMBER = "member"  # of an ensemble, counted from 1; a single model or a student names none
 
 
 class Run:
@@ -53,7 +51,7 @@ class Run:
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
         """Keeps an epoch that has just ended: the model first, then the record that names it."""
-        epoch = {STAGE: self.stage} | {name: float(number) for name, number in numbers.items()}
+        epoch = {STAGE_KEY: self.stage} | {name: float(number) for name, number in numbers.items()}
         self.history.append(epoch)
         last, best = self._epoch_model(len(self.history)), self._best_epoch_model
         _save(model, last)
@@ -77,7 +75,7 @@ class Run:
         )
 
     def _of(self, stage: str) -> list[dict]:
-        return [epoch for epoch in self.history if epoch[STAGE] == stage]
+        return [epoch for epoch in self.history if epoch[STAGE_KEY] == stage]
 
     @property
     def _best_epoch_model(self) -> Path:
@@ -85,23 +83,6 @@ class Run:
 
     def _epoch_model(self, number: int) -> Path:
         return self._folder / f"epoch-{number}.keras"
-
-
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """The epoch that is kept, counted from 0: the first with the highest development CIDEr, or of
-    several such (of a single image, CIDEr is always 0) the one with the lowest loss."""
-    return max(
-        range(len(history)),
-        key=lambda epoch: (history[epoch][MONITOR], -history[epoch].get("val_loss", inf)),
-    )
-
-
-def course_of_last(history: Sequence[Mapping]) -> list[Mapping]:
-    """Of a history, the epochs of the model that was trained last: the student, the single model,
-    or the last member of an ensemble."""
-    epochs = [epoch for epoch in history if epoch[STAGE] != ENSEMBLE]
-    last = epochs[-1].get(MEMBER)
-    return [epoch for epoch in epochs if epoch.get(MEMBER) == last]
 
 
 def keep_outcome(model: keras.Model, record: Mapping, folder: Path) -> None:
@@ -115,10 +96,26 @@ def load_model(folder: Path) -> keras.Model:
     """The model that came out of the training in `folder`, not compiled."""
     path = folder / MODEL
     if not path.exists():
-        raise FileNotFoundError(
-            f"There is no {path}. The step that makes it: `python -m captioning train`."
-        )
+        trained = (folder / RECORD).exists()
+        remedy = f"Restore it, or delete {RECORD} and train anew" if trained else "Train it"
+        raise FileNotFoundError(f"There is no {path}. {remedy}: `python -m captioning train`.")
     return keras.models.load_model(path, compile=False)
+
+
+def load_outcome(files: Files) -> tuple[keras.Model, Vocabulary, dict]:
+    """What a run left behind: the model, its vocabulary and its record. Raises ValueError if model
+    and vocabulary are not of one run."""
+    model, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
+    record = read_record(files.models)
+    wanted = record.get("vocabulary", vocabulary.fingerprint)
+    size = model.output_shape[-1]
+    if wanted != vocabulary.fingerprint or size != len(vocabulary):
+        raise ValueError(
+            f"{files.models / MODEL} and {files.vocabulary} do not belong together. Wanted: "
+            f"vocabulary {wanted}, of {size} words. Received: {vocabulary.fingerprint}, of "
+            f"{len(vocabulary)}. Take both from one training run."
+        )
+    return model, vocabulary, record
 
 
 def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
@@ -130,6 +127,8 @@ def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
         return {**identity, "history": []}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or "history" not in record:
+            raise ValueError("it holds no history")
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}). Delete it to train anew.") from error
     differences = list(_differences(record, identity))

@@ -68,33 +68,18 @@ def train(files: Files, options: argparse.Namespace) -> None:
 
 
 def fine_tune(files: Files, options: argparse.Namespace) -> None:
-    """Reads data set, descriptions, feature maps and the trained model, writes what the trunk of
-    the encoder sees, and weights for a better encoder."""
+    """Reads data set, images, feature maps and the trained model with its vocabulary, writes what
+    the trunk of the encoder sees, and weights for a better encoder."""
     from captioning.dataset import read_descriptions
-    from captioning.export import as_encoder
-    from captioning.features import extract_feature_maps
-    from captioning.fine_tuning import fine_tune, pretrained_encoder
-    from captioning.run import load_model
-    from captioning.text import Vocabulary
+    from captioning.fine_tuning import fine_tune_encoder
     from captioning.training_data import TrainingData
-    from captioning.views import MIRRORED
 
     dataset = Dataset.load(files.dataset)
     descriptions = read_descriptions(files.descriptions)
     settings = _training_settings(dataset, descriptions, options)
-    teacher, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
     maps, views = _maps(files)
     data = TrainingData.of_splits(descriptions, dataset.captions, dataset.splits, maps, views)
-    encoder = pretrained_encoder(data.encoder_identity, options.weights)
-    trunk = as_encoder(encoder.trunk)
-    names = [*data.train, *data.development]
-    seen = extract_feature_maps(trunk, dataset.images, names, files.trunk_maps)
-    mirrored = extract_feature_maps(
-        trunk, dataset.images, list(data.train), files.mirrored_trunk_maps, MIRRORED.load_image
-    )
-    trunk_data = replace(data, features=seen, views={MIRRORED: mirrored})
-    fine_tune(encoder, teacher, data, trunk_data, vocabulary, settings, files.fine_tuning)
-    encoder.save_weights(files.fine_tuned_weights)
+    fine_tune_encoder(data, dataset.images, settings, options.weights, files)
     print(files.fine_tuned_weights)
 
 

@@ -17,15 +17,16 @@ from captioning import self_critical, teacher_forcing
 from captioning.dataset import Captions, Dataset, select
 from captioning.development import score_on_development
 from captioning.distillation import build_teacher
-from captioning.ensemble import ENSEMBLE, build_ensemble
+from captioning.ensemble import build_ensemble
 from captioning.export import export_decoder
+from captioning.history import ENSEMBLE, MEMBER_KEY, STAGE_KEY
 from captioning.inference import Decoder
 from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
-from captioning.run import MEMBER, MODEL, STAGE, Run, keep_outcome, load_model, read_record
+from captioning.run import Run, keep_outcome, load_model, load_outcome, read_record
 from captioning.settings import Files, TrainingSettings
 from captioning.text import Vocabulary, clean_captions
-from captioning.training_data import TrainingData, longest_caption
+from captioning.training_data import TrainingData, identify_run, longest_caption
 from captioning.views import View
 
 _MEMBER_FOLDER = "member-"
@@ -43,7 +44,7 @@ def train(
     ValueError if that run had other settings, captions or words, or if an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    identity = _identity(data, vocabulary, settings)
+    identity = identify_run(data, vocabulary, settings)
     history = read_record(folder, identity)["history"]
     if history:
         _remove_members(folder)  # of which a killed run may have left some
@@ -55,11 +56,11 @@ def train(
     for number, of_member in enumerate(settings_of_each[: settings.members], start=1):
         run = _run(folder / f"{_MEMBER_FOLDER}{number}", identity, of_member)
         members.append(_train_one(run, data, vocabulary, of_member))
-        note = {MEMBER: number} if settings.members > 1 or settings.student else {}
+        note = {MEMBER_KEY: number} if settings.members > 1 or settings.student else {}
         history += [epoch | note for epoch in run.history]
     model = build_ensemble(members)
     if settings.members > 1:
-        history.append({STAGE: ENSEMBLE, **score_on_development(model, data, vocabulary)})
+        history.append({STAGE_KEY: ENSEMBLE, **score_on_development(model, data, vocabulary)})
     if settings.student:
         of_student = settings_of_each[-1]
         run = _run(folder / f"{_MEMBER_FOLDER}student", identity, of_student)
@@ -80,28 +81,13 @@ def _settings_of_each(settings: TrainingSettings) -> list[TrainingSettings]:
     if not settings.student:
         return each
     *teachers, student = each
-    return [
-        *(replace(teacher, self_critical_epochs=0) for teacher in teachers),
-        replace(student, epochs=settings.student_epochs, dropout=settings.student_dropout),
-    ]
+    teachers = [replace(teacher, self_critical_epochs=0) for teacher in teachers]
+    return [*teachers, student.of_student()]
 
 
 def _remove_members(folder: Path) -> None:
     for member_folder in folder.glob(f"{_MEMBER_FOLDER}*"):
         shutil.rmtree(member_folder)
-
-
-def _identity(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:
-    """What makes two runs the same one."""
-    identity = {
-        "settings": asdict(settings),
-        "vocabulary": vocabulary.fingerprint,
-        "captions": data.fingerprint,
-        "views": 1 + len(data.views),
-    }
-    if data.encoder_identity:  # in whichever form: quantised, it is still the same
-        identity["encoder"] = " ".join(data.encoder_identity.split()[:2])
-    return identity
 
 
 def _run(folder: Path, identity: Mapping, settings: TrainingSettings) -> Run:
@@ -158,16 +144,7 @@ def export_anew(files: Files) -> None:
     of the present export where it is not, as with a model from elsewhere. ValueError if model and
     vocabulary are not of one run.
     """
-    model, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
-    record = read_record(files.models)
-    wanted = record.get("vocabulary", vocabulary.fingerprint)
-    size = model.output_shape[-1]
-    if wanted != vocabulary.fingerprint or size != len(vocabulary):
-        raise ValueError(
-            f"{files.models / MODEL} and {files.vocabulary} do not belong together. Wanted: "
-            f"vocabulary {wanted}, of {size} words. Received: {vocabulary.fingerprint}, of "
-            f"{len(vocabulary)}. Take both from one training run."
-        )
+    model, vocabulary, record = load_outcome(files)
     if files.dataset.exists():
         dataset = Dataset.load(files.dataset)
         train = clean_captions(select(dataset.captions, dataset.splits["train"]))

@@ -4,9 +4,15 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from captioning import curves
-from captioning.ensemble import ENSEMBLE
+from captioning.history import (
+    ENSEMBLE,
+    MEMBER_KEY,
+    MONITOR,
+    STAGE_KEY,
+    best_epoch,
+    course_of_last,
+)
 from captioning.page import section
-from captioning.run import MEMBER, MONITOR, STAGE, best_epoch, course_of_last
 
 STYLE = (
     """\
@@ -29,18 +35,18 @@ def show_training(history: Sequence[Mapping]) -> str:
     of the student that they taught; nothing where no epoch is known."""
     if not history:
         return ""
-    members = dict.fromkeys(epoch[MEMBER] for epoch in history if MEMBER in epoch)
+    members = dict.fromkeys(epoch[MEMBER_KEY] for epoch in history if MEMBER_KEY in epoch)
     if not members:
         return section("Training", *_course(history))
     courses = {
-        f"Member {member}": [epoch for epoch in history if epoch.get(MEMBER) == member]
+        f"Member {member}": [epoch for epoch in history if epoch.get(MEMBER_KEY) == member]
         for member in members
     }
     told = f"{len(members)} models were trained one after the other."
-    if means := [epoch[MONITOR] for epoch in history if epoch[STAGE] == ENSEMBLE]:
+    if means := [epoch[MONITOR] for epoch in history if epoch[STAGE_KEY] == ENSEMBLE]:
         told += f" The mean of their probabilities has a {MONITOR} of {means[0]:.4f}."
     last = course_of_last(history)
-    if MEMBER not in last[0]:
+    if MEMBER_KEY not in last[0]:
         told += " They taught a student, which was kept."
         courses["Student"] = last
     parts = []
@@ -54,10 +60,10 @@ def _course(history: Sequence[Mapping]) -> list[str]:
     """Of the epochs of one model, what is told of them, as text, and what is drawn and listed, as
     HTML."""
     best = best_epoch(history) + 1
-    stages = list(dict.fromkeys(epoch[STAGE] for epoch in history))
+    stages = list(dict.fromkeys(epoch[STAGE_KEY] for epoch in history))
     marks = {best: "kept"}
     for stage in stages[1:]:
-        first = 1 + next(n for n, epoch in enumerate(history) if epoch[STAGE] == stage)
+        first = 1 + next(n for n, epoch in enumerate(history) if epoch[STAGE_KEY] == stage)
         marks[first] = ", ".join([stage, *([marks[first]] if first in marks else [])])
     drawings = [
         _drawing(history, "Loss", {"loss": "training", "val_loss": "development"}),

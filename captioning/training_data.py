@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from captioning.dataset import Captions, select
 from captioning.feature_maps import encoder_identity_of
+from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
 from captioning.views import View
 
@@ -73,8 +74,12 @@ class TrainingData:
 
     @property
     def feature_width(self) -> int:
-        """In numbers a cell."""
-        return next(iter(self.features.values())).shape[-1]
+        """In numbers a cell. Raises ValueError if there are no features."""
+        for feature_map in self.features.values():
+            return feature_map.shape[-1]
+        raise ValueError(
+            "No image has features. The step that makes them: `python -m captioning features`."
+        )
 
     @property
     def encoder_identity(self) -> str | None:
@@ -91,6 +96,19 @@ class TrainingData:
     def longest_caption(self) -> int:
         """In words, over the training captions: no model says more."""
         return longest_caption(self.train)
+
+
+def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:
+    """What makes two training runs the same one, made of JSON's types."""
+    identity = {
+        "settings": asdict(settings),
+        "vocabulary": vocabulary.fingerprint,
+        "captions": data.fingerprint,
+        "views": 1 + len(data.views),
+    }
+    if data.encoder_identity:  # in whichever form: quantised, it is still the same
+        identity["encoder"] = " ".join(data.encoder_identity.split()[:2])
+    return identity
 
 
 def longest_caption(descriptions: Mapping[str, Sequence[str]]) -> int:

@@ -119,7 +119,7 @@ def test_an_encoder_that_costs_quality_is_not_kept(root, monkeypatch, capsys):
         images = keras.Input((32, 48, 3), dtype="uint8", name="images")
         grey = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(0.0, offset=1.0)(images))
         blind = keras.Model(images, keras.layers.Reshape((4, 18))(grey), name="encoder")
-        monkeypatch.setattr("captioning.export._fingerprint", lambda model: fingerprint)
+        monkeypatch.setattr("captioning.export.fingerprint", lambda model: fingerprint)
         export_encoder(blind, target)
 
     _, fingerprint = Encoder(Files(root).models).encoder_identity.split()

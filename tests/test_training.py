@@ -8,8 +8,9 @@ import pytest
 
 from captioning.distillation import build_teacher
 from captioning.ensemble import members_of
+from captioning.history import MONITOR, best_epoch
 from captioning.model import PARTS
-from captioning.run import MONITOR, Run, best_epoch
+from captioning.run import Run, load_model, read_record
 from captioning.self_critical import SelfCriticalBatches
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
@@ -313,6 +314,21 @@ def test_a_run_with_other_words_is_not_gone_on_with(tiny_data, vocabulary, tmp_p
     train(tiny_data, vocabulary, settings, tmp_path)
     with pytest.raises(ValueError, match="belongs to another run: vocabulary"):
         train(tiny_data, Vocabulary(vocabulary.words[:3:-1]), settings, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]"])
+def test_a_damaged_record_is_an_error_that_says_what_to_do(tmp_path, content):
+    (tmp_path / "training.json").write_text(content)
+    with pytest.raises(ValueError, match="training.json is damaged .* Delete it to train anew"):
+        read_record(tmp_path)
+
+
+def test_a_model_that_was_lost_is_asked_for_by_whether_it_was_trained(tmp_path):
+    with pytest.raises(FileNotFoundError, match="Train it: `python -m captioning train`"):
+        load_model(tmp_path)
+    (tmp_path / "training.json").write_text('{"history": [{}]}')
+    with pytest.raises(FileNotFoundError, match="Restore it, or delete training.json and train"):
+        load_model(tmp_path)
 
 
 def test_the_best_epoch_is_the_first_with_the_highest_development_cider():
