@@ -56,6 +56,18 @@ def test_the_readme_states_the_scores_of_the_shipped_model():
         assert cells == [bleu, *rest, *counts]
 
 
+def test_the_readme_states_the_errors_that_were_counted():
+    counted = (FILES.root / "docs" / "errors.md").read_text(encoding="utf-8")
+    rows = {}
+    for kind in ("nothing", "what somebody does", "an object", "gender or age", "a colour"):
+        (row,) = [line for line in counted.splitlines() if line.startswith(f"| {kind}")]
+        rows[kind] = re.findall(r"\d+", "|".join(row.split("|")[2:4]))
+    limits = README.partition("## Limits")[2].partition("##")[0]
+    _, *stated = re.findall(r"\d+", limits.partition(": [counted")[0])
+    right, actions, things, genders, colours = rows.values()
+    assert stated == [*right, *actions, *things, *colours, *genders]
+
+
 def test_the_keras_model_and_the_exported_one_are_the_same(captioner):
     model = keras.models.load_model(FILES.models / "caption_model.keras", compile=False)
     random = np.random.default_rng(0)
