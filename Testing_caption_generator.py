@@ -13,7 +13,7 @@ from tqdm import tqdm
 from captioning.captioner import Captioner
 from captioning.finding import find_images
 from captioning.inference import Caption
-from captioning.options import beam_width
+from captioning.options import read_beam_width
 from captioning.result_formats import BARE, FORMATS, image_name
 from captioning.results import Printout, ResultFile
 from captioning.settings import Files, SearchSettings
@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=beam_width,
+        type=read_beam_width,
         metavar="N",
         help="the N best captions of each image, with their log-probabilities; the beam is as wide "
         "at least",
@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--beam-width",
-        type=beam_width,
+        type=read_beam_width,
         default=SearchSettings.beam_width,
         help="how many sentences are followed at a time; 1 is greedy search (default %(default)s)",
     )

@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from captioning import steps
-from captioning.options import beam_width
+from captioning.options import read_beam_width
 from captioning.settings import DEFAULT_ENCODER, Files, SearchSettings, TrainingSettings
 from captioning.splits import SPLITS
 
@@ -205,7 +205,7 @@ def _add_search(step: argparse.ArgumentParser, split: str) -> None:
     )
     step.add_argument(
         "--beam-width",
-        type=beam_width,
+        type=read_beam_width,
         default=SearchSettings.beam_width,
         help="sentences followed at a time (default %(default)s)",
     )

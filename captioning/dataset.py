@@ -61,13 +61,13 @@ def names_of_images(folder: Path) -> list[str]:
     """The names of the images that `folder` stands for (see `captioning.finding`), in reading
     order. Raises FileNotFoundError if there is none, OSError if a folder cannot be read."""
     paths, problems = images_below(folder)
+    if problems and folder.is_dir():
+        raise problems[0]
     if not paths:
         raise FileNotFoundError(
             f"There is no image in {folder}. Name the folder of your photographs, or fetch those "
             "of Flickr8k: `python -m captioning download`."
         )
-    if problems:
-        raise problems[0]
     return [path.relative_to(folder).as_posix() for path in paths]
 
 
@@ -93,6 +93,6 @@ def read_descriptions(path: Path) -> Captions:
     return captions
 
 
-def select(by_name: Mapping, names: Sequence[str]) -> dict:
-    """The entries of those names, of images mostly, that have one, in the order of `names`."""
-    return {name: by_name[name] for name in names if name in by_name}
+def select(by_image: Mapping, image_names: Sequence[str]) -> dict:
+    """The entries of those images that have one, in the order of `image_names`."""
+    return {name: by_image[name] for name in image_names if name in by_image}

@@ -29,7 +29,8 @@ class DevelopmentScores:
         """CIDEr and BLEU-4 of the model as it is now; of `features` by image name, if an encoder
         that learns sees others now than those of the data."""
         self._model.set_weights(model.get_weights())
-        return _scores(self._decoder, features or self._data.features, self._data.references)
+        features = self._data.features if features is None else features
+        return _scores(self._decoder, features, self._data.references)
 
 
 def score_on_development(

@@ -1,7 +1,7 @@
 """A model and captions in, the same model after some epochs out, in which words are guessed.
 
-Whose words they are, those of people or a teacher's, and of which layers the model is made, is the
-business of the stages: `captioning.teacher_forcing` and `captioning.fine_tuning`.
+The words are those that people wrote, or what a teacher thinks in their place. Which layers learn
+is the business of the stages: `captioning.teacher_forcing` and `captioning.fine_tuning`.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,7 +69,7 @@ def make_batches(views: Views, settings: TrainingSettings, epoch: int = 0) -> Ca
 def compile_learner(
     model: keras.Model, settings: TrainingSettings, steps_an_epoch: int, loss: keras.Loss
 ) -> None:
-    """Gives a model all that `fit` wants in this stage."""
+    """Gives a model all that `fit` wants for words to be guessed."""
     model.compile(
         keras.optimizers.AdamW(
             _schedule(settings, steps_an_epoch),

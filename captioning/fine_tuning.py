@@ -16,7 +16,6 @@ import keras
 import numpy as np
 
 from captioning import teacher_forcing
-from captioning.dataset import select
 from captioning.development import DevelopmentScores
 from captioning.distillation import build_teacher
 from captioning.ensemble import members_of
@@ -56,8 +55,8 @@ def fine_tune_encoder(
             "maps, or bring those back."
         )
     encoder = pretrained_encoder(data.encoder_identity, weights)
-    built_with = select(record.get("settings", {}), NETWORK_SETTINGS)
-    of_teacher = replace(settings, **built_with)
+    built_with = record.get("settings", {}).items()
+    of_teacher = replace(settings, **{k: v for k, v in built_with if k in NETWORK_SETTINGS})
     teacher = build_teacher(members_of(model), of_teacher, fastest_precision())
     trunk = as_encoder(encoder.trunk)
     names = [*data.train, *data.development]

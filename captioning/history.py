@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from math import inf
 
 STAGE_KEY = "stage"  # of an epoch: the name of the stage that it belongs to
-MEMBER_KEY = "member"  # of an ensemble, counted from 1; a single model or a student names none
+MEMBER_KEY = "member"  # of those whose mean is taken or who teach, counted from 1
 MONITOR = "development CIDEr"  # the number that decides
-ENSEMBLE = "ensemble"  # the stage of the one entry that is no epoch, but scores the members' mean
+ENSEMBLE_STAGE = "ensemble"  # of the one entry that is no epoch, but scores the members' mean
 
 
 def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
@@ -24,6 +24,6 @@ def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
 def course_of_last(history: Sequence[Mapping]) -> list[Mapping]:
     """Of a history, the epochs of the model that was trained last: the student, the single model,
     or the last member of an ensemble."""
-    epochs = [epoch for epoch in history if epoch[STAGE_KEY] != ENSEMBLE]
+    epochs = [epoch for epoch in history if epoch[STAGE_KEY] != ENSEMBLE_STAGE]
     last = epochs[-1].get(MEMBER_KEY)
     return [epoch for epoch in epochs if epoch.get(MEMBER_KEY) == last]

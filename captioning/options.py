@@ -5,7 +5,7 @@ import argparse
 from captioning.settings import WIDEST_BEAM
 
 
-def beam_width(text: str) -> int:
+def read_beam_width(text: str) -> int:
     """A type of `argparse`, so that a wrong width is refused before anything is computed."""
     if not text.isdecimal() or not 1 <= int(text) <= WIDEST_BEAM:
         raise argparse.ArgumentTypeError(

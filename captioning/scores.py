@@ -5,15 +5,18 @@ punctuation removed, corpus-level scores by the `pycocoevalcap` package. Start a
 scored, since captions do not hold them.
 """
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
+from captioning.files import write_atomically
 from captioning.ptb import tokenize
 
 # Articles, conjunctions and prepositions: a caption that ends in one has mostly lost its end,
@@ -59,6 +62,12 @@ def cider_of_each(
     candidates, references = _tokenized(captions, references)
     _, each = Cider().compute_score(references, candidates)
     return dict(zip(candidates, map(float, each), strict=True))
+
+
+def save_scores(path: Path, split: str, beam_width: int, scores: Mapping[str, float]) -> None:
+    """Writes the scores of a split as JSON, and how its captions were searched for."""
+    with write_atomically(path, "w") as file:
+        json.dump({"split": split, "beam width": beam_width, **scores}, file, indent=1)
 
 
 def format_scores(scores: Mapping[str, float]) -> str:

@@ -9,8 +9,6 @@ from math import ceil
 from pathlib import Path
 
 DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
-
-
 WIDEST_BEAM = 100  # wider ones cost much and bring nothing
 
 
@@ -52,9 +50,7 @@ class TrainingSettings:
     clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
     patience: int = 6  # epochs without a better development CIDEr before a stage stops
     self_critical_epochs: int = 3  # of the second stage: the averaged weights gain in each of them
-    self_critical_learning_rate: float = (
-        2e-5  # small steps: rewards of few captions pull to and fro
-    )
+    self_critical_learning_rate: float = 2e-5  # rewards of few captions pull to and fro
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
@@ -70,6 +66,11 @@ class TrainingSettings:
         for name in ("members", "batch_size", "epochs", "student_epochs", "fine_tuning_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"Wanted: {name} of 1 or more. Received: {getattr(self, name)}.")
+        if not 2 <= self.samples <= WIDEST_BEAM:
+            raise ValueError(
+                f"Wanted: samples from 2, to be compared, to {WIDEST_BEAM}. Received: "
+                f"{self.samples}."
+            )
         for name in ("dropout", "student_dropout", "self_critical_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
@@ -77,7 +78,7 @@ class TrainingSettings:
                 )
 
     def of_student(self) -> "TrainingSettings":
-        """Those of the model that others teach, in whose place its length and dropout stand."""
+        """The student's: its own epochs and dropout in the place of its teachers'."""
         return replace(self, epochs=self.student_epochs, dropout=self.student_dropout)
 
     @property
@@ -168,6 +169,11 @@ class Files:
     def drawing(self) -> Path:
         """The network, drawn."""
         return self.root / "model.png"
+
+    @property
+    def scores(self) -> Path:
+        """What the trained model scores on the test list."""
+        return self.models / "scores.json"
 
     @property
     def report(self) -> Path:

@@ -138,12 +138,19 @@ def all_steps(files: Files, options: argparse.Namespace) -> None:
 
 
 def _maps(files: Files) -> tuple[Mapping, dict]:
-    """The feature maps of the images as they are, and those in each view that there are any of."""
+    """The feature maps of the images as they are, and those in each view that there are any of.
+    Raises FileNotFoundError if there are none at all."""
     from captioning.feature_maps import FeatureMaps
     from captioning.views import VIEWS
 
+    maps = FeatureMaps(files.feature_maps)
+    if not maps:
+        raise FileNotFoundError(
+            f"There is no feature map in {files.feature_maps}. The step that makes them: "
+            "`python -m captioning features`."
+        )
     views = {view: FeatureMaps(files.feature_maps_of(view.name)) for view in VIEWS}
-    return FeatureMaps(files.feature_maps), {view: maps for view, maps in views.items() if maps}
+    return maps, {view: of_view for view, of_view in views.items() if of_view}
 
 
 def _training_settings(

@@ -19,7 +19,7 @@ from captioning.development import score_on_development
 from captioning.distillation import build_teacher
 from captioning.ensemble import build_ensemble
 from captioning.export import export_decoder
-from captioning.history import ENSEMBLE, MEMBER_KEY, STAGE_KEY
+from captioning.history import ENSEMBLE_STAGE, MEMBER_KEY, STAGE_KEY
 from captioning.inference import Decoder
 from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
@@ -60,7 +60,7 @@ def train(
         history += [epoch | note for epoch in run.history]
     model = build_ensemble(members)
     if settings.members > 1:
-        history.append({STAGE_KEY: ENSEMBLE, **score_on_development(model, data, vocabulary)})
+        history.append({STAGE_KEY: ENSEMBLE_STAGE, **score_on_development(model, data, vocabulary)})
     if settings.student:
         of_student = settings_of_each[-1]
         run = _run(folder / f"{_MEMBER_FOLDER}student", identity, of_student)

@@ -5,7 +5,7 @@ from html import escape
 
 from captioning import curves
 from captioning.history import (
-    ENSEMBLE,
+    ENSEMBLE_STAGE,
     MEMBER_KEY,
     MONITOR,
     STAGE_KEY,
@@ -43,7 +43,9 @@ def show_training(history: Sequence[Mapping]) -> str:
         for member in members
     }
     told = f"{len(members)} models were trained one after the other."
-    if means := [epoch[MONITOR] for epoch in history if epoch[STAGE_KEY] == ENSEMBLE]:
+    if len(members) == 1:
+        told = "One model was trained."
+    if means := [epoch[MONITOR] for epoch in history if epoch[STAGE_KEY] == ENSEMBLE_STAGE]:
         told += f" The mean of their probabilities has a {MONITOR} of {means[0]:.4f}."
     last = course_of_last(history)
     if MEMBER_KEY not in last[0]:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from PIL import Image
 
@@ -57,6 +59,15 @@ def test_images_are_named_by_their_path_below_the_folder(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / name)
     (tmp_path / "b" / "captions.csv").touch()
     assert names_of_images(tmp_path) == ["a.jpeg", "b/2.jpg", "b/c/1.PNG", "z.gif"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def forbid(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    with pytest.raises(PermissionError):
+        names_of_images(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["empty", "gone"])

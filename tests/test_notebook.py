@@ -99,7 +99,7 @@ def test_running_it_changes_nothing_but_outputs(executed):
 
 
 def test_what_is_not_ours_is_withheld(executed):
-    notebook, _ = executed
+    notebook = copy.deepcopy(executed[0])
     shown = [cell for cell in notebook.cells if "flickr8k" in tags(cell)]
     assert len(shown) == 2
     assert all(outputs_of(cell)[1] & {"image/png"} for cell in shown)

@@ -76,7 +76,7 @@ def test_a_quantised_encoder_is_noted_as_the_same_in_another_form(quantised):
 
 
 def test_a_quantised_encoder_is_not_quantised_again(quantised, drawings, tmp_path):
-    with pytest.raises(ValueError, match="is quantised already. Make it anew"):
+    with pytest.raises(ValueError, match="is quantised already. To quantise it once more"):
         quantise_encoder(quantised[1], drawings[:2], tmp_path)
 
 

@@ -1,9 +1,10 @@
+import json
 import shutil
 import sys
 
 import pytest
 
-from captioning.scores import cider_of_each, format_scores, score_captions
+from captioning.scores import cider_of_each, format_scores, save_scores, score_captions
 
 REFERENCES = {
     "dog.jpg": ["A brown dog runs on the grass .", "The dog is running over a green field ."],
@@ -117,3 +118,10 @@ def test_a_split_is_scored_whole_or_not_at_all(captions):
 def test_scores_are_printed_times_a_hundred_and_counts_as_they_are():
     text = format_scores({"BLEU-4": 0.1849, "CIDEr": 0.5, "distinct captions": 812})
     assert [line.split()[-1] for line in text.splitlines()] == ["18.5", "50.0", "812"]
+
+
+def test_saved_scores_tell_of_which_split_and_which_search_they_are(tmp_path):
+    save_scores(tmp_path / "scores.json", "test", 3, {"CIDEr": 0.5, "distinct words": 7})
+    assert json.loads((tmp_path / "scores.json").read_text()) == {
+        "split": "test", "beam width": 3, "CIDEr": 0.5, "distinct words": 7
+    }  # fmt: skip

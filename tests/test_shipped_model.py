@@ -22,7 +22,7 @@ from captioning.settings import Files
 FILES = Files()
 README = (FILES.root / "README.md").read_text(encoding="utf-8")
 _CONSTANT = {"Constant", "Convert"}  # what is added to every image alike
-SCORES = json.loads((FILES.models / "scores.json").read_text(encoding="utf-8"))
+SCORES = json.loads(FILES.scores.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from conftest import build_tiny_encoder
 
 from captioning import __main__ as command
 from captioning.dataset import Dataset
-from captioning.export import export_encoder
+from captioning.export import export_encoder, identify_encoder
 from captioning.feature_maps import FeatureMaps
 from captioning.image_networks import SplitEncoder
 from captioning.inference import Decoder, Encoder
@@ -84,9 +84,19 @@ def test_an_encoder_is_fine_tuned_and_made_anew_of_its_weights(
     for step in ("check", "features"):
         assert command.main(["--root", str(root), step]) == 0
 
-    settings = asdict(tiny_settings) | {"student_epochs": 1, "fine_tuning_epochs": 2}
-    settings = [f"{name}={value}" for name, value in settings.items()]
-    assert command.main(["--root", str(root), "fine-tune", "--set", *settings]) == 0
+    # The student may be smaller than its teacher.
+    settings = {"student_epochs": 1, "fine_tuning_epochs": 2, "units": 16, "embedding_units": 16}
+    settings = [f"{name}={value}" for name, value in (asdict(tiny_settings) | settings).items()]
+    fine_tune = ["--root", str(root), "fine-tune", "--set", *settings]
+    assert command.main(fine_tune) == 1  # the model was trained with another encoder
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "do not belong together" in error and "Train with these maps" in error
+    assert not files.trunk_maps.exists()
+
+    record = json.loads((files.models / "training.json").read_text())
+    record["encoder"] = identify_encoder(encoder.whole)  # which sees the same
+    (files.models / "training.json").write_text(json.dumps(record))
+    assert command.main(fine_tune) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(files.fine_tuned_weights)
     names = Dataset.load(files.dataset).splits
     assert [*FeatureMaps(files.trunk_maps)] == names["train"] + names["development"]
@@ -180,12 +190,15 @@ def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path, ca
 
 
 @pytest.mark.parametrize("step", ["train", "fine-tune"])
-def test_training_without_features_is_one_line_on_stderr(step, tiny_root, tmp_path, capsys):
+def test_training_without_features_is_one_line_on_stderr(
+    step, tiny_root, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "captioning.fine_tuning.build_split_encoder", lambda *_: pytest.fail("too early")
+    )
     root = tmp_path / "root"
     shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("*_maps.bin*"))
     assert command.main(["--root", str(root), "check"]) == 0
-    if step == "train":
-        (Files(root).models / "training.json").unlink()
     assert command.main(["--root", str(root), step]) == 1
     assert "python -m captioning features" in capsys.readouterr().err.splitlines()[-1]
 
