@@ -20,7 +20,7 @@ from captioning.inference import Decoder
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
-from captioning.reward import Cider
+from captioning.reward import Reward
 from captioning.run import Run
 from captioning.search import Hypothesis
 from captioning.settings import SearchSettings, TrainingSettings
@@ -59,6 +59,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         decoder,
         settings.batch_size,
         settings.samples,
+        settings.bleu_weight,
         settings.self_critical_dropout,
         settings.seed,
     )
@@ -97,11 +98,13 @@ class SelfCriticalBatches:
         decoder: Decoder,
         batch_size: int,
         samples: int,
+        bleu_weight: float,
         dropout: float,
         seed: int,
     ):
         """`views` as for `CaptionBatches`; `samples` is the number of captions an image, which
-        are the best of a beam as wide: enough alike to be good, different enough to compare.
+        are the best of a beam as wide: enough alike to be good, different enough to compare;
+        `bleu_weight` that of BLEU-4 in what they are worth.
         `dropout` is the share of the features that is hidden of a whole image, from the decoder
         that says the captions and from the model that learns from them: the first stage has learnt
         the training images by heart, and what is said of them unhidden teaches little."""
@@ -113,7 +116,7 @@ class SelfCriticalBatches:
         self._seed = seed
         # The end counts as a word, or captions would learn to break off after "in a".
         self._rewards = [
-            Cider({name: [ids[1:] for ids in of] for name, of in captions.items()})
+            Reward({name: [ids[1:] for ids in of] for name, of in captions.items()}, bleu_weight)
             for captions, _ in views
         ]
 

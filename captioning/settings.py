@@ -54,6 +54,7 @@ class TrainingSettings:
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
+    bleu_weight: float = 0.0  # of BLEU-4 in what they are worth, beside CIDEr; 2 is promising
     fine_tuning_epochs: int = 4  # of the encoder's last blocks, with a caption model behind them
     fine_tuning_learning_rate: float = 2e-4  # peak: they have learnt before
     members: int = 3  # models trained one after the other, whose mean is taken

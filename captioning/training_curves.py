@@ -71,7 +71,10 @@ def _course(history: Sequence[Mapping]) -> list[str]:
         _drawing(history, "Loss", {"loss": "training", "val_loss": "development"}),
         _drawing(history, "CIDEr of the development images", {MONITOR: "CIDEr"}, 100, marks),
         _drawing(
-            history, "CIDEr of its own training captions, the reward", {"reward": "reward"}, 100
+            history,
+            "What its own training captions are worth, the reward",
+            {"reward": "reward"},
+            100,
         ),
     ]
     return [

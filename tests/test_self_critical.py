@@ -32,7 +32,14 @@ def views():
 
 
 def batches_of(model, views, **changes):
-    options = {"batch_size": 3, "samples": 4, "dropout": 0.0, "seed": 0, **changes}
+    options = {
+        "batch_size": 3,
+        "samples": 4,
+        "bleu_weight": 0.0,
+        "dropout": 0.0,
+        "seed": 0,
+        **changes,
+    }
     return SelfCriticalBatches(views, as_decoder(model, VOCABULARY, 8), **options)
 
 
@@ -68,8 +75,8 @@ def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_view():
     features = {name: np.full((1, 2), name in known, "float32") for name in plain}
     mirrored = {name: 10 + array for name, array in features.items()}
     views = [(plain, features), (other, mirrored)]
-    batches = SelfCriticalBatches(views, Parrot(), batch_size=9, samples=2, dropout=0.0, seed=0)
-    ((inputs, targets, weights, _),) = batches.of_epoch(0)
+    options = {"batch_size": 9, "samples": 2, "bleu_weight": 0.0, "dropout": 0.0, "seed": 0}
+    ((inputs, targets, weights, _),) = SelfCriticalBatches(views, Parrot(), **options).of_epoch(0)
     assert targets[0].tolist() == [[4, 5, END], [6, END, 0]]
     signs = {1: [1, -1], 11: [-1, 1]}  # plain and known, in the mirror and known
     kinds = inputs["features"][:, 0, 0].tolist()
@@ -100,8 +107,8 @@ def test_what_is_hidden_is_hidden_in_all_cells_of_an_image_and_from_the_decoder_
 
     ((_, plain),) = views
     views = [(views[0][0], {name: np.ones((3, 1000), "float32") for name in plain})]
-    batches = SelfCriticalBatches(views, Listener(), batch_size=7, samples=1, dropout=0.25, seed=0)
-    ((inputs, *_),) = batches.of_epoch(0)
+    options = {"batch_size": 7, "samples": 1, "bleu_weight": 0.0, "dropout": 0.25, "seed": 0}
+    ((inputs, *_),) = SelfCriticalBatches(views, Listener(), **options).of_epoch(0)
     (features,) = heard
     np.testing.assert_array_equal(inputs["features"], features)
     np.testing.assert_array_equal(features, np.repeat(features[:, :1], 3, axis=1))
