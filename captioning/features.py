@@ -28,11 +28,17 @@ def extract_feature_maps(
 
     What the file already holds is not computed again, and it is written every few hundred images,
     so that an extraction that was stopped, or killed, goes on. Images that cannot be read are left
-    out and named. Raises ValueError if the file was made with another encoder.
+    out and named. Raises ValueError if the file was made with another encoder, FileNotFoundError if
+    images are asked for and there is no `folder`.
     """
     maps = FeatureMaps(path, encoder.encoder_identity)
     _refuse_other_features(maps, encoder, folder, path, load)
     missing = {folder / name: name for name in image_names if name not in maps}
+    if missing and not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {folder}, where the images were. Bring it back, or run `python -m "
+            "captioning check` with the folder where they are now."
+        )
     waiting = 0
     try:
         with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:

@@ -210,6 +210,12 @@ def test_an_unreadable_image_is_left_out_and_named(
     assert "left out" in capsys.readouterr().out
 
 
+def test_a_folder_of_images_that_is_gone_is_told_once_and_not_for_each_image(encoder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone, where the images were"):
+        extract_feature_maps(encoder, tmp_path / "gone", ["a.png", "b.png"], tmp_path / "maps.bin")
+    assert not (tmp_path / "maps.bin").exists()
+
+
 def test_an_image_in_a_folder_below_is_known_by_its_path(encoder, tmp_path):
     for name, colour in (("white/a.png", "white"), ("red/a.png", "red")):
         (tmp_path / name).parent.mkdir()
