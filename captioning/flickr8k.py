@@ -49,8 +49,9 @@ def obtain(files: Files, source: Path | None = None) -> None:
     ):
         if not _is_complete(folder):
             unpack(_archive(archive_name, files.root, source), unpack_to)
+            count = len(_files(folder))
             with write_atomically(folder / _FILE_COUNT, "w") as file:
-                file.write(str(len(_files(folder))))
+                file.write(str(count))
 
 
 def read_captions(path: Path) -> Captions:

@@ -14,6 +14,8 @@ from pathlib import Path
 import keras
 from keras import ops
 
+from captioning.files import replace_when_written
+
 IMAGENET = "imagenet"
 
 _SQUARE_IMAGE = re.compile(r"\((\d\d+), \1, 3\)")  # (299, 299, 3)
@@ -45,9 +47,8 @@ class SplitEncoder:
     def save_weights(self, path: Path) -> None:
         """For `build_encoder`, from such a file, to make the same encoder anew."""
         (network,) = (layer for layer in self.whole.layers if isinstance(layer, keras.Model))
-        neighbour = path.with_name(f"saving-{path.name}")
-        network.save_weights(neighbour)
-        neighbour.replace(path)
+        with replace_when_written(path) as neighbour:
+            network.save_weights(neighbour)
 
 
 def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> SplitEncoder:

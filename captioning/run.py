@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import keras
 
-from captioning.files import write_atomically
+from captioning.files import replace_when_written, write_atomically
 from captioning.history import STAGE_KEY, best_epoch
 from captioning.settings import Files
 from captioning.text import Vocabulary
@@ -156,6 +156,5 @@ def _write_record(folder: Path, record: Mapping) -> None:
 
 
 def _save(model: keras.Model, path: Path) -> None:
-    neighbour = path.with_name(f"saving-{path.name}")
-    model.save(neighbour)
-    neighbour.replace(path)
+    with replace_when_written(path) as neighbour:
+        model.save(neighbour)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioning.files import load_pickle, save_pickle, write_atomically
+from captioning.files import load_pickle, replace_when_written, save_pickle, write_atomically
 
 # As numpy names them in its pickles, before version 2 and since.
 core = import_module("numpy._core" if hasattr(np, "_core") else "numpy.core")
@@ -64,6 +64,19 @@ def test_the_old_file_stays_when_writing_fails(tmp_path, error):
         raise error
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["data"]
+
+
+def test_what_a_library_writes_appears_whole_too_under_a_name_that_ends_alike(tmp_path):
+    path = tmp_path / "folder" / "model.weights.h5"
+    with replace_when_written(path) as neighbour:
+        assert neighbour.name.endswith("model.weights.h5") and neighbour != path
+        neighbour.write_text("whole")
+        assert not path.exists()
+    with pytest.raises(ValueError), replace_when_written(path) as neighbour:
+        neighbour.write_text("half")
+        raise ValueError
+    assert path.read_text() == "whole"
+    assert [each.name for each in path.parent.iterdir()] == ["model.weights.h5"]
 
 
 def test_a_mode_that_does_not_write_a_whole_file_is_refused(tmp_path):
