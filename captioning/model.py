@@ -40,10 +40,6 @@ def build_caption_model(
     processor reads the captions, the decoder merges what both say and names the next word.
     `precision` is a dtype policy of Keras; weights are float32 in "mixed_bfloat16" as well.
     """
-    if settings.decoder not in BUILDERS:
-        raise ValueError(
-            f"A decoder is one of {', '.join(BUILDERS)}. Received: {settings.decoder}."
-        )
     with _dtype_policy(precision):
         embedding = keras.layers.ReversibleEmbedding(
             vocabulary_size, settings.embedding_units, name="embedding"

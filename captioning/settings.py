@@ -1,14 +1,16 @@
-"""Every number that somebody chose, once, with its reason; and every file name, on one root.
+"""What somebody chose for training and search, once, with its reason; and every file name, on one
+root.
 
 Numbers that follow from the data (vocabulary size, longest caption, feature width) are not here:
 they are counted, or read back from what was saved.
 """
 
 from dataclasses import dataclass, replace
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 
 DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
+DECODERS = ("attention", "merge")  # the stronger, and the classic; see `captioning.decoders`
 WIDEST_BEAM = 100  # wider ones cost much and bring nothing
 
 
@@ -36,7 +38,7 @@ class TrainingSettings:
     """What a training run is made of."""
 
     min_word_count: int = 5  # rarer words are learnt too badly to be said; 5 is the field's habit
-    decoder: str = "attention"  # or "merge", the classic
+    decoder: str = "attention"  # one of DECODERS
     embedding_units: int = 512  # and as many units before the words
     units: int = 512  # LSTM state and image projection: addition wants them equal
     heads: int = 8  # of the attention
@@ -54,7 +56,7 @@ class TrainingSettings:
     self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
     self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
     samples: int = 5  # captions an image in the second stage
-    bleu_weight: float = 0.0  # of BLEU-4 in what they are worth, beside CIDEr; 2 is promising
+    bleu_weight: float = 0.0  # of BLEU-4 in what they are worth, beside CIDEr
     fine_tuning_epochs: int = 4  # of the encoder's last blocks, with a caption model behind them
     fine_tuning_learning_rate: float = 2e-4  # peak: they have learnt before
     members: int = 3  # models trained one after the other, whose mean is taken
@@ -64,19 +66,54 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("members", "batch_size", "epochs", "student_epochs", "fine_tuning_epochs"):
+        for name in (
+            "embedding_units",
+            "units",
+            "heads",
+            "batch_size",
+            "epochs",
+            "patience",
+            "fine_tuning_epochs",
+            "members",
+            "student_epochs",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"Wanted: {name} of 1 or more. Received: {getattr(self, name)}.")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"Wanted: decoder {' or '.join(DECODERS)}. Received: {self.decoder}.")
+        shortest = min(self.epochs, self.student_epochs, self.fine_tuning_epochs)
+        if not 0 <= self.warmup_epochs < shortest:
+            raise ValueError(
+                f"Wanted: warmup_epochs from 0 to less than the {shortest} of the shortest stage. "
+                f"Received: {self.warmup_epochs}."
+            )
         if not 2 <= self.samples <= WIDEST_BEAM:
             raise ValueError(
                 f"Wanted: samples from 2, to be compared, to {WIDEST_BEAM}. Received: "
                 f"{self.samples}."
             )
-        for name in ("dropout", "student_dropout", "self_critical_dropout"):
+        for name in (
+            "dropout",
+            "label_smoothing",
+            "self_critical_dropout",
+            "self_critical_momentum",
+            "student_dropout",
+        ):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
                     f"Wanted: {name} from 0 to less than 1. Received: {getattr(self, name)}."
                 )
+        for name in (
+            "learning_rate",
+            "clip_norm",
+            "self_critical_learning_rate",
+            "fine_tuning_learning_rate",
+        ):
+            if not 0 < getattr(self, name) < inf:  # nor is it true of nan
+                raise ValueError(f"Wanted: {name} above 0. Received: {getattr(self, name)}.")
+        for name in ("weight_decay", "bleu_weight", "self_critical_epochs"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"Wanted: {name} of 0 or more. Received: {getattr(self, name)}.")
 
     def of_student(self) -> "TrainingSettings":
         """The student's: its own epochs and dropout in the place of its teachers'."""

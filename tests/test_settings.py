@@ -1,6 +1,9 @@
+from math import inf, nan
+
 import pytest
 
-from captioning.settings import SearchSettings, TrainingSettings
+from captioning.decoders import BUILDERS
+from captioning.settings import DECODERS, SearchSettings, TrainingSettings
 
 
 def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_flickr8k():
@@ -15,7 +18,12 @@ def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_fl
     [
         {"members": 0}, {"batch_size": 0}, {"epochs": 0}, {"student_epochs": -1},
         {"fine_tuning_epochs": 0}, {"dropout": 1.0}, {"student_dropout": 1},
-        {"self_critical_dropout": -0.1}, {"samples": 1}, {"samples": 101},
+        {"self_critical_dropout": -0.1}, {"samples": 1}, {"samples": 101}, {"units": 0},
+        {"embedding_units": 0}, {"heads": 0}, {"patience": 0}, {"label_smoothing": 1.5},
+        {"self_critical_momentum": 1.0}, {"learning_rate": 0.0}, {"learning_rate": nan},
+        {"fine_tuning_learning_rate": inf}, {"self_critical_learning_rate": -1e-5},
+        {"clip_norm": 0.0}, {"weight_decay": -0.1}, {"bleu_weight": nan}, {"warmup_epochs": 4},
+        {"self_critical_epochs": -1}, {"decoder": "transformer"},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_trained_with_are_refused(wrong):
@@ -31,6 +39,10 @@ def test_a_search_that_cannot_be_made_is_refused(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{name.replace('_', ' ')} from .* Received: {value}"):
         SearchSettings(**wrong)
+
+
+def test_every_decoder_that_may_be_chosen_can_be_built():
+    assert set(DECODERS) == set(BUILDERS)
 
 
 def test_a_student_learns_for_as_long_and_with_as_much_dropout_as_is_its_own():
