@@ -16,7 +16,7 @@ from captioning.inference import Caption
 from captioning.options import read_beam_width
 from captioning.result_formats import BARE, FORMATS, image_name
 from captioning.results import Printout, ResultFile
-from captioning.settings import Files, SearchSettings
+from captioning.settings import WIDEST_BEAM, Files, SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
 STOPPED = 130  # what shells report of a command that Ctrl-C ended
@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     image_paths, failures = find_images(options.image, skip=options.describe)
+    files = [path for path in (options.output, options.gallery, options.attention) if path]
+    if len({path.absolute() for path in files}) < len(files):
+        parser.error("--output, --gallery and --attention want a file each")
     if options.attention and len(image_paths) > 1:
         parser.error(f"--attention draws one image, received {len(image_paths)}")
     try:
@@ -98,6 +101,11 @@ def _captions(
 
 def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout | ResultFile:
     suffix = options.output.suffix[1:].lower() if options.output else ""
+    if suffix == "json" and not options.format:
+        raise ValueError(
+            f"{options.output} would hold one value of JSON for each image, in lines. Wanted: a "
+            "name that ends in .jsonl, or --format."
+        )
     form = FORMATS[options.format or (suffix if suffix in FORMATS else "text")]
     if options.output:
         return ResultFile(options.output, form, options.top)
@@ -139,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         "-i",
         "--image",
         nargs="+",
+        action="extend",
         required=True,
         help="files, folders (with all in them) and patterns such as 'photos/**/*.jpg'",
     )
@@ -157,8 +166,8 @@ def _parser() -> argparse.ArgumentParser:
         "--top",
         type=read_beam_width,
         metavar="N",
-        help="the N best captions of each image, with their log-probabilities; the beam is as wide "
-        "at least",
+        help=f"the N best captions of each image, up to {WIDEST_BEAM}, with their log-"
+        "probabilities; the beam is as wide at least",
     )
     parser.add_argument(
         "--describe",
@@ -182,7 +191,8 @@ def _parser() -> argparse.ArgumentParser:
         "--beam-width",
         type=read_beam_width,
         default=SearchSettings.beam_width,
-        help="how many sentences are followed at a time; 1 is greedy search (default %(default)s)",
+        help=f"how many sentences are followed at a time, up to {WIDEST_BEAM}; 1 is greedy search "
+        "(default %(default)s)",
     )
     parser.add_argument(
         "--length-normalisation",
@@ -228,4 +238,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
         sys.exit(STOPPED)

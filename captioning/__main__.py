@@ -12,10 +12,13 @@ from captioning.splits import SPLITS
 
 _KINDS = {field.name: field.type for field in fields(TrainingSettings)}
 _BOOLEANS = {"True": True, "False": False}
+_KIND_NAMES = {int: "a whole number", float: "a number"}
+_STOPPED = 130  # what shells say of a program that Ctrl-C ended
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one step; an error that a user can mend becomes one line on stderr and status 1."""
+    """Runs one step; an error that a user can mend becomes one line on stderr and status 1, and so
+    does Ctrl-C, with status 130."""
     options = _parser().parse_args(arguments)
     try:
         options.run(Files(options.root), options)
@@ -25,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from there.", file=sys.stderr)
+        return _STOPPED
     return 0
 
 
@@ -124,6 +130,7 @@ def _add_data(step: argparse.ArgumentParser) -> None:
         "--captions",
         type=Path,
         nargs="+",
+        action="extend",
         metavar="FILE",
         help="your captions: a table with a header (image,caption), JSON as of COCO or Karpathy, "
         "or a folder laid out as Flickr8k's (default: Flickr8k)",
@@ -164,6 +171,7 @@ def _add_training(step: argparse.ArgumentParser) -> None:
         "--set",
         type=_setting,
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         help=f"settings of the training: {', '.join(_KINDS)} (see captioning/settings.py)",
@@ -220,12 +228,16 @@ def _port(text: str) -> int:
 def _setting(text: str) -> tuple[str, float | str]:
     """ "epochs=20" -> ("epochs", 20), "student=False" -> ("student", False)"""
     name, _, value = text.partition("=")
-    try:
-        return name, _BOOLEANS[value] if _KINDS[name] is bool else _KINDS[name](value)
-    except (KeyError, ValueError) as error:
+    if name not in _KINDS:
         raise argparse.ArgumentTypeError(
             f"wanted NAME=VALUE for one of {', '.join(_KINDS)}, received {text}"
-        ) from error
+        )
+    kind = _KINDS[name]
+    try:
+        return name, _BOOLEANS[value] if kind is bool else kind(value)
+    except (KeyError, ValueError) as error:
+        wanted = " or ".join(_BOOLEANS) if kind is bool else _KIND_NAMES[kind]
+        raise argparse.ArgumentTypeError(f"wanted {wanted} for {name}, received {value}") from error
 
 
 if __name__ == "__main__":

@@ -9,7 +9,13 @@ from pathlib import Path
 
 from captioning.feature_maps import FeatureMaps
 from captioning.inference import Encoder
-from captioning.networks import ENCODER, read_encoder_identity, read_network, replace_network
+from captioning.networks import (
+    ENCODER,
+    encoder_name,
+    read_encoder_identity,
+    read_network,
+    replace_network,
+)
 from captioning.precision import encoding_precision
 from captioning.settings import DEFAULT_ENCODER, Files
 from captioning.views import VIEWS
@@ -25,7 +31,7 @@ def provide_encoder(folder: Path, name: str | None = None, weights: str | None =
     """
     shipped = Files().models
     if weights or not (has_encoder(folder, name) or has_encoder(shipped, name)):
-        _make(folder, name or DEFAULT_ENCODER, weights)
+        _make(folder, name or _name_in(folder), weights)
     elif not has_encoder(folder, name):
         _copy(shipped, folder)
     return Encoder(folder, encoding_precision())
@@ -35,7 +41,16 @@ def has_encoder(folder: Path, name: str | None = None) -> bool:
     """Whether there is an encoder in `folder`; with a `name`, whether it is that network."""
     if name is None or not (folder / ENCODER).exists():
         return (folder / ENCODER).exists()
-    return _is_named(read_encoder_identity(read_network(folder / ENCODER)), name)
+    return _is_named(_identity_in(folder), name)
+
+
+def _name_in(folder: Path) -> str:
+    """That of the encoder in `folder`; the default where there is none."""
+    return encoder_name(_identity_in(folder) if has_encoder(folder) else None)
+
+
+def _identity_in(folder: Path) -> str | None:
+    return read_encoder_identity(read_network(folder / ENCODER))
 
 
 def _make(folder: Path, name: str, weights: str | None) -> None:
@@ -52,7 +67,7 @@ def _make(folder: Path, name: str, weights: str | None) -> None:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    _refuse_to_replace(folder, read_encoder_identity(read_network(source / ENCODER)))
+    _refuse_to_replace(folder, _identity_in(source))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="saving-") as temporary:
         copy = Path(temporary, ENCODER)
@@ -78,8 +93,7 @@ def _makers(folder: Path) -> list[tuple[Path, str | None]]:
 
 
 def _is_named(identity: str | None, name: str) -> bool:
-    """Before encoders were named, all were what is now the default."""
-    return (identity or DEFAULT_ENCODER).split()[0].casefold() == name.casefold()
+    return encoder_name(identity).casefold() == name.casefold()
 
 
 def _in_use(path: Path, made_by: str | None, new: str | None) -> ValueError:

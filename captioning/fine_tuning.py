@@ -24,7 +24,7 @@ from captioning.export import as_encoder, fingerprint, identify_encoder
 from captioning.features import extract_feature_maps
 from captioning.image_networks import SplitEncoder, build_split_encoder
 from captioning.model import NETWORK_SETTINGS, build_caption_model
-from captioning.networks import decoder_refuses
+from captioning.networks import decoder_refuses, encoder_name
 from captioning.precision import fastest_precision
 from captioning.run import Run, load_outcome
 from captioning.settings import DEFAULT_ENCODER, Files, TrainingSettings
@@ -45,7 +45,8 @@ def fine_tune_encoder(
     `files.fine_tuned_weights`.
 
     `weights`: what the present encoder was made from. Raises ValueError if weights, feature maps
-    and caption model are not all of one encoder, before anything is computed.
+    and caption model are not all of one encoder, before anything is computed, and if the encoder
+    brought nothing by what it learnt.
     """
     model, vocabulary, record = load_outcome(files)
     if decoder_refuses(record.get("encoder"), data.encoder_identity):
@@ -69,7 +70,13 @@ def fine_tune_encoder(
             )
         },
     )
+    before = identify_encoder(encoder.whole)
     fine_tune(encoder, teacher, data, trunk_data, vocabulary, settings, files.fine_tuning)
+    if identify_encoder(encoder.whole) == before:
+        raise ValueError(
+            "The encoder stays as it is: in no epoch did what it learnt bring a better development "
+            f"CIDEr. Delete {files.fine_tuning} to try other settings."
+        )
     encoder.save_weights(files.fine_tuned_weights)
 
 
@@ -78,12 +85,13 @@ def pretrained_encoder(identity: str | None, weights: str) -> SplitEncoder:
     default), made from `weights` as `build_encoder` does. Raises ValueError if they make another.
     """
     wanted = identity or DEFAULT_ENCODER
-    encoder = build_split_encoder(wanted.split()[0], weights)
+    encoder = build_split_encoder(encoder_name(wanted), weights)
     received = identify_encoder(encoder.whole)
     if decoder_refuses(wanted, received):
         raise ValueError(
             f"The feature maps were made with another encoder. Wanted: the weights of {wanted}. "
-            f"Received: {weights}, which makes {received}."
+            f"Received: {weights}, which makes {received}. Name them with --weights, or begin with "
+            "an encoder whose weights you have: `features --weights imagenet` in a new --root."
         )
     return encoder
 

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from captioning.runtime import openvino
+from captioning.settings import DEFAULT_ENCODER
 
 ENCODER = "encoder.xml"
 DECODER_LOOK = "decoder_look.xml"
@@ -52,12 +53,22 @@ def read_encoder_identity(network: openvino.Model) -> str | None:
     return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
 
 
+def encoder_name(encoder_identity: str | None) -> str:
+    """The name in an identity; before encoders were named, all were what is now the default."""
+    return (encoder_identity or DEFAULT_ENCODER).split()[0]
+
+
+def in_any_form(encoder_identity: str) -> str:
+    """The identity, whatever form its weights have: quantised, an encoder is still the same."""
+    return " ".join(encoder_identity.split()[:2])
+
+
 def decoder_refuses(trained_on: str | None, encoder_identity: str | None) -> bool:
     """Whether a decoder was trained on another encoder than the one given, in whichever form: by
     name and fingerprint, or by name if that is all that is known of one of them."""
     if None in (trained_on, encoder_identity):
         return False
-    pairs = zip(trained_on.split()[:2], encoder_identity.split(), strict=False)
+    pairs = zip(in_any_form(trained_on).split(), encoder_identity.split(), strict=False)
     return any(wanted != received for wanted, received in pairs)
 
 

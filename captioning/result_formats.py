@@ -48,7 +48,7 @@ def _write_text(image: str, captions: list[Caption], listed: bool) -> str:
 
 def _read_text(line: str) -> tuple[str, list[Caption]]:
     # No caption has colons or braces, but the lines of other formats have.
-    match = re.fullmatch(r"(.+): ([^:{}]+?)(?: \((-?\d+\.\d+)\))?", line, re.DOTALL)
+    match = re.fullmatch(r"(.+): ([^:{}]*?)(?: \((-?\d+\.\d+)\))?", line, re.DOTALL)
     if match is None:
         raise ValueError(f"no image and caption: {line}")
     image, caption, log_prob = match.groups(default=math.nan)

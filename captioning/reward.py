@@ -10,7 +10,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from math import exp, log, sqrt
 
 _LONGEST_NGRAM = 4
-_LENGTH_DEVIATION = 6.0  # in words: how forgiving CIDEr-D is of captions longer than a reference
+_LENGTH_DEVIATION = (
+    6.0  # in bigrams: how forgiving CIDEr-D is of another length than the reference's
+)
 
 Tokens = Sequence[Hashable]
 _NGramWeights = list[dict[tuple, float]]  # of each n, from 1 up

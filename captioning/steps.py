@@ -5,6 +5,7 @@ A step imports what it needs when it runs, so that `--help` and the page wait fo
 
 import argparse
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -122,6 +123,7 @@ def report(files: Files, options: argparse.Namespace) -> None:
 
 def serve(files: Files, options: argparse.Namespace) -> None:
     """Reads encoder, decoder and vocabulary, and shows the page until it is stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, it leaves nothing behind
     try:
         from captioning.captioner import Captioner
         from captioning.demo import serve_page

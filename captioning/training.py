@@ -41,7 +41,8 @@ def train(
     is returned; with `settings.student`, they teach one more, and that is. Meanwhile the `Run` of
     each lies in a folder of its own in `folder`, which in the end holds the model and the record. A
     call that finds an unfinished run there goes on with it, and returns a finished one as it is;
-    ValueError if that run had other settings, captions or words, or if an image has no features.
+    ValueError if that run had other settings, captions, words or views, or another encoder, or if
+    an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = identify_run(data, vocabulary, settings)

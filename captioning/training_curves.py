@@ -49,7 +49,7 @@ def show_training(history: Sequence[Mapping]) -> str:
         told += f" The mean of their probabilities has a {MONITOR} of {means[0]:.4f}."
     last = course_of_last(history)
     if MEMBER_KEY not in last[0]:
-        told += " They taught a student, which was kept."
+        told += f" {'It' if len(members) == 1 else 'They'} taught a student, which was kept."
         courses["Student"] = last
     parts = []
     for title, course in courses.items():

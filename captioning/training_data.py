@@ -10,6 +10,7 @@ import numpy as np
 
 from captioning.dataset import Captions, select
 from captioning.feature_maps import encoder_identity_of
+from captioning.networks import in_any_form
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
 from captioning.views import View
@@ -102,8 +103,8 @@ def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingS
         "captions": data.fingerprint,
         "views": 1 + len(data.views),
     }
-    if data.encoder_identity:  # in whichever form: quantised, it is still the same
-        identity["encoder"] = " ".join(data.encoder_identity.split()[:2])
+    if data.encoder_identity:
+        identity["encoder"] = in_any_form(data.encoder_identity)
     return identity
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 import Testing_caption_generator
 from captioning.captioner import Captioner
-from captioning.settings import Files
+from captioning.settings import Files, SearchSettings
 
 ROOT = Path(__file__).parents[1]
 IN_ORDER = ["photos/1.jpg", "photos/2.jpg", "photos/10.jpg", "photos/sub/a.jpg"]
@@ -72,10 +72,26 @@ def test_several_images_print_a_line_each_in_their_order(tiny_root, image_paths)
     assert paths == [str(path) for path in image_paths[2::-1]]
 
 
-def test_greedy_search_is_a_beam_of_one(tiny_root, image_paths):
-    done = run("-i", image_paths[0], "--model", tiny_root, "--beam-width", 1)
-    assert done.returncode == 0
-    assert done.stdout.strip()
+def test_greedy_search_is_a_beam_of_one(tiny_root, image_paths, caption):
+    _, greedy, _ = caption("-i", *image_paths, "--beam-width", 1)
+    _, of_three, _ = caption("-i", *image_paths)
+    found = Captioner.load(tiny_root).caption(image_paths, SearchSettings(1))
+    assert greedy == [f"{path}: {each}" for path, each in zip(image_paths, found, strict=True)]
+    assert greedy != of_three
+
+
+def test_images_may_be_named_one_by_one(caption, image_paths):
+    _, together, _ = caption("-i", *image_paths[:2])
+    _, one_by_one, _ = caption("-i", image_paths[0], "-i", image_paths[1])
+    assert one_by_one == together
+
+
+def test_one_value_of_json_is_not_written_where_lines_of_it_would_be(caption, image_paths, folder):
+    status, _, (line,) = caption("-i", image_paths[0], "--output", "captions.json")
+    assert status == 2 and "ends in .jsonl" in line and not Path("captions.json").exists()
+    arguments = ("-i", image_paths[0], "--output", "captions.json", "--format", "jsonl")
+    assert caption(*arguments)[0] == 0
+    assert json.loads(Path("captions.json").read_text(encoding="utf-8"))["caption"]
 
 
 def test_a_missing_file_is_one_line_on_stderr_and_status_2(tiny_root, tmp_path):
@@ -116,6 +132,7 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
         (("-i", "a.jpg", "--format", "xml"), "invalid choice: 'xml'"),
         (("-i", "a.jpg", "--gallery", "a.jpg"), "wanted a name that ends in .html, received a.jpg"),
         (("-i", "a.jpg", "--attention", "a.gif"), "wanted a name that ends in .png or .jpg"),
+        (("-i", "a.jpg", "--output", "a.html", "--gallery", "./a.html"), "want a file each"),
         (("-i", "a.jpg", "b.jpg", "--attention", "a.png"), "draws one image, received 2"),
         (("-i", "a.jpg", "--beam-width", "100000"), "wanted a whole number from 1 to 100"),
         (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
@@ -297,11 +314,11 @@ def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_the_command_without_a_traceback(tiny_root, folder):
+def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
     with captioning_many(tiny_root, 400) as process:
         process.send_signal(signal.SIGINT)
         _, problems = process.communicate()
-    assert (process.returncode, problems) == (130, b"")
+    assert (process.returncode, problems) == (130, b"Stopped.\n")
 
 
 def test_json_and_csv_are_utf_8_whatever_the_console_speaks(tiny_root, folder):

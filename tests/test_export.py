@@ -84,7 +84,7 @@ def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, featu
         assert one.log_prob == pytest.approx(other.log_prob, abs=8 * CLOSE)
 
 
-def test_a_step_costs_the_same_at_every_position(exported, features):
+def test_the_state_does_not_grow_from_word_to_word(exported, features):
     decoder = Decoder.load(exported[2], exported[1])
     shapes = []
     seen, state = decoder.look(features), decoder.nothing_said(6)

@@ -81,6 +81,12 @@ def test_a_student_is_drawn_after_its_teachers(page_of):
     assert "CIDEr of 0.6250. They taught a student, which was kept." in page.text
 
 
+def test_a_student_of_one_teacher_is_told_as_such(page_of):
+    teacher = [epoch | {"member": 1} for epoch in RECORD["history"]]
+    page = page_of({"history": [*teacher, *RECORD["history"][:2]]})
+    assert "It taught a student, which was kept." in page.text
+
+
 def test_a_model_without_a_record_has_a_report_without_curves(page_of):
     page = page_of({"history": []})
     assert not page.all("svg")

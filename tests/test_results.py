@@ -81,6 +81,12 @@ def test_a_file_that_is_gone_on_with_holds_what_an_uninterrupted_run_writes(
     assert write(tmp_path / "parts", form, dict(list(results.items())[1:]), top) == expected
 
 
+def test_an_image_that_nothing_is_said_of_is_not_asked_about_again(tmp_path, form):
+    write(tmp_path / "file", form, {"a.jpg": [Caption("", -9.5)]}, top=1)
+    (caption,) = ResultFile(tmp_path / "file", form, top=1).captions["a.jpg"]
+    assert (caption.text, caption.log_prob) == ("", -9.5)
+
+
 def test_wherever_a_run_is_killed_the_next_one_goes_on_from_whole_results(tmp_path, form):
     results = {"a.jpg": THREE, "b.jpg": THREE, "c.jpg": THREE}
     whole = write(tmp_path / "whole", form, results, top=3)

@@ -72,40 +72,65 @@ def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_setting
     assert "self-critical" in page and 'src="Flicker8k_Dataset/' in page
 
 
-def test_an_encoder_is_fine_tuned_and_made_anew_of_its_weights(
-    tiny_root, tmp_path, tiny_settings, capsys, monkeypatch
-):
+@pytest.fixture
+def split_encoder(monkeypatch) -> SplitEncoder:
+    """The tiny world's, in the place of what fine-tuning builds."""
     encoder = build_tiny_split_encoder()
     monkeypatch.setattr("captioning.fine_tuning.build_split_encoder", lambda *_: encoder)
+    return encoder
+
+
+@pytest.fixture
+def fine_tune(split_encoder, tiny_root, tmp_path, tiny_settings) -> tuple[Files, list[str]]:
+    """A root whose feature maps are those of the split encoder, and the command for it."""
     root = tmp_path / "root"
     files = Files(root)
     shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("*_maps.bin*", "encoder.*"))
-    export_encoder(encoder.whole, files.models)
+    export_encoder(split_encoder.whole, files.models)
     for step in ("check", "features"):
         assert command.main(["--root", str(root), step]) == 0
-
+    _record_encoder(files, identify_encoder(split_encoder.whole))  # the old one sees the same
     # The student may be smaller than its teacher.
     settings = {"student_epochs": 1, "fine_tuning_epochs": 2, "units": 16, "embedding_units": 16}
     settings = [f"{name}={value}" for name, value in (asdict(tiny_settings) | settings).items()]
-    fine_tune = ["--root", str(root), "fine-tune", "--set", *settings]
-    assert command.main(fine_tune) == 1  # the model was trained with another encoder
+    return files, ["--root", str(root), "fine-tune", "--set", *settings]
+
+
+def _record_encoder(files, identity):
+    record = json.loads((files.models / "training.json").read_text())
+    (files.models / "training.json").write_text(json.dumps(record | {"encoder": identity}))
+
+
+def test_an_encoder_is_not_fine_tuned_by_a_model_of_another(fine_tune, capsys):
+    files, command_line = fine_tune
+    _record_encoder(files, "encoder 0123")
+    assert command.main(command_line) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert "do not belong together" in error and "Train with these maps" in error
     assert not files.trunk_maps.exists()
 
-    record = json.loads((files.models / "training.json").read_text())
-    record["encoder"] = identify_encoder(encoder.whole)  # which sees the same
-    (files.models / "training.json").write_text(json.dumps(record))
-    assert command.main(fine_tune) == 0
+
+def test_an_encoder_is_fine_tuned_and_made_anew_of_its_weights(split_encoder, fine_tune, capsys):
+    files, command_line = fine_tune
+    assert command.main(command_line) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(files.fine_tuned_weights)
     names = Dataset.load(files.dataset).splits
     assert [*FeatureMaps(files.trunk_maps)] == names["train"] + names["development"]
     assert [*FeatureMaps(files.mirrored_trunk_maps)] == names["train"]
-    tuned = encoder.exit_flow.get_weights()
+    tuned = split_encoder.exit_flow.get_weights()
     again = build_tiny_split_encoder()
     again.whole.get_layer("network").load_weights(files.fine_tuned_weights)
     for one, other in zip(tuned, again.exit_flow.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_an_encoder_that_learnt_nothing_of_use_is_not_written(fine_tune, capsys, monkeypatch):
+    files, command_line = fine_tune
+    monkeypatch.setattr("captioning.fine_tuning.fine_tune", lambda *_: [])
+    assert command.main(command_line) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "The encoder stays as it is" in error and str(files.fine_tuning) in error
+    assert not files.fine_tuned_weights.exists()
 
 
 def build_tiny_split_encoder() -> SplitEncoder:
@@ -231,11 +256,34 @@ def test_a_setting_is_read_as_what_it_is(value):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("setting", ["epochs", "epochs=many", "epoch=1", "student=maybe"])
-def test_a_setting_that_does_not_exist_is_refused_with_the_valid_ones(setting, capsys):
+def test_settings_may_be_named_one_by_one():
+    options = command._parser().parse_args(["train", "--set", "epochs=7", "--set", "members=1"])
+    assert dict(options.set) == {"epochs": 7, "members": 1}
+
+
+@pytest.mark.parametrize(
+    ("setting", "wanted"),
+    [
+        ("epoch=1", "one of min_word_count, decoder, embedding_units, units"),
+        ("epochs", "wanted a whole number for epochs"),
+        ("epochs=many", "wanted a whole number for epochs, received many"),
+        ("dropout=much", "wanted a number for dropout, received much"),
+        ("student=maybe", "wanted True or False for student, received maybe"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_with_what_can(setting, wanted, capsys):
     with pytest.raises(SystemExit):
         command.main(["train", "--set", setting])
-    assert "one of min_word_count, decoder, embedding_units, units" in capsys.readouterr().err
+    assert wanted in capsys.readouterr().err
+
+
+def test_a_step_stopped_by_a_key_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captioning.dataset.Dataset.load", stopped)
+    assert command.main(["--root", str(tmp_path), "train"]) == 130
+    assert capsys.readouterr().err == "Stopped. The same command goes on from there.\n"
 
 
 def test_the_root_may_be_named_before_the_step_or_after_it(tmp_path):
