@@ -5,6 +5,7 @@ Numbers that follow from the data (vocabulary size, longest caption, feature wid
 they are counted, or read back from what was saved.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import ceil, inf
 from pathlib import Path
@@ -22,15 +23,41 @@ class SearchSettings:
     length_normalisation: float = 0.7  # 0 favours short captions, 1 compares means a word
 
     def __post_init__(self):
-        if not 1 <= self.beam_width <= WIDEST_BEAM:
-            raise ValueError(
-                f"Wanted: a beam width from 1 to {WIDEST_BEAM}. Received: {self.beam_width}."
-            )
-        if not 0 <= self.length_normalisation <= 1:
-            raise ValueError(
-                "Wanted: a length normalisation from 0 to 1. Received: "
-                f"{self.length_normalisation}."
-            )
+        _require(
+            self,
+            ["beam_width"],
+            f"from 1 to {WIDEST_BEAM}",
+            lambda value: 1 <= value <= WIDEST_BEAM,
+        )
+        _require(self, ["length_normalisation"], "from 0 to 1", lambda value: 0 <= value <= 1)
+
+
+# What can be trained with: see `TrainingSettings`.
+_COUNTS = (
+    "embedding_units",
+    "units",
+    "heads",
+    "batch_size",
+    "epochs",
+    "patience",
+    "fine_tuning_epochs",
+    "members",
+    "student_epochs",
+)
+_SHARES = (
+    "dropout",
+    "label_smoothing",
+    "self_critical_dropout",
+    "self_critical_momentum",
+    "student_dropout",
+)
+_RATES = (
+    "learning_rate",
+    "clip_norm",
+    "self_critical_learning_rate",
+    "fine_tuning_learning_rate",
+)
+_WEIGHTS = ("weight_decay", "bleu_weight", "self_critical_epochs")
 
 
 @dataclass(frozen=True)
@@ -66,54 +93,24 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self):
-        for name in (
-            "embedding_units",
-            "units",
-            "heads",
-            "batch_size",
-            "epochs",
-            "patience",
-            "fine_tuning_epochs",
-            "members",
-            "student_epochs",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Wanted: {name} of 1 or more. Received: {getattr(self, name)}.")
-        if self.decoder not in DECODERS:
-            raise ValueError(f"Wanted: decoder {' or '.join(DECODERS)}. Received: {self.decoder}.")
+        _require(self, _COUNTS, "of 1 or more", lambda value: value >= 1)
+        _require(self, _SHARES, "from 0 to less than 1", lambda value: 0 <= value < 1)
+        _require(self, _RATES, "above 0", lambda value: 0 < value < inf)  # nor is it true of nan
+        _require(self, _WEIGHTS, "of 0 or more", lambda value: 0 <= value < inf)
+        _require(self, ["decoder"], " or ".join(DECODERS), lambda value: value in DECODERS)
+        _require(
+            self,
+            ["samples"],
+            f"from 2, to be compared, to {WIDEST_BEAM}",
+            lambda value: 2 <= value <= WIDEST_BEAM,
+        )
         shortest = min(self.epochs, self.student_epochs, self.fine_tuning_epochs)
-        if not 0 <= self.warmup_epochs < shortest:
-            raise ValueError(
-                f"Wanted: warmup_epochs from 0 to less than the {shortest} of the shortest stage. "
-                f"Received: {self.warmup_epochs}."
-            )
-        if not 2 <= self.samples <= WIDEST_BEAM:
-            raise ValueError(
-                f"Wanted: samples from 2, to be compared, to {WIDEST_BEAM}. Received: "
-                f"{self.samples}."
-            )
-        for name in (
-            "dropout",
-            "label_smoothing",
-            "self_critical_dropout",
-            "self_critical_momentum",
-            "student_dropout",
-        ):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(
-                    f"Wanted: {name} from 0 to less than 1. Received: {getattr(self, name)}."
-                )
-        for name in (
-            "learning_rate",
-            "clip_norm",
-            "self_critical_learning_rate",
-            "fine_tuning_learning_rate",
-        ):
-            if not 0 < getattr(self, name) < inf:  # nor is it true of nan
-                raise ValueError(f"Wanted: {name} above 0. Received: {getattr(self, name)}.")
-        for name in ("weight_decay", "bleu_weight", "self_critical_epochs"):
-            if not 0 <= getattr(self, name) < inf:
-                raise ValueError(f"Wanted: {name} of 0 or more. Received: {getattr(self, name)}.")
+        _require(
+            self,
+            ["warmup_epochs"],
+            f"from 0 to less than the {shortest} of the shortest stage",
+            lambda value: 0 <= value < shortest,
+        )
 
     def of_student(self) -> "TrainingSettings":
         """The student's: its own epochs and dropout in the place of its teachers'."""
@@ -232,3 +229,13 @@ class Files:
     def models(self) -> Path:
         """What training leaves behind, and all that captioning needs besides the vocabulary."""
         return self.root / "models"
+
+
+def _require(
+    settings: object, names: Iterable[str], wanted: str, holds: Callable[[float | str], bool]
+) -> None:
+    """Raises ValueError for the first of the named settings that is not as wanted."""
+    for name in names:
+        value = getattr(settings, name)
+        if not holds(value):
+            raise ValueError(f"Wanted: {name} {wanted}. Received: {value}.")
