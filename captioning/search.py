@@ -42,9 +42,10 @@ def beam_search(
     `step(ids, state, rows)` takes the last ids (rows, beams) and the state after the words before
     them, a tuple of arrays with (rows, beams) in front, and returns log-probabilities (rows, beams,
     vocabulary) of the next id with the new state: each word costs one step, prefixes are not run
-    again. `state` has one beam a row at first. The state is copied, dropped and reordered along
-    with the beams that it belongs to. All rows are searched side by side, and one that is decided
-    costs nothing more: `rows` tells which of the first rows these are.
+    again. There is one beam a row at first, and as many as `beam_width` as soon as there are words
+    to fill them. The state is copied, dropped and reordered along with the beams that it belongs
+    to. All rows are searched side by side, and one that is decided costs nothing more: `rows` tells
+    which of the first rows these are.
 
     A hypothesis is finished when its end is among the `beam_width` best continuations of its row;
     `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences;
@@ -58,11 +59,8 @@ def beam_search(
         )
     found: list[list[Hypothesis]] = [[] for _ in range(len(state[0]))]
     searching = np.arange(len(found))
-    # Every row begins with one real beam; the others are empty until there are words to fill them.
-    state = tuple(np.repeat(part, beam_width, axis=1) for part in state)
-    ids = np.full((len(found), beam_width, 1), start)  # (searching, beam, 1 + chosen)
-    log_probs = np.full((len(found), beam_width), -np.inf)
-    log_probs[:, 0] = 0.0
+    ids = np.full((len(found), 1, 1), start)  # (searching, beam, 1 + chosen)
+    log_probs = np.zeros((len(found), 1))
 
     for chosen in range(max_length + 1):
         if len(searching) == 0:
@@ -71,14 +69,15 @@ def beam_search(
         next_log_probs = np.array(next_log_probs)
         next_log_probs[:, :, list(never)] = -np.inf
 
-        # Each beam ends in one way only, so half of these at most are ends.
-        parents, words, totals = _most_probable(log_probs, next_log_probs, 2 * beam_width)
+        # Each beam ends in one way only, so one more of it than the beam is wide is enough.
+        parents, words, totals = _most_probable(log_probs, next_log_probs, beam_width + 1)
         ends = words == end
-        _collect(found, searching, ids, parents, totals, ends, length_normalisation)
+        _collect(found, searching, ids, parents, totals, ends, beam_width, length_normalisation)
         if chosen == max_length:
             break
 
         go_on = np.argsort(ends, axis=1, kind="stable")[:, :beam_width]  # the others, best first
+        totals[ends] = -np.inf  # of few ids, some may be among those that go on
         parents, words, log_probs = (
             np.take_along_axis(each, go_on, axis=1) for each in (parents, words, totals)
         )  # (searching, beam)
@@ -106,22 +105,24 @@ def beam_search(
 
 
 def _most_probable(
-    log_probs: np.ndarray, next_log_probs: np.ndarray, count: int
+    log_probs: np.ndarray, next_log_probs: np.ndarray, of_beam: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of log_probs (rows, beams) and what each word adds to them (rows, beams, vocabulary), the
-    `count` highest sums of each row, highest first: their beams, words and values, each (rows,
-    count)."""
-    # No more of one beam can be among them, and float32 is halved faster than a sum in float64.
-    of_beam = min(count, next_log_probs.shape[2])
-    words = np.sort(np.argpartition(next_log_probs, -of_beam, axis=2)[:, :, -of_beam:], axis=2)
-    totals = log_probs[:, :, None] + np.take_along_axis(next_log_probs, words, axis=2)
-    words, totals = (part.reshape(len(totals), -1) for part in (words, totals))
-    best = np.argsort(-totals, axis=1, kind="stable")[:, :count]
-    return (
-        best // of_beam,
-        np.take_along_axis(words, best, axis=1),
-        np.take_along_axis(totals, best, axis=1),
-    )
+    `of_beam` highest sums of each beam, those of a row highest first: their beams, words and
+    values, each (rows, beams * of_beam). Overwrites `next_log_probs`."""
+    of_beam = min(of_beam, next_log_probs.shape[2])
+    words = np.empty((*log_probs.shape, of_beam), int)
+    totals = np.empty(words.shape)
+    # The highest, several times: of so few, that is several times as fast as a partition.
+    for rank in range(of_beam):
+        highest = next_log_probs.argmax(axis=2, keepdims=True)
+        words[:, :, [rank]] = highest
+        totals[:, :, [rank]] = np.take_along_axis(next_log_probs, highest, axis=2)
+        np.put_along_axis(next_log_probs, highest, -np.inf, axis=2)
+    totals += log_probs[:, :, None]
+    words, totals = (part.reshape(len(log_probs), -1) for part in (words, totals))
+    best = np.argsort(-totals, axis=1, kind="stable")
+    return best // of_beam, *(np.take_along_axis(part, best, axis=1) for part in (words, totals))
 
 
 def _collect(
@@ -131,11 +132,11 @@ def _collect(
     parents: np.ndarray,
     totals: np.ndarray,
     ends: np.ndarray,
+    beam_width: int,
     length_normalisation: float,
 ) -> None:
     """Adds the ends among the best continuations to what their rows have found, and keeps as many
     as a beam is wide."""
-    beam_width = ids.shape[1]
     for row, rank in zip(*np.nonzero(ends[:, :beam_width]), strict=True):
         if totals[row, rank] > -np.inf:
             hypothesis = _hypothesis(ids[row, parents[row, rank]], totals[row, rank], True)

@@ -45,7 +45,9 @@ def _of_one(caption_model: keras.Model, suffix: str) -> SearchModels:
     image = _image_inputs(look)
     embedded = sequence_processor.get_layer("scale")(embedding(word))
     state = EachCaptionStep(lstm.cell)(embedded, hidden, cell)
-    merged, *attention = _with_attention(decoder)([*image, ops.expand_dims(state[0], 2)])
+    merged, *attention = _at_one_position(_with_attention(decoder))(
+        [*image, ops.expand_dims(state[0], 2)]
+    )
     logits = embedding(merged, reverse=True)[:, :, 0]
     log_probs = ops.log_softmax(ops.cast(logits, "float32"))
     attention = [ops.mean(ops.cast(heads[:, :, :, 0], "float32"), axis=1) for heads in attention]
@@ -95,3 +97,16 @@ def _with_attention(decoder: keras.Model) -> keras.Model:
     captions, length, cells), if it has any."""
     weights = [layer.output for layer in decoder.layers if layer.name == ATTENTION]
     return keras.Model(decoder.inputs, [decoder.output, *weights])
+
+
+def _at_one_position(decoder: keras.Model) -> keras.Model:
+    """The same decoder, for captions of length 1. There its products by image and head are plain
+    matrix products. OpenVINO would first copy what both sides of an `einsum` have in common."""
+
+    def call(operation, *inputs, **options):
+        if type(operation).__name__ != "Einsum":
+            return operation(*inputs, **options)
+        of_words, of_image = inputs  # (images, heads, captions, 1, a), (images, heads, a, b)
+        return ops.expand_dims(ops.matmul(of_words[:, :, :, 0], of_image), 3)
+
+    return keras.models.clone_model(decoder, clone_function=lambda layer: layer, call_function=call)

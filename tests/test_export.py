@@ -11,6 +11,7 @@ from captioning.export import as_decoder, export_decoder, export_encoder
 from captioning.image_networks import build_encoder
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
+from captioning.networks import read_network
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.text import START, Vocabulary
 
@@ -82,6 +83,19 @@ def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, featu
     assert [caption.text for caption in in_memory] == [caption.text for caption in loaded]
     for one, other in zip(in_memory, loaded, strict=True):
         assert one.log_prob == pytest.approx(other.log_prob, abs=8 * CLOSE)
+
+
+def test_the_exported_step_multiplies_nothing_of_the_image_by_einsum(exported):
+    """Of that, OpenVINO would copy keys and values at every word."""
+    products = [
+        operation
+        for operation in read_network(exported[2] / "decoder_step.xml").get_ops()
+        if operation.get_type_name() in ("Einsum", "MatMul")
+    ]
+    assert len(products) > 3
+    for operation in products:
+        factor = operation.input_value(1).get_node().get_type_name()
+        assert operation.get_type_name() == "MatMul" or factor in ("Constant", "Convert")
 
 
 def test_the_state_does_not_grow_from_word_to_word(exported, features):

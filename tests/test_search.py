@@ -194,6 +194,26 @@ def test_each_word_costs_one_step():
     assert lengths == [0, 1, 2, 3, 4]
 
 
+def test_a_row_begins_with_one_beam_and_goes_on_with_as_many_as_asked_for():
+    beams = []
+
+    def step(ids, state, rows):
+        beams.append(ids.shape)
+        return step_of(spell_abca)(ids, state, rows)
+
+    beam_search(step, empty_state(2), start=START, end=END, max_length=2, beam_width=3)
+    assert beams == [(2, 1), (2, 3), (2, 3)]
+
+
+def test_a_sentence_that_has_ended_does_not_go_on_though_there_are_fewer_ids_than_beams():
+    def table(sequence):
+        return [0.4, 0.3, 0.2, 0.1, 0.0]
+
+    found = search(table, beam_width=9, max_length=3)[0]
+    assert len(found) == 9
+    assert all(END not in one.ids for one in found)
+
+
 def test_no_rows_give_no_hypotheses():
     assert search(spell_abca, rows=0) == []
 
