@@ -2,7 +2,7 @@
 
 TensorFlow, when `fit` draws batches from Python, tells the C library to give back whatever is freed
 beyond 128 kB (`M_TRIM_THRESHOLD`). The arrays of a step are larger: each step then begs for the
-same memory again, page by page, which took nearly half of its time.
+same memory again, page by page, which took a third of its time.
 """
 
 import ctypes
