@@ -5,10 +5,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-
-from tqdm import tqdm
 
 from captioning.captioner import Captioner
 from captioning.finding import find_images
@@ -94,9 +92,21 @@ def _captions(
         options.top or 1,
         SearchSettings(options.beam_width, options.length_normalisation),
     )
-    # None: only where stderr is a terminal
-    for path in tqdm(image_paths, unit="image", disable=len(image_paths) == 1 or None):
+    for path in _with_progress(image_paths):
         yield path, known[image_name(path)] if is_known[path] else next(new)[1]
+
+
+def _with_progress(image_paths: list[Path]) -> Iterable[Path]:
+    """The same, and how far they are on stderr, if that is to be shown."""
+    if not _shows_progress(image_paths):
+        return image_paths
+    from tqdm import tqdm
+
+    return tqdm(image_paths, unit="image")
+
+
+def _shows_progress(image_paths: list[Path]) -> bool:
+    return len(image_paths) > 1 and sys.stderr.isatty()
 
 
 def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout | ResultFile:
@@ -112,7 +122,8 @@ def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout |
     is_text = form.name == "text"  # what no console can print of a file name is escaped
     sys.stdout.reconfigure(encoding=None if is_text else "utf-8", errors="backslashreplace")
     is_one_file = len(image_paths) == 1 and image_paths == [Path(name) for name in options.image]
-    return Printout(BARE if is_text and is_one_file else form, options.top)
+    form = BARE if is_text and is_one_file else form
+    return Printout(form, options.top, above_bar=_shows_progress(image_paths))
 
 
 def _copier(folder: Path | None, image_paths: list[Path]) -> Callable[[Path, str], None]:

@@ -15,7 +15,7 @@ from benchmarks.plan import Plan
 from benchmarks.timing import seconds_a_piece
 from benchmarks.world import World, made_world, real_world
 from captioning.batches import CaptionBatches
-from captioning.epochs import compile_learner, make_batches
+from captioning.epochs import compile_learner, make_batches, memory_keeper
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
@@ -86,7 +86,7 @@ def _learner(world: World, images: int):
     compile_learner(model, SETTINGS, len(batches), loss)
 
     def learn(batches: CaptionBatches = batches) -> int:
-        model.fit(batches, shuffle=False, verbose=0)
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[memory_keeper()])
         return images
 
     learn(warm_up)

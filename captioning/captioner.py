@@ -1,6 +1,7 @@
 """The journey from photograph to sentence."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 
@@ -40,7 +41,10 @@ class Captioner:
         ValueError where parts do not belong together."""
         files = Files(Path(root))
         vocabulary = Vocabulary.load(files.vocabulary)
-        return cls(Encoder(files.models), Decoder.load(files.models, vocabulary))
+        with ThreadPoolExecutor(1) as pool:  # a core is idle for much of either
+            decoder = pool.submit(Decoder.load, files.models, vocabulary)
+            encoder = Encoder(files.models)
+        return cls(encoder, decoder.result())
 
     def caption(
         self, image: AnyImage | Sequence[AnyImage], search: SearchSettings = SearchSettings()

@@ -12,6 +12,7 @@ import numpy as np
 from captioning.batches import CaptionBatches, Views, one_caption_a_row
 from captioning.distillation import TaughtBatches
 from captioning.losses import SmoothedCrossentropy
+from captioning.memory import keep_freed_memory
 from captioning.run import Run
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
@@ -50,7 +51,7 @@ def run_epochs(
         validation_data=development_batches,
         initial_epoch=epochs_done,
         epochs=settings.epochs,
-        callbacks=[_Epochs(run, stage, score, settings.seed)],
+        callbacks=[_Epochs(run, stage, score, settings.seed), memory_keeper()],
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
@@ -78,6 +79,14 @@ def compile_learner(
         ),
         loss,
         jit_compile=False,  # batches differ in length, and XLA compiles every length anew
+    )
+
+
+def memory_keeper() -> keras.callbacks.Callback:
+    """For `fit`, see `captioning.memory`. TensorFlow has its way when the first batch is drawn, so
+    this comes after it."""
+    return keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: keep_freed_memory()
     )
 
 

@@ -9,8 +9,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from captioning.files import write_atomically
 from captioning.inference import Caption
 from captioning.result_formats import Format
@@ -19,10 +17,12 @@ from captioning.result_formats import Format
 class Printout:
     """Captions on standard output, each as soon as it is known."""
 
-    def __init__(self, form: Format, top: int | None):
+    def __init__(self, form: Format, top: int | None, above_bar: bool = False):
+        """`above_bar`: whether a progress bar of tqdm is shown meanwhile, which stays below."""
         self.captions: dict[str, list[Caption]] = {}
         self._form = form
         self._listed = top is not None
+        self._above_bar = above_bar
         self._print(form.header)
 
     def add(self, image: str, captions: list[Caption]) -> None:
@@ -32,7 +32,12 @@ class Printout:
         """All is printed, and in order."""
 
     def _print(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout, end="")  # above the progress bar, where there is one
+        if self._above_bar:
+            from tqdm import tqdm  # only now: it takes longer to import than Pillow
+
+            tqdm.write(text, file=sys.stdout, end="")
+        else:
+            sys.stdout.write(text)
         sys.stdout.flush()
 
 

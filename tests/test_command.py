@@ -154,6 +154,7 @@ def test_captioning_imports_nothing_that_only_training_needs():
     imported = {module.split(".")[0] for module in done.stdout.split()}
     assert imported.isdisjoint({"keras", "tensorflow", "matplotlib", "pycocoevalcap", "scipy"})
     assert "pyexiv2" not in imported  # it is for --describe alone
+    assert imported.isdisjoint({"tqdm", "absl"})  # for many images; for converting networks
     assert "captioning.heat_maps" not in done.stdout.split()  # it is for --attention alone
     assert {"numpy", "openvino", "PIL"} <= imported
 

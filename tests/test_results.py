@@ -152,8 +152,9 @@ def test_an_empty_file_is_begun(tmp_path, form):
     assert ResultFile(path, form, None).captions == {}
 
 
-def test_what_is_printed_is_what_is_written(tmp_path, form, capsys):
-    printout = Printout(form, None)
+@pytest.mark.parametrize("above_bar", [False, True])
+def test_what_is_printed_is_what_is_written(tmp_path, form, capsys, above_bar):
+    printout = Printout(form, None, above_bar)
     printout.add("a.jpg", ONE)
     printout.add("b.jpg", OTHER)
     expected = write(tmp_path / "file", form, {"a.jpg": ONE, "b.jpg": OTHER})

@@ -17,3 +17,27 @@ def test_to_import_the_captioner_tells_nobody():
     """OpenVINO alone would import its telemetry and start a process that reports over the net."""
     done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True)
     assert done.stdout == "openvino\n", done.stderr
+
+
+def test_the_converter_is_imported_when_it_is_asked_for():
+    """Captioning converts nothing. Keras asks OpenVINO for `convert_model` when it exports."""
+    code = (
+        "import sys, captioning.runtime, openvino\n"
+        "print('openvino.tools.ovc' in sys.modules, hasattr(openvino, 'no_such_thing'))\n"
+        "print(openvino.convert_model.__module__.startswith('openvino.tools.ovc'))\n"
+        "import openvino.tools.ovc"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False False\nTrue\n", done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def test_openvino_that_was_imported_before_stays_whole():
+    code = (
+        "import sys; sys.modules['openvino_telemetry'] = None\n"
+        "import openvino; before = openvino.convert_model\n"
+        "import captioning.runtime\n"
+        "print(openvino.convert_model is before, 'openvino.tools.ovc' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "True True\n", done.stderr
