@@ -48,24 +48,27 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return NOTHING_DONE
 
-    captioned: dict[Path, str] = {}
+    n_captioned = 0
+    for_gallery: dict[Path, str] = {}  # of very many images, only what is wanted is remembered
     try:
         for image_path, captions in _captions(captioner, image_paths, results.captions, options):
             if isinstance(captions, Exception):
                 failures.append(captions)
                 continue
-            captioned[image_path] = captions[0].text
+            n_captioned += 1
+            if options.gallery:
+                for_gallery[image_path] = captions[0].text
             results.add(image_name(image_path), captions)
             try:
                 write_copy(image_path, captions[0].text)
                 write_attention(image_path, captions[0].text)
             except (OSError, ValueError) as error:
                 failures.append(error)
-        results.finish([image_name(image_path) for image_path in image_paths])
-        if options.gallery and captioned:
+        results.finish(map(image_name, image_paths))
+        if for_gallery:
             from captioning.gallery import write_gallery
 
-            write_gallery(options.gallery, captioned)
+            write_gallery(options.gallery, for_gallery)
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
@@ -74,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         for failure in failures:
             print(failure, file=sys.stderr)
-    if not captioned:
+    if n_captioned == 0:
         return NOTHING_DONE
     return SOME_FAILED if failures else ALL_CAPTIONED
 
@@ -86,14 +89,14 @@ def _captions(
     options: argparse.Namespace,
 ) -> Iterator[tuple[Path, list[Caption] | Exception]]:
     """For each image, in order, its captions: those that are known by its name, or new ones."""
-    is_known = {path: image_name(path) in known for path in image_paths}
     new = captioner.alternatives_of_files(
-        [path for path in image_paths if not is_known[path]],
+        (path for path in image_paths if image_name(path) not in known),
         options.top or 1,
         SearchSettings(options.beam_width, options.length_normalisation),
     )
     for path in _with_progress(image_paths):
-        yield path, known[image_name(path)] if is_known[path] else next(new)[1]
+        name = image_name(path)
+        yield path, known[name] if name in known else next(new)[1]
 
 
 def _with_progress(image_paths: list[Path]) -> Iterable[Path]:

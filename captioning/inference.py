@@ -29,7 +29,7 @@ from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 IMAGES_AT_ONCE = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a folder may hold very many images
 class Caption:
     """A sentence and its log-probability (natural logarithm, the end included)."""
 

@@ -1,12 +1,12 @@
 """Where the captions of a run go: to standard output, or to a file that a later run goes on with.
 
-Both have `captions`, what they hold from earlier runs (image -> captions, best first), `add` for
-more, and `finish` for when all is added.
+Both have `captions`, what earlier runs left there (image -> captions, best first), `add` for more,
+which are not remembered, and `finish` for when all is added.
 """
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from captioning.files import write_atomically
@@ -28,7 +28,7 @@ class Printout:
     def add(self, image: str, captions: list[Caption]) -> None:
         self._print(self._form.write(image, captions, self._listed))
 
-    def finish(self, images: Sequence[str]) -> None:
+    def finish(self, images: Iterable[str]) -> None:
         """All is printed, and in order."""
 
     def _print(self, text: str) -> None:
@@ -61,25 +61,27 @@ class ResultFile:
                 f"{f'with --top {top}' if self._listed else 'without --top'}. Repeat the options "
                 "that it was written with, or name another file."
             ) from error
-        self._save()
+        self._save(self.captions)
+        self._images = dict.fromkeys(self.captions)  # in the order of the file
 
     def add(self, image: str, captions: list[Caption]) -> None:
         """Does nothing if the file holds captions of the image."""
-        if image in self.captions:
+        if image in self._images:
             return
-        self.captions[image] = captions
+        self._images[image] = None
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(self._form.write(image, captions, self._listed))
 
-    def finish(self, images: Sequence[str]) -> None:
+    def finish(self, images: Iterable[str]) -> None:
         """Brings the captions into the order of `images`: those that an earlier run had failed at
         were added behind its others. Captions of other images stay in front."""
-        others = self.captions.keys() - set(images)
-        order = [image for image in self.captions if image in others]
-        order += [image for image in images if image in self.captions]
-        if order != list(self.captions):
-            self.captions = {image: self.captions[image] for image in order}
-            self._save()
+        in_order = {image: None for image in images if image in self._images}
+        others = (image for image in self._images if image not in in_order)
+        order = [*others, *in_order]
+        if order != list(self._images):
+            captions = self._read()
+            self._save({image: captions[image] for image in order})
+            self._images = dict.fromkeys(order)
 
     def _read(self) -> dict[str, list[Caption]]:
         if not self._path.is_file():
@@ -99,10 +101,10 @@ class ResultFile:
             raise ValueError(f"it holds {longest} captions an image")
         return captions
 
-    def _save(self) -> None:
+    def _save(self, captions: Mapping[str, list[Caption]]) -> None:
         with write_atomically(self._path, "w") as file:
-            file.write(self._text(self.captions))
+            file.write(self._text(captions))
 
-    def _text(self, captions: dict[str, list[Caption]]) -> str:
+    def _text(self, captions: Mapping[str, list[Caption]]) -> str:
         written = (self._form.write(*each, self._listed) for each in captions.items())
         return self._form.header + "".join(written)
