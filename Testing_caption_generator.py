@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from captioning.captioner import Captioner
-from captioning.finding import find_images
+from captioning.finding import find_images, place
 from captioning.inference import Caption
-from captioning.options import read_beam_width
+from captioning.options import STOPPED, read_beam_width
 from captioning.result_formats import BARE, FORMATS, image_name
 from captioning.results import Printout, ResultFile
 from captioning.settings import WIDEST_BEAM, Files, SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NOTHING_DONE = range(3)
-STOPPED = 130  # what shells report of a command that Ctrl-C ended
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,10 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.simplefilter("ignore")  # what Pillow finds odd in an image is an error or no matter
     parser = _parser()
     options = parser.parse_args(arguments)
-    image_paths, failures = find_images(options.image, skip=options.describe)
     files = [path for path in (options.output, options.gallery, options.attention) if path]
-    if len({path.absolute() for path in files}) < len(files):
+    if len(set(map(place, files))) < len(files):
         parser.error("--output, --gallery and --attention want a file each")
+    image_paths, failures = find_images(options.image, skip=options.describe)
     if options.attention and len(image_paths) > 1:
         parser.error(f"--attention draws one image, received {len(image_paths)}")
     try:
@@ -72,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
-    except OSError as error:  # the disk is full, for instance
+    except (OSError, ValueError) as error:  # the disk is full, for instance
         failures.append(error)
     finally:
         for failure in failures:
@@ -90,7 +89,7 @@ def _captions(
 ) -> Iterator[tuple[Path, list[Caption] | Exception]]:
     """For each image, in order, its captions: those that are known by its name, or new ones."""
     new = captioner.alternatives_of_files(
-        (path for path in image_paths if image_name(path) not in known),
+        [path for path in image_paths if image_name(path) not in known],
         options.top or 1,
         SearchSettings(options.beam_width, options.length_normalisation),
     )
@@ -117,7 +116,7 @@ def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout |
     if suffix == "json" and not options.format:
         raise ValueError(
             f"{options.output} would hold one value of JSON for each image, in lines. Wanted: a "
-            "name that ends in .jsonl, or --format."
+            "name that ends in .jsonl, or --format jsonl."
         )
     form = FORMATS[options.format or (suffix if suffix in FORMATS else "text")]
     if options.output:

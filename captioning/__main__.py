@@ -6,14 +6,13 @@ from dataclasses import fields
 from pathlib import Path
 
 from captioning import steps
-from captioning.options import read_beam_width
+from captioning.options import STOPPED, read_beam_width
 from captioning.settings import DEFAULT_ENCODER, Files, SearchSettings, TrainingSettings
 from captioning.splits import SPLITS
 
 _KINDS = {field.name: field.type for field in fields(TrainingSettings)}
 _BOOLEANS = {"True": True, "False": False}
 _KIND_NAMES = {int: "a whole number", float: "a number"}
-_STOPPED = 130  # what shells say of a program that Ctrl-C ended
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. The same command goes on from there.", file=sys.stderr)
-        return _STOPPED
+        print("Stopped.", file=sys.stderr)
+        return STOPPED
     return 0
 
 

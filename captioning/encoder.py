@@ -45,8 +45,11 @@ def has_encoder(folder: Path, name: str | None = None) -> bool:
 
 
 def _name_in(folder: Path) -> str:
-    """That of the encoder in `folder`; the default where there is none."""
-    return encoder_name(_identity_in(folder) if has_encoder(folder) else None)
+    """That of the encoder in `folder`; the default where there is none that can be read."""
+    try:
+        return encoder_name(_identity_in(folder))
+    except (FileNotFoundError, ValueError):
+        return DEFAULT_ENCODER
 
 
 def _identity_in(folder: Path) -> str | None:

@@ -33,19 +33,26 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
     if mode not in ("wb", "w"):
         raise ValueError(f'wanted mode "wb" or "w", which write a whole file. Received: {mode!r}')
     text_format = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    with replace_when_written(path) as neighbour:
-        with neighbour.open(mode.replace("w", "x"), **text_format) as file:
-            yield file
+    neighbour = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    with _becoming(path, neighbour), neighbour.open(mode.replace("w", "x"), **text_format) as file:
+        yield file
 
 
 @contextmanager
 def replace_when_written(path: Path) -> Iterator[Path]:
     """Yield the path of a neighbour whose name ends alike, for a library to write; it becomes
-    `path` when the block ends well, as in `write_atomically`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f"saving-{secrets.token_hex(4)}-{path.name}")
-    try:
+    `path` when the block ends well, as in `write_atomically`. What a killed run left there is
+    written over."""
+    neighbour = path.with_name(f".saving-{path.name}")
+    with _becoming(path, neighbour):
         yield neighbour
+
+
+@contextmanager
+def _becoming(path: Path, neighbour: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
         neighbour.replace(path)
     except BaseException:  # Ctrl-C too must leave nothing behind
         neighbour.unlink(missing_ok=True)

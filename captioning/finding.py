@@ -36,7 +36,7 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Pa
         if not found:
             problems.append(_nothing_found(name, skip))
         for path in found:
-            images.setdefault(_place(path), path)
+            images.setdefault(place(path), path)
     return list(images.values()), problems
 
 
@@ -82,13 +82,13 @@ def _order_of_name(name: str) -> tuple:
     return [int(p) if p.isdecimal() else p.casefold() for p in re.split(r"(\d+)", name)], name
 
 
-def _place(path: Path) -> str:
+def place(path: str | Path) -> str:
     """One text for each file, however it is named."""
     return os.path.normcase(os.path.abspath(path))
 
 
 def _is_below(path: Path, folder: Path | None) -> bool:
-    return folder is not None and Path(_place(folder)) in Path(_place(path)).parents
+    return folder is not None and Path(place(folder)) in Path(place(path)).parents
 
 
 def _nothing_found(name: str, skip: Path | None) -> FileNotFoundError:

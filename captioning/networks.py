@@ -58,7 +58,7 @@ def encoder_name(encoder_identity: str | None) -> str:
     return (encoder_identity or DEFAULT_ENCODER).split()[0]
 
 
-def in_any_form(encoder_identity: str) -> str:
+def without_form(encoder_identity: str) -> str:
     """The identity, whatever form its weights have: quantised, an encoder is still the same."""
     return " ".join(encoder_identity.split()[:2])
 
@@ -68,7 +68,7 @@ def decoder_refuses(trained_on: str | None, encoder_identity: str | None) -> boo
     name and fingerprint, or by name if that is all that is known of one of them."""
     if None in (trained_on, encoder_identity):
         return False
-    pairs = zip(in_any_form(trained_on).split(), encoder_identity.split(), strict=False)
+    pairs = zip(without_form(trained_on).split(), encoder_identity.split(), strict=False)
     return any(wanted != received for wanted, received in pairs)
 
 

@@ -1,8 +1,10 @@
-"""Text of a command line in, the value that it stands for out, for options that commands share."""
+"""What commands share: text of an option in, the value that it stands for out; an exit status."""
 
 import argparse
 
 from captioning.settings import WIDEST_BEAM
+
+STOPPED = 130  # what shells report of a command that Ctrl-C ended
 
 
 def read_beam_width(text: str) -> int:

@@ -1,7 +1,7 @@
 """Where the captions of a run go: to standard output, or to a file that a later run goes on with.
 
 Both have `captions`, what earlier runs left there (image -> captions, best first), `add` for more,
-which are not remembered, and `finish` for when all is added.
+of which the names alone are remembered, and `finish` for when all is added.
 """
 
 import csv
@@ -74,31 +74,37 @@ class ResultFile:
 
     def finish(self, images: Iterable[str]) -> None:
         """Brings the captions into the order of `images`: those that an earlier run had failed at
-        were added behind its others. Captions of other images stay in front."""
+        were added behind its others. Captions of other images stay in front. Raises ValueError if
+        another program has written to the file meanwhile."""
         in_order = {image: None for image in images if image in self._images}
         others = (image for image in self._images if image not in in_order)
         order = [*others, *in_order]
         if order != list(self._images):
-            captions = self._read()
+            captions = self._parse(self._path.read_bytes().decode("utf-8"))
+            if captions.keys() != self._images.keys():
+                raise ValueError(f"{self._path} was written to meanwhile: it stays as it is.")
             self._save({image: captions[image] for image in order})
-            self._images = dict.fromkeys(order)
 
     def _read(self) -> dict[str, list[Caption]]:
         if not self._path.is_file():
             raise ValueError("it is no file")
         content = self._path.read_bytes()
         lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
+        captions = self._parse(lines)
+        if content and (not lines or self._text(captions) != lines):
+            raise ValueError("it holds other lines")
+        if captions and len(next(reversed(captions.values()))) < self._count:
+            captions.popitem()  # the killed run was at its other lines
+        longest = max(map(len, captions.values()), default=self._count)
+        if longest != self._count:
+            raise ValueError(f"it holds {longest} captions an image")
+        return captions
+
+    def _parse(self, lines: str) -> dict[str, list[Caption]]:
         captions: dict[str, list[Caption]] = {}
         for line in lines.removeprefix(self._form.header).split("\n")[:-1]:
             image, found = self._form.read(line)
             captions.setdefault(image, []).extend(found)
-        if content and (not lines or self._text(captions) != lines):
-            raise ValueError("it holds other lines")
-        if captions and len(captions[image]) < self._count:
-            del captions[image]  # the last one: the killed run was at its other lines
-        longest = max(map(len, captions.values()), default=self._count)
-        if longest != self._count:
-            raise ValueError(f"it holds {longest} captions an image")
         return captions
 
     def _save(self, captions: Mapping[str, list[Caption]]) -> None:

@@ -10,9 +10,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from math import exp, log, sqrt
 
 _LONGEST_NGRAM = 4
-_LENGTH_DEVIATION = (
-    6.0  # in bigrams: how forgiving CIDEr-D is of another length than the reference's
-)
+# In bigrams: how forgiving CIDEr-D is of another length than the reference's.
+_LENGTH_DEVIATION = 6.0
 
 Tokens = Sequence[Hashable]
 _NGramWeights = list[dict[tuple, float]]  # of each n, from 1 up

@@ -113,7 +113,8 @@ def _most_probable(
     of_beam = min(of_beam, next_log_probs.shape[2])
     words = np.empty((*log_probs.shape, of_beam), int)
     totals = np.empty(words.shape)
-    # The highest, several times: of so few, that is several times as fast as a partition.
+    # The highest, several times: three times as fast as a partition for three beams of 32 images,
+    # and up to three times as slow for very wide ones.
     for rank in range(of_beam):
         highest = next_log_probs.argmax(axis=2, keepdims=True)
         words[:, :, [rank]] = highest

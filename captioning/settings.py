@@ -57,7 +57,7 @@ _RATES = (
     "self_critical_learning_rate",
     "fine_tuning_learning_rate",
 )
-_WEIGHTS = ("weight_decay", "bleu_weight", "self_critical_epochs")
+_NOT_NEGATIVE = ("weight_decay", "bleu_weight", "self_critical_epochs", "seed")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class TrainingSettings:
         _require(self, _COUNTS, "of 1 or more", lambda value: value >= 1)
         _require(self, _SHARES, "from 0 to less than 1", lambda value: 0 <= value < 1)
         _require(self, _RATES, "above 0", lambda value: 0 < value < inf)  # nor is it true of nan
-        _require(self, _WEIGHTS, "of 0 or more", lambda value: 0 <= value < inf)
+        _require(self, _NOT_NEGATIVE, "of 0 or more", lambda value: 0 <= value < inf)
         _require(self, ["decoder"], " or ".join(DECODERS), lambda value: value in DECODERS)
         _require(
             self,
@@ -108,7 +108,7 @@ class TrainingSettings:
         _require(
             self,
             ["warmup_epochs"],
-            f"from 0 to less than the {shortest} of the shortest stage",
+            f"from 0 to less than {shortest}, the fewest epochs of a stage",
             lambda value: 0 <= value < shortest,
         )
 

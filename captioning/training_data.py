@@ -10,7 +10,7 @@ import numpy as np
 
 from captioning.dataset import Captions, select
 from captioning.feature_maps import encoder_identity_of
-from captioning.networks import in_any_form
+from captioning.networks import without_form
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
 from captioning.views import View
@@ -104,7 +104,7 @@ def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingS
         "views": 1 + len(data.views),
     }
     if data.encoder_identity:
-        identity["encoder"] = in_any_form(data.encoder_identity)
+        identity["encoder"] = without_form(data.encoder_identity)
     return identity
 
 

@@ -87,6 +87,26 @@ def test_an_image_that_nothing_is_said_of_is_not_asked_about_again(tmp_path, for
     assert (caption.text, caption.log_prob) == ("", -9.5)
 
 
+def test_an_image_of_which_fewer_captions_were_found_takes_its_place_in_the_order(tmp_path, form):
+    write(tmp_path / "file", form, {"b.jpg": THREE}, top=3)
+    results = ResultFile(tmp_path / "file", form, top=3)
+    results.add("a.jpg", THREE[:2])
+    results.finish(["a.jpg", "b.jpg"])
+    expected = write(tmp_path / "at once", form, {"a.jpg": THREE[:2], "b.jpg": THREE}, top=3)
+    assert (tmp_path / "file").read_bytes() == expected
+
+
+def test_a_file_that_another_program_wrote_to_is_left_as_it_is(tmp_path, form):
+    write(tmp_path / "file", form, {"b.jpg": THREE}, top=3)
+    results = ResultFile(tmp_path / "file", form, top=3)
+    results.add("a.jpg", THREE)
+    other = ResultFile(tmp_path / "file", form, top=3)
+    other.add("c.jpg", THREE)
+    with pytest.raises(ValueError, match="was written to meanwhile"):
+        results.finish(["a.jpg", "b.jpg"])
+    assert ResultFile(tmp_path / "file", form, top=3).captions.keys() == {"b.jpg", "a.jpg", "c.jpg"}
+
+
 def test_wherever_a_run_is_killed_the_next_one_goes_on_from_whole_results(tmp_path, form):
     results = {"a.jpg": THREE, "b.jpg": THREE, "c.jpg": THREE}
     whole = write(tmp_path / "whole", form, results, top=3)

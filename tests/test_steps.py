@@ -277,13 +277,13 @@ def test_a_setting_that_cannot_be_is_refused_with_what_can(setting, wanted, caps
     assert wanted in capsys.readouterr().err
 
 
-def test_a_step_stopped_by_a_key_says_that_it_can_go_on(tmp_path, capsys, monkeypatch):
+def test_a_step_stopped_by_a_key_ends_in_a_word(tmp_path, capsys, monkeypatch):
     def stopped(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("captioning.dataset.Dataset.load", stopped)
     assert command.main(["--root", str(tmp_path), "train"]) == 130
-    assert capsys.readouterr().err == "Stopped. The same command goes on from there.\n"
+    assert capsys.readouterr().err == "Stopped.\n"
 
 
 def test_the_root_may_be_named_before_the_step_or_after_it(tmp_path):
