@@ -13,10 +13,16 @@ print(captioning.runtime.openvino.__name__)
 """
 
 
+def said(code):
+    """What a fresh Python prints that runs `code` to its end."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_to_import_the_captioner_tells_nobody():
     """OpenVINO alone would import its telemetry and start a process that reports over the net."""
-    done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True)
-    assert done.stdout == "openvino\n", done.stderr
+    assert said(WATCHED) == "openvino\n"
 
 
 def test_the_converter_is_imported_when_it_is_asked_for():
@@ -27,9 +33,7 @@ def test_the_converter_is_imported_when_it_is_asked_for():
         "print(openvino.convert_model.__module__.startswith('openvino.tools.ovc'))\n"
         "import openvino.tools.ovc"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "False False\nTrue\n", done.stderr
-    assert done.returncode == 0, done.stderr
+    assert said(code) == "False False\nTrue\n"
 
 
 def test_openvino_that_was_imported_before_stays_whole():
@@ -39,5 +43,4 @@ def test_openvino_that_was_imported_before_stays_whole():
         "import captioning.runtime\n"
         "print(openvino.convert_model is before, 'openvino.tools.ovc' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout == "True True\n", done.stderr
+    assert said(code) == "True True\n"
