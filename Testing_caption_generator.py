@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from captioning.captioner import Captioner
@@ -56,14 +56,14 @@ def main(arguments: list[str] | None = None) -> int:
                 continue
             n_captioned += 1
             if options.gallery:
-                for_gallery[image_path] = captions[0].text
+                for_gallery[Path(image_path)] = captions[0].text
             results.add(image_name(image_path), captions)
             try:
                 write_copy(image_path, captions[0].text)
                 write_attention(image_path, captions[0].text)
             except (OSError, ValueError) as error:
                 failures.append(error)
-        results.finish(map(image_name, image_paths))
+        results.finish([*map(image_name, image_paths)])
         if for_gallery:
             from captioning.gallery import write_gallery
 
@@ -83,13 +83,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _captions(
     captioner: Captioner,
-    image_paths: list[Path],
-    known: dict[str, list[Caption]],
+    image_paths: list[str],
+    known: Mapping[str, list[Caption]],
     options: argparse.Namespace,
-) -> Iterator[tuple[Path, list[Caption] | Exception]]:
+) -> Iterator[tuple[str, list[Caption] | Exception]]:
     """For each image, in order, its captions: those that are known by its name, or new ones."""
     new = captioner.alternatives_of_files(
-        [path for path in image_paths if image_name(path) not in known],
+        (path for path in image_paths if image_name(path) not in known),
         options.top or 1,
         SearchSettings(options.beam_width, options.length_normalisation),
     )
@@ -98,7 +98,7 @@ def _captions(
         yield path, known[name] if name in known else next(new)[1]
 
 
-def _with_progress(image_paths: list[Path]) -> Iterable[Path]:
+def _with_progress(image_paths: list[str]) -> Iterable[str]:
     """The same, and how far they are on stderr, if that is to be shown."""
     if not _shows_progress(image_paths):
         return image_paths
@@ -107,11 +107,11 @@ def _with_progress(image_paths: list[Path]) -> Iterable[Path]:
     return tqdm(image_paths, unit="image")
 
 
-def _shows_progress(image_paths: list[Path]) -> bool:
+def _shows_progress(image_paths: list[str]) -> bool:
     return len(image_paths) > 1 and sys.stderr.isatty()
 
 
-def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout | ResultFile:
+def _results(options: argparse.Namespace, image_paths: list[str]) -> Printout | ResultFile:
     suffix = options.output.suffix[1:].lower() if options.output else ""
     if suffix == "json" and not options.format:
         raise ValueError(
@@ -123,22 +123,26 @@ def _results(options: argparse.Namespace, image_paths: list[Path]) -> Printout |
         return ResultFile(options.output, form, options.top)
     is_text = form.name == "text"  # what no console can print of a file name is escaped
     sys.stdout.reconfigure(encoding=None if is_text else "utf-8", errors="backslashreplace")
-    is_one_file = len(image_paths) == 1 and image_paths == [Path(name) for name in options.image]
+    is_one_file = len(image_paths) == 1 and image_paths == [
+        str(Path(name)) for name in options.image
+    ]
     form = BARE if is_text and is_one_file else form
     return Printout(form, options.top, above_bar=_shows_progress(image_paths))
 
 
-def _copier(folder: Path | None, image_paths: list[Path]) -> Callable[[Path, str], None]:
+def _copier(folder: Path | None, image_paths: list[str]) -> Callable[[str, str], None]:
     """What writes an image and its caption into `folder`; it does nothing where there is none."""
     if folder is None:
         return lambda image_path, caption: None
     from captioning.describing import copy_paths, write_described
 
-    paths = copy_paths(image_paths, folder)
-    return lambda image_path, caption: write_described(image_path, caption, paths[image_path])
+    paths = copy_paths(map(Path, image_paths), folder)
+    return lambda image_path, caption: write_described(
+        Path(image_path), caption, paths[Path(image_path)]
+    )
 
 
-def _drawer(path: Path | None, captioner: Captioner) -> Callable[[Path, str], None]:
+def _drawer(path: Path | None, captioner: Captioner) -> Callable[[str, str], None]:
     """What draws into `path` where the words of an image's caption looked; it does nothing where
     there is none."""
     if path is None:

@@ -82,15 +82,15 @@ class Captioner:
         return find_gaze(self.decoder, features, str(caption))
 
     def caption_files(
-        self, paths: Iterable[Path], search: SearchSettings = SearchSettings()
-    ) -> Iterator[tuple[Path, Caption | Exception]]:
+        self, paths: Iterable[AnyImage], search: SearchSettings = SearchSettings()
+    ) -> Iterator[tuple[AnyImage, Caption | Exception]]:
         """For each path, in order, the best caption or the error that says why there is none."""
         for path, found in self.alternatives_of_files(paths, 1, search):
             yield path, found if isinstance(found, Exception) else found[0]
 
     def alternatives_of_files(
-        self, paths: Iterable[Path], count: int, search: SearchSettings = SearchSettings()
-    ) -> Iterator[tuple[Path, list[Caption] | Exception]]:
+        self, paths: Iterable[AnyImage], count: int, search: SearchSettings = SearchSettings()
+    ) -> Iterator[tuple[AnyImage, list[Caption] | Exception]]:
         """For each path, in order, the `count` best captions or the error that says why there are
         none. Memory does not grow with the number of images."""
         encoded = chain.from_iterable(encode_files(self.encoder, paths))

@@ -68,7 +68,7 @@ def names_of_images(folder: Path) -> list[str]:
             f"There is no image in {folder}. Name the folder of your photographs, or fetch those "
             "of Flickr8k: `python -m captioning download`."
         )
-    return [path.relative_to(folder).as_posix() for path in paths]
+    return [Path(path).relative_to(folder).as_posix() for path in paths]
 
 
 def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> None:

@@ -33,21 +33,22 @@ def extract_feature_maps(
     """
     maps = FeatureMaps(path, encoder.encoder_identity)
     _refuse_other_features(maps, encoder, folder, path, load)
-    missing = {folder / name: name for name in image_names if name not in maps}
+    missing = [name for name in image_names if name not in maps]
     if missing and not folder.is_dir():
         raise FileNotFoundError(
             f"There is no folder {folder}, where the images were. Bring it back, or run `python -m "
             "captioning check` with the folder where they are now."
         )
     waiting = 0
+    names = iter(missing)  # as many at a time as there are images in a batch
     try:
         with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:
-            for batch in encode_files(encoder, missing, load):
-                for image_path, found in batch:
+            for batch in encode_files(encoder, (folder / name for name in missing), load):
+                for (_, found), name in zip(batch, names, strict=False):
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
                     else:
-                        maps.append(missing[image_path], found)
+                        maps.append(name, found)
                 progress.update(len(batch))
                 waiting += len(batch)
                 if waiting >= _SAVE_EVERY:

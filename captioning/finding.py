@@ -6,14 +6,13 @@ Not about reading them: whether a file holds an image shows when it is opened.
 import glob
 import os
 import re
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captioning.images import image_extensions
 
 
-def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Path], list[OSError]]:
+def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[str], list[OSError]]:
     """The images that files, folders and patterns name, each once, in the order of the names; and
     an error for each folder or pattern without an image, and each folder that cannot be read.
 
@@ -21,18 +20,19 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Pa
     files whose extension belongs to an image format that Pillow reads, hidden ones left out. A
     pattern (`*`, `?`, `[...]`, `**`) stands for its matches in reading order, as if each had been
     named. Neither finds what lies in the folder `skip`. A file that is named is taken whatever its
-    extension, and even if it is missing: opening it will tell.
+    extension, and even if it is missing: opening it will tell. Paths are texts, as there may be
+    very many: as objects of `pathlib` they would take four times the memory.
     """
-    images: dict[str, Path] = {}
+    images: dict[str, str] = {}
     problems: list[OSError] = []
     for name in names:
         if os.path.isdir(name):
-            found, unread = images_below(Path(name), skip)
+            found, unread = images_below(name, skip)
             problems += unread
         elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
             found = _matches(name, skip, problems)
         else:
-            found = [Path(name)]
+            found = [_plain(name)]
         if not found:
             problems.append(_nothing_found(name, skip))
         for path in found:
@@ -40,26 +40,30 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[Pa
     return list(images.values()), problems
 
 
-def images_below(folder: Path, skip: Path | None = None) -> tuple[list[Path], list[OSError]]:
+def images_below(folder: str | Path, skip: Path | None = None) -> tuple[list[str], list[OSError]]:
     """The images in a folder and below it, as of `find_images`, and an error for each folder that
     cannot be read."""
-    found, problems = [], []
-    for place, subfolders, names in os.walk(folder, onerror=problems.append):
-        subfolders[:] = [subfolder for subfolder in subfolders if not subfolder.startswith(".")]
-        found += [
-            Path(place, name)
-            for name in names
-            if not name.startswith(".")
-            and Path(name).suffix.lower() in image_extensions()
-            and not _is_below(Path(place, name), skip)
-        ]
-    return sorted(found, key=_reading_order), problems
+    problems: list[OSError] = []
+    found = _walk(_plain(folder), problems)
+    return [path for path in found if not _is_below(path, skip)], problems
 
 
-def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[Path]:
+def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
+    """Folders below stand in their places among the files; links to folders are not followed."""
+    _, folders, files = next(os.walk(folder, onerror=problems.append), (folder, [], []))
+    folders = {name for name in folders if not os.path.islink(os.path.join(folder, name))}
+    images = [name for name in files if _suffix(name) in image_extensions()]
+    for name in sorted(sorted([*folders, *images]), key=_reading_order):
+        if not name.startswith("."):
+            path = name if folder == os.curdir else os.path.join(folder, name)
+            yield from _walk(path, problems) if name in folders else [path]
+
+
+def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[str]:
     found = []
-    for match in sorted(map(Path, glob.iglob(pattern, recursive=True)), key=_reading_order):
-        if match.is_dir():
+    matches = sorted(map(_plain, glob.iglob(pattern, recursive=True)))
+    for match in sorted(matches, key=lambda path: [*map(_reading_order, Path(path).parts)]):
+        if os.path.isdir(match):
             in_folder, unread = images_below(match, skip)
             found += in_folder
             problems += unread
@@ -68,18 +72,25 @@ def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[P
     return found
 
 
-def _reading_order(path: Path) -> list[tuple]:
-    """Folder by folder, numbers by their value, capitals beside small letters."""
-    return [*_order_of_folder(path.parent), _order_of_name(path.name)]
+def _plain(path: str | Path) -> str:
+    """Without what changes nothing, such as the dot in ./photos."""
+    return str(Path(path))
 
 
-@lru_cache  # one for all the files in it: the order of 100,000 files takes memory enough
-def _order_of_folder(folder: Path) -> list[tuple]:
-    return [_order_of_name(part) for part in folder.parts]
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
-def _order_of_name(name: str) -> tuple:
-    return [int(p) if p.isdecimal() else p.casefold() for p in re.split(r"(\d+)", name)], name
+def _reading_order(name: str) -> str:
+    """Numbers by their value, capitals beside small letters: a text to sort by, since a list of
+    words and numbers would take three times the memory."""
+    return re.sub(r"\d+", _number, name.casefold())
+
+
+def _number(digits: re.Match) -> str:
+    """Before any letter, and shorter ones first."""
+    value = str(int(digits[0]))
+    return f"\0{len(value):03}{value}"
 
 
 def place(path: str | Path) -> str:
@@ -87,7 +98,7 @@ def place(path: str | Path) -> str:
     return os.path.normcase(os.path.abspath(path))
 
 
-def _is_below(path: Path, folder: Path | None) -> bool:
+def _is_below(path: str, folder: Path | None) -> bool:
     return folder is not None and Path(place(folder)) in Path(place(path)).parents
 
 

@@ -28,10 +28,12 @@ class Format:
     header: str = ""
 
 
-def image_name(path: Path) -> str:
-    """The path as one line of text that can be encoded, whatever the file system holds."""
+def image_name(path: str | Path) -> str:
+    """The path as one line of text that can be encoded, whatever the file system holds; most are
+    that already, and are returned as they are."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return text.replace("\r", r"\r").replace("\n", r"\n")
+    text = text.replace("\r", r"\r").replace("\n", r"\n")
+    return path if path == text else text
 
 
 def _write_bare(image: str, captions: list[Caption], listed: bool) -> str:

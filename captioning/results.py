@@ -5,9 +5,13 @@ of which the names alone are remembered, and `finish` for when all is added.
 """
 
 import csv
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, groupby, islice, takewhile
+from operator import eq, itemgetter
 from pathlib import Path
+from typing import IO
 
 from captioning.files import write_atomically
 from captioning.inference import Caption
@@ -28,7 +32,7 @@ class Printout:
     def add(self, image: str, captions: list[Caption]) -> None:
         self._print(self._form.write(image, captions, self._listed))
 
-    def finish(self, images: Iterable[str]) -> None:
+    def finish(self, images: Sequence[str]) -> None:
         """All is printed, and in order."""
 
     def _print(self, text: str) -> None:
@@ -51,9 +55,8 @@ class ResultFile:
         self._path = path
         self._form = form
         self._listed = top is not None
-        self._count = top or 1
         try:
-            self.captions = self._read() if path.exists() else {}
+            self.captions = self._written_before(top or 1)
         except (ValueError, LookupError, TypeError, csv.Error) as error:
             raise ValueError(
                 f"{path} was not written by a run like this one, which cannot go on with it "
@@ -61,56 +64,107 @@ class ResultFile:
                 f"{f'with --top {top}' if self._listed else 'without --top'}. Repeat the options "
                 "that it was written with, or name another file."
             ) from error
-        self._save(self.captions)
-        self._images = dict.fromkeys(self.captions)  # in the order of the file
+        self._added: dict[str, None] = {}  # in the order of the file, behind the others
+        if self.captions:
+            os.truncate(path, self.captions.end)
+        else:
+            with write_atomically(path, "w") as file:
+                file.write(form.header)
 
     def add(self, image: str, captions: list[Caption]) -> None:
         """Does nothing if the file holds captions of the image."""
-        if image in self._images:
+        if self._holds(image):
             return
-        self._images[image] = None
+        self._added[image] = None
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(self._form.write(image, captions, self._listed))
 
-    def finish(self, images: Iterable[str]) -> None:
+    def finish(self, images: Sequence[str]) -> None:
         """Brings the captions into the order of `images`: those that an earlier run had failed at
         were added behind its others. Captions of other images stay in front. Raises ValueError if
         another program has written to the file meanwhile."""
-        in_order = {image: None for image in images if image in self._images}
-        others = (image for image in self._images if image not in in_order)
-        order = [*others, *in_order]
-        if order != list(self._images):
-            captions = self._parse(self._path.read_bytes().decode("utf-8"))
-            if captions.keys() != self._images.keys():
-                raise ValueError(f"{self._path} was written to meanwhile: it stays as it is.")
-            self._save({image: captions[image] for image in order})
-
-    def _read(self) -> dict[str, list[Caption]]:
-        if not self._path.is_file():
-            raise ValueError("it is no file")
-        content = self._path.read_bytes()
-        lines = content[: content.rfind(b"\n") + 1].decode("utf-8")
-        captions = self._parse(lines)
-        if content and (not lines or self._text(captions) != lines):
-            raise ValueError("it holds other lines")
-        if captions and len(next(reversed(captions.values()))) < self._count:
-            captions.popitem()  # the killed run was at its other lines
-        longest = max(map(len, captions.values()), default=self._count)
-        if longest != self._count:
-            raise ValueError(f"it holds {longest} captions an image")
-        return captions
-
-    def _parse(self, lines: str) -> dict[str, list[Caption]]:
-        captions: dict[str, list[Caption]] = {}
-        for line in lines.removeprefix(self._form.header).split("\n")[:-1]:
-            image, found = self._form.read(line)
-            captions.setdefault(image, []).extend(found)
-        return captions
-
-    def _save(self, captions: Mapping[str, list[Caption]]) -> None:
+        count = len(self.captions) + len(self._added)
+        behind = sum(map(self._holds, images))
+        end_of_file = islice(chain(self.captions, self._added), max(count - behind, 0), None)
+        if all(map(eq, filter(self._holds, images), end_of_file)):
+            return
+        written = _Written(self._path, self._form, self._listed)
+        if len(written) != count or not all(map(self._holds, written)):
+            raise ValueError(f"{self._path} was written to meanwhile: it stays as it is.")
+        last = dict.fromkeys(filter(self._holds, images))
         with write_atomically(self._path, "w") as file:
-            file.write(self._text(captions))
+            file.write(self._form.header)
+            for image in chain((image for image in written if image not in last), last):
+                file.write(self._form.write(image, written[image], self._listed))
 
-    def _text(self, captions: Mapping[str, list[Caption]]) -> str:
-        written = (self._form.write(*each, self._listed) for each in captions.items())
-        return self._form.header + "".join(written)
+    def _holds(self, image: str) -> bool:
+        return image in self.captions or image in self._added
+
+    def _written_before(self, count: int) -> "_Written":
+        written = _Written(self._path, self._form, self._listed)
+        if written and written.of_last < count:
+            written.forget_last()  # the killed run was at its other lines
+        if written and written.most != count:
+            raise ValueError(f"it holds {written.most} captions an image")
+        return written
+
+
+class _Written(Mapping):
+    """Image -> captions that a file holds, which are read when they are asked for: of very many
+    images, memory holds where they begin.
+
+    `end`: where the last ones end, in bytes; `of_last` and `most`: how many the last image has, and
+    the one that has most.
+    """
+
+    def __init__(self, path: Path, form: Format, listed: bool):
+        """Of a file that is missing or empty, nothing. Raises ValueError, LookupError, TypeError or
+        csv.Error for one that holds anything else."""
+        self._path = path
+        self._form = form
+        self._places: dict[str, int] = {}
+        self.end = self.of_last = self.most = 0
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        if not path.exists() or not path.stat().st_size:
+            return
+        header = form.header.encode()
+        with path.open("rb") as file:
+            is_other = file.read(len(header)) != header
+            self.end = len(header)
+            for image, captions, lines in self._read(file):
+                is_other |= image in self._places or form.write(image, captions, listed) != lines
+                self._places[image] = self.end
+                self.end += len(lines.encode())
+                self.of_last = len(captions)
+                self.most = max(self.most, self.of_last)
+        if is_other or not self.end:
+            raise ValueError("it holds other lines")
+
+    def __getitem__(self, image: str) -> list[Caption]:
+        place = self._places[image]
+        with self._path.open("rb") as file:
+            file.seek(place)
+            return next(self._read(file))[1]
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def forget_last(self) -> None:
+        """Of the last image."""
+        _, self.end = self._places.popitem()
+
+    def _read(self, file: IO[bytes]) -> Iterator[tuple[str, list[Caption], str]]:
+        """From here on, image, captions and lines of each; a line without an end is none."""
+        whole = takewhile(lambda line: line.endswith(b"\n"), file)
+        lines = (line.decode("utf-8") for line in whole)
+        found = ((*self._form.read(line.removesuffix("\n")), line) for line in lines)
+        for image, of_image in groupby(found, key=itemgetter(0)):
+            _, captions, lines_of_image = zip(*of_image, strict=True)
+            yield image, [*chain.from_iterable(captions)], "".join(lines_of_image)

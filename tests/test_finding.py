@@ -28,7 +28,7 @@ IN_READING_ORDER += ["photos/Zoo.PNG"]
 def found(*names, skip=None):
     images, problems = find_images(names, skip)
     assert problems == []
-    return [path.as_posix() for path in images]
+    return [Path(path).as_posix() for path in images]
 
 
 def test_a_folder_stands_for_its_images_in_reading_order(folder):
@@ -68,7 +68,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
 
 def test_folders_and_patterns_without_an_image_are_named(folder):
     images, problems = find_images(["empty", "photos/*.tiff", "photos/10.jpg"])
-    assert images == [Path("photos/10.jpg")]
+    assert images == [str(Path("photos/10.jpg"))]
     of_folder, of_pattern = map(str, problems)
     assert "no image in the folder empty" in of_folder
     assert "No file matches photos/*.tiff" in of_pattern
@@ -100,7 +100,9 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", forbid_sub)
     images, (problem,) = find_images(["photos"])
-    assert [path.as_posix() for path in images] == [p for p in IN_READING_ORDER if "sub" not in p]
+    assert [Path(path).as_posix() for path in images] == [
+        p for p in IN_READING_ORDER if "sub" not in p
+    ]
     assert "Permission denied" in str(problem) and "sub" in str(problem)
 
 
