@@ -104,6 +104,12 @@ class TrainingSettings:
             f"from 2, to be compared, to {WIDEST_BEAM}",
             lambda value: 2 <= value <= WIDEST_BEAM,
         )
+        _require(
+            self,
+            ["heads"],
+            f"that share the {self.units} units evenly",
+            lambda heads: self.decoder != "attention" or self.units % heads == 0,
+        )
         shortest = min(self.epochs, self.student_epochs, self.fine_tuning_epochs)
         _require(
             self,

@@ -323,6 +323,17 @@ def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
     assert (process.returncode, problems) == (130, b"Stopped.\n")
 
 
+def test_on_a_console_a_bar_below_the_captions_shows_how_far_they_are(
+    caption, folder, monkeypatch
+):
+    _, expected, _ = caption("-i", "photos")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    status, lines, bars = caption("-i", "photos")
+    assert (status, lines) == (0, expected)
+    assert "100%" in bars[-1] and f"{len(IN_ORDER)}/{len(IN_ORDER)}" in bars[-1]
+    assert caption("-i", IN_ORDER[0])[2] == []  # one image is there before a bar would be
+
+
 def test_json_and_csv_are_utf_8_whatever_the_console_speaks(tiny_root, folder):
     Path("photos/1.jpg").rename("犬.jpg")
     command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "犬.jpg"]

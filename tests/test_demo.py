@@ -392,14 +392,15 @@ def test_a_broken_file_is_explained_on_the_page(opened, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
-def test_the_server_reaches_for_nobody_and_ctrl_c_ends_it_without_a_trace(
-    tiny_root, image_path, tmp_path
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_reaches_for_nobody_and_ends_without_a_trace(
+    tiny_root, image_path, tmp_path, end
 ):
     with Server(tiny_root, tmp_path) as server, image_path.open("rb") as file:
         assert server.said == f"The page is at {server.address} until Ctrl-C ends it.\n"
         upload = httpx.post(f"{server.address}gradio_api/upload", files={"files": file})
         assert Path(upload.json()[0]).is_relative_to(server.photographs)
-        server.process.send_signal(signal.SIGINT)
+        server.process.send_signal(end)
         assert server.process.communicate(timeout=30) == ("", "")
         assert server.process.returncode == 0
         assert server.asked == {LOOPBACK}
