@@ -296,20 +296,25 @@ def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
 
 
 @contextmanager
-def captioning_many(root, count):
-    """The command at work on so many more photographs, its first caption said."""
-    for number in range(count):
+def captioning_many(root):
+    """The command at work, its first captions said: of more photographs than a pipe holds lines, so
+    that it cannot be done before somebody reads on."""
+    for number in range(2000):
         shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
     command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "photos"]
-    with subprocess.Popen(
+    # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
         [*command, "--model", root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    )
+    signal.signal(signal.SIGINT, before)
+    with process:
         process.stdout.readline()
         yield process
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
-    with captioning_many(tiny_root, 40) as process:
+    with captioning_many(tiny_root) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
@@ -317,15 +322,13 @@ def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
 def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
-    with captioning_many(tiny_root, 400) as process:
+    with captioning_many(tiny_root) as process:
         process.send_signal(signal.SIGINT)
         _, problems = process.communicate()
     assert (process.returncode, problems) == (130, b"Stopped.\n")
 
 
-def test_on_a_console_a_bar_below_the_captions_shows_how_far_they_are(
-    caption, folder, monkeypatch
-):
+def test_on_a_console_a_bar_below_the_captions_shows_how_far_they_are(caption, folder, monkeypatch):
     _, expected, _ = caption("-i", "photos")
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     status, lines, bars = caption("-i", "photos")

@@ -17,7 +17,8 @@ SECTION = README.partition("## Train it on my images")[2].partition("\n## ")[0]
 (TRAIN,) = re.findall(r"(?m)^python -m captioning (all .*)$", SECTION)
 (CAPTION,) = re.findall(r"(?m)^python Testing_caption_generator.py (.*)$", SECTION)
 # Less of everything than is the default, to be done in seconds.
-SMALL = "--set epochs=30 units=64 embedding_units=64 learning_rate=0.005 self_critical_epochs=1"
+SMALL = "--set epochs=30 members=2 student_epochs=30 self_critical_epochs=1"
+SMALL += " units=64 embedding_units=64 learning_rate=0.005"
 
 
 @pytest.fixture(scope="module")
