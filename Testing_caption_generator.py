@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from captioning.captioner import Captioner
-from captioning.finding import find_images, place
+from captioning.finding import find_images, place, plain
 from captioning.inference import Caption
 from captioning.options import STOPPED, read_beam_width
 from captioning.result_formats import BARE, FORMATS, image_name
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
                 write_attention(image_path, captions[0].text)
             except (OSError, ValueError) as error:
                 failures.append(error)
-        results.finish([*map(image_name, image_paths)])
+        results.finish(map(image_name, image_paths))
         if for_gallery:
             from captioning.gallery import write_gallery
 
@@ -123,9 +123,7 @@ def _results(options: argparse.Namespace, image_paths: list[str]) -> Printout | 
         return ResultFile(options.output, form, options.top)
     is_text = form.name == "text"  # what no console can print of a file name is escaped
     sys.stdout.reconfigure(encoding=None if is_text else "utf-8", errors="backslashreplace")
-    is_one_file = len(image_paths) == 1 and image_paths == [
-        str(Path(name)) for name in options.image
-    ]
+    is_one_file = len(image_paths) == 1 and image_paths == list(map(plain, options.image))
     form = BARE if is_text and is_one_file else form
     return Printout(form, options.top, above_bar=_shows_progress(image_paths))
 
@@ -136,10 +134,8 @@ def _copier(folder: Path | None, image_paths: list[str]) -> Callable[[str, str],
         return lambda image_path, caption: None
     from captioning.describing import copy_paths, write_described
 
-    paths = copy_paths(map(Path, image_paths), folder)
-    return lambda image_path, caption: write_described(
-        Path(image_path), caption, paths[Path(image_path)]
-    )
+    paths = copy_paths(image_paths, folder)
+    return lambda image_path, caption: write_described(Path(image_path), caption, paths[image_path])
 
 
 def _drawer(path: Path | None, captioner: Captioner) -> Callable[[str, str], None]:

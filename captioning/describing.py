@@ -13,7 +13,7 @@ from captioning.files import write_atomically
 pyexiv2.set_log_level(4)  # silence: what is odd in a camera's notes is no matter here
 
 
-def copy_paths(image_paths: Iterable[Path], folder: Path) -> dict[Path, Path]:
+def copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
     """Image path -> path of its copy: the places of the copies below `folder` are those of the
     images below the deepest folder that holds them all. Raises ValueError where there is none, as
     Windows has several drives."""

@@ -1,6 +1,7 @@
 """Photographs in, what the encoder sees out: feature maps, and `features.p`, their averages."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,18 @@ def extract_feature_maps(
     """
     maps = FeatureMaps(path, encoder.encoder_identity)
     _refuse_other_features(maps, encoder, folder, path, load)
-    missing = [name for name in image_names if name not in maps]
+    missing = list(dict.fromkeys(name for name in image_names if name not in maps))
     if missing and not folder.is_dir():
         raise FileNotFoundError(
             f"There is no folder {folder}, where the images were. Bring it back, or run `python -m "
             "captioning check` with the folder where they are now."
         )
     waiting = 0
-    names = iter(missing)  # as many at a time as there are images in a batch
+    names = iter(missing)
     try:
         with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:
             for batch in encode_files(encoder, (folder / name for name in missing), load):
-                for (_, found), name in zip(batch, names, strict=False):
+                for name, (_, found) in zip(islice(names, len(batch)), batch, strict=True):
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
                     else:

@@ -32,7 +32,7 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[st
         elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
             found = _matches(name, skip, problems)
         else:
-            found = [_plain(name)]
+            found = [plain(name)]
         if not found:
             problems.append(_nothing_found(name, skip))
         for path in found:
@@ -44,24 +44,27 @@ def images_below(folder: str | Path, skip: Path | None = None) -> tuple[list[str
     """The images in a folder and below it, as of `find_images`, and an error for each folder that
     cannot be read."""
     problems: list[OSError] = []
-    found = _walk(_plain(folder), problems)
+    found = _walk(plain(folder), problems)
     return [path for path in found if not _is_below(path, skip)], problems
 
 
 def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
-    """Folders below stand in their places among the files; links to folders are not followed."""
-    _, folders, files = next(os.walk(folder, onerror=problems.append), (folder, [], []))
-    folders = {name for name in folders if not os.path.islink(os.path.join(folder, name))}
+    """The images in a folder and below it, in reading order, folders among the files; what is
+    hidden is left out, and links to folders are not followed. A folder that cannot be read is added
+    to `problems`."""
+    nothing = folder, [], []
+    _, folders, files = next(os.walk(folder, onerror=problems.append), nothing)
+    below = {name for name in folders if not os.path.islink(os.path.join(folder, name))}
     images = [name for name in files if _suffix(name) in image_extensions()]
-    for name in sorted(sorted([*folders, *images]), key=_reading_order):
+    for name in sorted([*below, *images], key=_reading_order):
         if not name.startswith("."):
             path = name if folder == os.curdir else os.path.join(folder, name)
-            yield from _walk(path, problems) if name in folders else [path]
+            yield from _walk(path, problems) if name in below else [path]
 
 
 def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[str]:
     found = []
-    matches = sorted(map(_plain, glob.iglob(pattern, recursive=True)))
+    matches = map(plain, glob.iglob(pattern, recursive=True))
     for match in sorted(matches, key=lambda path: [*map(_reading_order, Path(path).parts)]):
         if os.path.isdir(match):
             in_folder, unread = images_below(match, skip)
@@ -72,8 +75,8 @@ def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[s
     return found
 
 
-def _plain(path: str | Path) -> str:
-    """Without what changes nothing, such as the dot in ./photos."""
+def plain(path: str | Path) -> str:
+    """The path without what changes nothing, such as the dot in ./photos."""
     return str(Path(path))
 
 
@@ -81,10 +84,10 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _reading_order(name: str) -> str:
-    """Numbers by their value, capitals beside small letters: a text to sort by, since a list of
-    words and numbers would take three times the memory."""
-    return re.sub(r"\d+", _number, name.casefold())
+def _reading_order(name: str) -> tuple[str, str]:
+    """Numbers by their value, capitals beside small letters, and then as they are. Texts, since
+    lists of words and numbers would take three times the memory."""
+    return re.sub(r"\d+", _number, name.casefold()), name
 
 
 def _number(digits: re.Match) -> str:

@@ -29,8 +29,8 @@ class Format:
 
 
 def image_name(path: str | Path) -> str:
-    """The path as one line of text that can be encoded, whatever the file system holds; most are
-    that already, and are returned as they are."""
+    """The path as one line of text that can be encoded, whatever the file system holds. A text that
+    is that already is returned itself, so that memory holds it once."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
     text = text.replace("\r", r"\r").replace("\n", r"\n")
     return path if path == text else text

@@ -7,7 +7,7 @@ of which the names alone are remembered, and `finish` for when all is added.
 import csv
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby, islice, takewhile
 from operator import eq, itemgetter
 from pathlib import Path
@@ -19,7 +19,7 @@ from captioning.result_formats import Format
 
 
 class Printout:
-    """Captions on standard output, each as soon as it is known."""
+    """Captions on standard output, as soon as they are known."""
 
     def __init__(self, form: Format, top: int | None, above_bar: bool = False):
         """`above_bar`: whether a progress bar of tqdm is shown meanwhile, which stays below."""
@@ -32,7 +32,7 @@ class Printout:
     def add(self, image: str, captions: list[Caption]) -> None:
         self._print(self._form.write(image, captions, self._listed))
 
-    def finish(self, images: Sequence[str]) -> None:
+    def finish(self, images: Iterable[str]) -> None:
         """All is printed, and in order."""
 
     def _print(self, text: str) -> None:
@@ -52,12 +52,14 @@ class ResultFile:
     def __init__(self, path: Path, form: Format, top: int | None):
         """Raises ValueError for a file that holds anything but what such runs write: captions in
         another format, or another `top`."""
-        self._path = path
+        self._path = path.resolve()  # what a link leads to, for it would be replaced itself
         self._form = form
         self._listed = top is not None
+        self._count = top or 1
         try:
-            self.captions = self._written_before(top or 1)
-        except (ValueError, LookupError, TypeError, csv.Error) as error:
+            self.captions = _CaptionsInFile(self._path, form, self._listed)
+            self.captions.require(self._count)
+        except ValueError as error:
             raise ValueError(
                 f"{path} was not written by a run like this one, which cannot go on with it "
                 f"({error}). Wanted: --format {form.name} "
@@ -66,9 +68,9 @@ class ResultFile:
             ) from error
         self._added: dict[str, None] = {}  # in the order of the file, behind the others
         if self.captions:
-            os.truncate(path, self.captions.end)
+            os.truncate(self._path, self.captions.end)
         else:
-            with write_atomically(path, "w") as file:
+            with write_atomically(self._path, "w") as file:
                 file.write(form.header)
 
     def add(self, image: str, captions: list[Caption]) -> None:
@@ -79,73 +81,91 @@ class ResultFile:
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(self._form.write(image, captions, self._listed))
 
-    def finish(self, images: Sequence[str]) -> None:
+    def finish(self, images: Iterable[str]) -> None:
         """Brings the captions into the order of `images`: those that an earlier run had failed at
         were added behind its others. Captions of other images stay in front. Raises ValueError if
         another program has written to the file meanwhile."""
-        count = len(self.captions) + len(self._added)
-        behind = sum(map(self._holds, images))
-        end_of_file = islice(chain(self.captions, self._added), max(count - behind, 0), None)
-        if all(map(eq, filter(self._holds, images), end_of_file)):
-            return
-        written = _Written(self._path, self._form, self._listed)
-        if len(written) != count or not all(map(self._holds, written)):
-            raise ValueError(f"{self._path} was written to meanwhile: it stays as it is.")
         last = dict.fromkeys(filter(self._holds, images))
+        first = len(self.captions) + len(self._added) - len(last)
+        if all(map(eq, last, islice(chain(self.captions, self._added), first, None))):
+            return
+        now = self._as_left()
         with write_atomically(self._path, "w") as file:
             file.write(self._form.header)
-            for image in chain((image for image in written if image not in last), last):
-                file.write(self._form.write(image, written[image], self._listed))
+            now.copy(chain((image for image in now if image not in last), last), file)
+
+    def _as_left(self) -> "_CaptionsInFile":
+        """The whole file, which should hold what this run knows of."""
+        try:
+            now = _CaptionsInFile(self._path, self._form, self._listed)
+            is_ours = (
+                len(now) == len(self.captions) + len(self._added)
+                and now.most <= self._count
+                and all(map(self._holds, now))
+            )
+        except ValueError:
+            is_ours = False
+        if not is_ours:
+            raise ValueError(f"{self._path} was written to meanwhile: it stays as it is.")
+        return now
 
     def _holds(self, image: str) -> bool:
         return image in self.captions or image in self._added
 
-    def _written_before(self, count: int) -> "_Written":
-        written = _Written(self._path, self._form, self._listed)
-        if written and written.of_last < count:
-            written.forget_last()  # the killed run was at its other lines
-        if written and written.most != count:
-            raise ValueError(f"it holds {written.most} captions an image")
-        return written
 
-
-class _Written(Mapping):
+class _CaptionsInFile(Mapping[str, list[Caption]]):
     """Image -> captions that a file holds, which are read when they are asked for: of very many
-    images, memory holds where they begin.
+    images, memory holds the names and where their captions begin.
 
-    `end`: where the last ones end, in bytes; `of_last` and `most`: how many the last image has, and
-    the one that has most.
+    `end`: where the captions of the last image end, in bytes; `most`: captions of the image that
+    has most.
     """
 
     def __init__(self, path: Path, form: Format, listed: bool):
-        """Of a file that is missing or empty, nothing. Raises ValueError, LookupError, TypeError or
-        csv.Error for one that holds anything else."""
+        """Of a file that is missing or empty, none. Raises ValueError for one that holds anything
+        else."""
         self._path = path
         self._form = form
         self._places: dict[str, int] = {}
-        self.end = self.of_last = self.most = 0
-        if path.exists() and not path.is_file():
+        self.end = self.most = self._of_last = 0
+        if not path.exists():
+            return
+        if not path.is_file():
             raise ValueError("it is no file")
-        if not path.exists() or not path.stat().st_size:
+        if not path.stat().st_size:
             return
         header = form.header.encode()
         with path.open("rb") as file:
-            is_other = file.read(len(header)) != header
+            if file.read(len(header)) != header:
+                raise ValueError("it holds other lines")
             self.end = len(header)
             for image, captions, lines in self._read(file):
-                is_other |= image in self._places or form.write(image, captions, listed) != lines
+                if image in self._places or form.write(image, captions, listed) != lines:
+                    raise ValueError("it holds other lines")
                 self._places[image] = self.end
                 self.end += len(lines.encode())
-                self.of_last = len(captions)
-                self.most = max(self.most, self.of_last)
-        if is_other or not self.end:
+                self._of_last = len(captions)
+                self.most = max(self.most, self._of_last)
+        if not self.end:  # no header is wanted, and there is no whole line
             raise ValueError("it holds other lines")
 
-    def __getitem__(self, image: str) -> list[Caption]:
-        place = self._places[image]
+    def require(self, count: int) -> None:
+        """Forgets the last image if it has fewer captions than `count`, as a run leaves it that is
+        killed. Raises ValueError if other images have not as many."""
+        if self and self._of_last < count:
+            _, self.end = self._places.popitem()
+        if self and self.most != count:
+            raise ValueError(f"it holds {self.most} captions an image")
+
+    def copy(self, images: Iterable[str], target: IO[str]) -> None:
+        """Writes the lines of these images, in this order."""
         with self._path.open("rb") as file:
-            file.seek(place)
-            return next(self._read(file))[1]
+            for image in images:
+                target.write(self._of(image, file)[1])
+
+    def __getitem__(self, image: str) -> list[Caption]:
+        with self._path.open("rb") as file:
+            return self._of(image, file)[0]
 
     def __contains__(self, image: object) -> bool:
         return image in self._places
@@ -156,15 +176,27 @@ class _Written(Mapping):
     def __len__(self) -> int:
         return len(self._places)
 
-    def forget_last(self) -> None:
-        """Of the last image."""
-        _, self.end = self._places.popitem()
+    def _of(self, image: str, file: IO[bytes]) -> tuple[list[Caption], str]:
+        """Captions and lines of an image. Raises ValueError if they are not where they were."""
+        file.seek(self._places[image])
+        try:
+            found, captions, lines = next(self._read(file), (None, [], ""))
+        except ValueError:  # it begins within a line
+            found = None
+        if found != image:
+            raise ValueError(f"{self._path} was written to meanwhile.")
+        return captions, lines
 
     def _read(self, file: IO[bytes]) -> Iterator[tuple[str, list[Caption], str]]:
         """From here on, image, captions and lines of each; a line without an end is none."""
         whole = takewhile(lambda line: line.endswith(b"\n"), file)
-        lines = (line.decode("utf-8") for line in whole)
-        found = ((*self._form.read(line.removesuffix("\n")), line) for line in lines)
-        for image, of_image in groupby(found, key=itemgetter(0)):
-            _, captions, lines_of_image = zip(*of_image, strict=True)
-            yield image, [*chain.from_iterable(captions)], "".join(lines_of_image)
+        for image, of_image in groupby(map(self._parse, whole), key=itemgetter(0)):
+            _, captions, lines = zip(*of_image, strict=True)
+            yield image, [*chain.from_iterable(captions)], "".join(lines)
+
+    def _parse(self, line: bytes) -> tuple[str, list[Caption], str]:
+        text = line.decode("utf-8")
+        try:
+            return *self._form.read(text.removesuffix("\n")), text
+        except (LookupError, TypeError, csv.Error) as error:
+            raise ValueError(str(error)) from error

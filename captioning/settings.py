@@ -107,8 +107,8 @@ class TrainingSettings:
         _require(
             self,
             ["heads"],
-            f"that share the {self.units} units evenly",
-            lambda heads: self.decoder != "attention" or self.units % heads == 0,
+            f"of no more than the {self.units} units that they share",
+            lambda heads: self.decoder != "attention" or heads <= self.units,
         )
         shortest = min(self.epochs, self.student_epochs, self.fine_tuning_epochs)
         _require(

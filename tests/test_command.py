@@ -1,6 +1,7 @@
 """The command as a person runs it: in a process of its own where that matters, else by `main`."""
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -299,15 +300,17 @@ def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
 def captioning_many(root):
     """The command at work, its first captions said: of more photographs than a pipe holds lines, so
     that it cannot be done before somebody reads on."""
-    for number in range(2000):
+    for number in range(4000):
         shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
     command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "photos"]
     # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    process = subprocess.Popen(
-        [*command, "--model", root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    signal.signal(signal.SIGINT, before)
+    try:
+        process = subprocess.Popen(
+            [*command, "--model", root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     with process:
         process.stdout.readline()
         yield process
@@ -328,13 +331,37 @@ def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
     assert (process.returncode, problems) == (130, b"Stopped.\n")
 
 
-def test_on_a_console_a_bar_below_the_captions_shows_how_far_they_are(caption, folder, monkeypatch):
-    _, expected, _ = caption("-i", "photos")
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    status, lines, bars = caption("-i", "photos")
-    assert (status, lines) == (0, expected)
-    assert "100%" in bars[-1] and f"{len(IN_ORDER)}/{len(IN_ORDER)}" in bars[-1]
-    assert caption("-i", IN_ORDER[0])[2] == []  # one image is there before a bar would be
+class Screen(io.TextIOWrapper):
+    """What a person sees at a console: output and errors, one after the other."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="utf-8", newline="")
+
+    def isatty(self):
+        return True
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode()
+
+
+def test_at_a_console_a_bar_below_the_captions_shows_how_far_they_are(
+    tiny_root, caption, folder, monkeypatch
+):
+    _, lines, _ = caption("-i", "photos")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    command = ["--model", str(tiny_root), "-i"]
+    assert Testing_caption_generator.main([*command, "photos"]) == 0
+    for line in lines:
+        assert f"\r{line}\n" in screen.text()  # where the bar was
+    assert "4/4" in screen.text()
+
+    monkeypatch.setattr(sys, "stdout", alone := Screen())
+    monkeypatch.setattr(sys, "stderr", alone)
+    Testing_caption_generator.main([*command, IN_ORDER[0]])
+    assert alone.text().count("\n") == 1 and "\r" not in alone.text()
 
 
 def test_json_and_csv_are_utf_8_whatever_the_console_speaks(tiny_root, folder):

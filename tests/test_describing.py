@@ -97,7 +97,7 @@ def test_a_format_that_holds_no_description_is_refused(tmp_path, picture, name):
 
 def test_copies_keep_their_places_below_the_folder_that_all_images_share(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    a, b, c = Path("photos/a.jpg"), Path("photos/2024/a.jpg"), tmp_path / "more/../photos/c.jpg"
+    a, b, c = "photos/a.jpg", "photos/2024/a.jpg", str(tmp_path / "more/../photos/c.jpg")
     assert copy_paths([a], Path("out")) == {a: Path("out/a.jpg")}
     assert copy_paths([a, b, c], Path("out")) == {
         a: Path("out/a.jpg"),

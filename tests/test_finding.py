@@ -35,6 +35,20 @@ def test_a_folder_stands_for_its_images_in_reading_order(folder):
     assert found("photos") == IN_READING_ORDER
 
 
+def test_numbers_are_in_the_order_of_their_values_with_or_without_zeros_before(folder):
+    names = ["01/3.jpg", "01/20.jpg", "1/007.jpg", "1/7.jpg", "1/7a.jpg", "a/1.jpg", "a10/1.jpg"]
+    expected = [f"numbers/{name}" for name in [*names, "a 2/1.jpg"]]
+    for path in map(Path, expected):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert found("numbers") == found("numbers/**/*.jpg") == expected
+
+
+def test_the_current_folder_is_in_no_name(folder, monkeypatch):
+    monkeypatch.chdir("photos")
+    assert found(".") == [name.removeprefix("photos/") for name in IN_READING_ORDER]
+
+
 def test_a_pattern_stands_for_what_the_shell_would_have_made_of_it(folder):
     assert found("photos/*.jp*g") == ["photos/2.jpeg", "photos/10.jpg"]
     assert found("photos/[az]*") == found("photos/apple.webp")

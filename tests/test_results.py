@@ -1,5 +1,6 @@
 import csv
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,15 +97,73 @@ def test_an_image_of_which_fewer_captions_were_found_takes_its_place_in_the_orde
     assert (tmp_path / "file").read_bytes() == expected
 
 
-def test_a_file_that_another_program_wrote_to_is_left_as_it_is(tmp_path, form):
-    write(tmp_path / "file", form, {"b.jpg": THREE}, top=3)
-    results = ResultFile(tmp_path / "file", form, top=3)
+@pytest.mark.parametrize("images", [["c.jpg"], ["a.jpg"], ["c.jpg", "b.jpg"]])
+def test_a_file_that_another_program_wrote_to_is_left_as_it_is(tmp_path, form, images):
+    path = tmp_path / "file"
+    write(path, form, {"b.jpg": THREE}, top=3)
+    results = ResultFile(path, form, top=3)
     results.add("a.jpg", THREE)
-    other = ResultFile(tmp_path / "file", form, top=3)
-    other.add("c.jpg", THREE)
-    with pytest.raises(ValueError, match="was written to meanwhile"):
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.writelines(form.write(image, THREE, True) for image in images)
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match="was written to meanwhile: it stays as it is"):
         results.finish(["a.jpg", "b.jpg"])
-    assert ResultFile(tmp_path / "file", form, top=3).captions.keys() == {"b.jpg", "a.jpg", "c.jpg"}
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("line", [b"my notes\n", b"[1]\n", b'{"x": 1}\n', b"a,b\r\n", b"\xff\n"])
+def test_a_file_in_which_somebody_took_notes_is_left_as_it_is(tmp_path, form, line):
+    path = tmp_path / "file"
+    results = ResultFile(path, form, None)
+    results.add("b.jpg", ONE)
+    results.add("a.jpg", ONE)
+    content = path.read_bytes() + line
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="was written to meanwhile: it stays as it is"):
+        results.finish(["a.jpg", "b.jpg"])
+    assert path.read_bytes() == content
+
+
+def test_captions_are_those_of_the_image_or_none_if_the_file_changed_meanwhile(tmp_path, form):
+    path = tmp_path / "file"
+    write(path, form, {"a.jpg": ONE, "b.jpg": OTHER})
+    captions = ResultFile(path, form, None).captions
+    assert captions["b.jpg"][0].text == "a cat, it's asleep"
+    ResultFile(path, form, None).finish(["b.jpg", "a.jpg"])
+    for content in (path.read_bytes(), b""):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="was written to meanwhile"):
+            captions["b.jpg"]
+
+
+def test_a_file_that_is_in_order_is_not_written_anew(tmp_path, form):
+    path = tmp_path / "file"
+    write(path, form, {"of another run": OTHER, "a": ONE, "b": ONE})
+    file = ResultFile(path, form, None)
+    before = path.stat().st_ino
+    file.finish(["a", "failed", "a", "b"])
+    assert path.stat().st_ino == before
+    file.finish(["b", "a"])
+    assert list(ResultFile(path, form, None).captions) == ["of another run", "b", "a"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+def test_what_a_link_leads_to_is_written(tmp_path, form):
+    path = tmp_path / "link"
+    path.symlink_to(tmp_path / "file")
+    write(path, form, {"b": ONE, "a": OTHER})
+    ResultFile(path, form, None).finish(["a", "b"])
+    expected = write(tmp_path / "expected", form, {"a": OTHER, "b": ONE})
+    assert path.is_symlink() and (tmp_path / "file").read_bytes() == expected
+
+
+def test_an_image_that_comes_twice_is_of_another_program(tmp_path, form):
+    path = tmp_path / "file"
+    content = write(path, form, {"a": ONE, "b": ONE}) + form.write("a", ONE, False).encode()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="was not written by a run like this one"):
+        ResultFile(path, form, None)
+    assert path.read_bytes() == content
 
 
 def test_wherever_a_run_is_killed_the_next_one_goes_on_from_whole_results(tmp_path, form):
@@ -185,3 +244,4 @@ def test_the_name_of_an_image_is_one_line_that_can_be_encoded():
     assert image_name(Path("photos/犬.jpg")) == str(Path("photos/犬.jpg"))
     name = image_name(Path("two\nlines\rand \udcff.jpg"))
     assert name.encode("utf-8") == rb"two\nlines\rand \udcff.jpg"
+    assert image_name(name) is name  # very many names should be in memory once

@@ -23,7 +23,7 @@ def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_fl
         {"self_critical_momentum": 1.0}, {"learning_rate": 0.0}, {"learning_rate": nan},
         {"fine_tuning_learning_rate": inf}, {"self_critical_learning_rate": -1e-5},
         {"clip_norm": 0.0}, {"weight_decay": -0.1}, {"bleu_weight": nan}, {"warmup_epochs": 4},
-        {"self_critical_epochs": -1}, {"decoder": "transformer"}, {"heads": 7},
+        {"self_critical_epochs": -1}, {"decoder": "transformer"}, {"heads": 513},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_trained_with_are_refused(wrong):
@@ -33,7 +33,7 @@ def test_settings_that_cannot_be_trained_with_are_refused(wrong):
 
 
 def test_heads_matter_to_the_decoder_with_attention_alone():
-    assert TrainingSettings(decoder="merge", heads=7).heads == 7
+    assert TrainingSettings(decoder="merge", heads=513).heads == 513
 
 
 @pytest.mark.parametrize(
