@@ -56,7 +56,8 @@ def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
     _, folders, files = next(os.walk(folder, onerror=problems.append), nothing)
     below = {name for name in folders if not os.path.islink(os.path.join(folder, name))}
     images = [name for name in files if _suffix(name) in image_extensions()]
-    for name in sorted([*below, *images], key=_reading_order):
+    names = sorted([*below, *images])  # for those that are equal in reading order
+    for name in sorted(names, key=_reading_order):
         if not name.startswith("."):
             path = name if folder == os.curdir else os.path.join(folder, name)
             yield from _walk(path, problems) if name in below else [path]
@@ -65,7 +66,7 @@ def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
 def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[str]:
     found = []
     matches = map(plain, glob.iglob(pattern, recursive=True))
-    for match in sorted(matches, key=lambda path: [*map(_reading_order, Path(path).parts)]):
+    for match in sorted(matches, key=_order_of_parts):
         if os.path.isdir(match):
             in_folder, unread = images_below(match, skip)
             found += in_folder
@@ -84,10 +85,14 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _reading_order(name: str) -> tuple[str, str]:
-    """Numbers by their value, capitals beside small letters, and then as they are. Texts, since
-    lists of words and numbers would take three times the memory."""
-    return re.sub(r"\d+", _number, name.casefold()), name
+def _order_of_parts(path: str) -> list[tuple[str, str]]:
+    return [(_reading_order(part), part) for part in Path(path).parts]
+
+
+def _reading_order(name: str) -> str:
+    """Numbers by their value, capitals beside small letters: as a text, since lists of words and
+    numbers would take three times the memory."""
+    return re.sub(r"\d+", _number, name.casefold())
 
 
 def _number(digits: re.Match) -> str:
