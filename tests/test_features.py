@@ -123,6 +123,16 @@ def test_what_was_extracted_is_not_extracted_again(encoder, image_paths, image_n
     assert len(maps) == 21
 
 
+def test_an_image_that_is_named_twice_is_looked_at_once(
+    encoder, image_paths, image_names, tmp_path
+):
+    counting = Counting(encoder)
+    twice = [*image_names[:9], *image_names[:9]]
+    maps = extract_feature_maps(counting, tmp_path, twice, tmp_path / "maps.bin")
+    assert list(maps) == image_names[:9]
+    assert counting.seen == 9
+
+
 def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, image_names, tmp_path):
     path = tmp_path / "maps.bin"
     with pytest.raises(KeyboardInterrupt):
