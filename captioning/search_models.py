@@ -11,7 +11,7 @@ from keras import ops
 
 from captioning.decoders import ATTENTION, DECODER, FEATURE_EXTRACTOR
 from captioning.ensemble import log_mean, members_of
-from captioning.layers import EachCaptionStep
+from captioning.layers import AsProduct, EachCaptionStep
 from captioning.model import SEQUENCE_PROCESSOR
 
 SearchModels = tuple[keras.Model, keras.Model]
@@ -39,6 +39,7 @@ def _of_one(caption_model: keras.Model, suffix: str) -> SearchModels:
         caption_model.get_layer(name)
         for name in ("embedding", SEQUENCE_PROCESSOR, DECODER, FEATURE_EXTRACTOR)
     )
+    look = keras.models.clone_model(look, clone_function=_as_product)
     look = keras.Model(look.input, look.outputs, name=f"look{suffix}")
     lstm = sequence_processor.get_layer("lstm").layer
     word, hidden, cell = _inputs(lstm.units)
@@ -109,4 +110,9 @@ def _at_one_position(decoder: keras.Model) -> keras.Model:
         of_words, of_image = inputs  # (images, heads, captions, 1, a), (images, heads, a, b)
         return ops.expand_dims(ops.matmul(of_words[:, :, :, 0], of_image), 3)
 
-    return keras.models.clone_model(decoder, clone_function=lambda layer: layer, call_function=call)
+    return keras.models.clone_model(decoder, clone_function=_as_product, call_function=call)
+
+
+def _as_product(layer: keras.Layer) -> keras.Layer:
+    """The layer itself, or a product of matrices in its place, of the same weights."""
+    return AsProduct(layer) if isinstance(layer, keras.layers.EinsumDense) else layer

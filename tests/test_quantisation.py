@@ -7,14 +7,16 @@ import pytest
 from conftest import build_tiny_encoder
 
 from captioning import __main__ as command
-from captioning.export import export_encoder
+from captioning.export import export_decoder, export_encoder
 from captioning.image_networks import build_encoder
 from captioning.images import load_image
-from captioning.inference import Encoder
-from captioning.networks import ENCODER, read_network
+from captioning.inference import Decoder, Encoder
+from captioning.model import build_caption_model
+from captioning.networks import DECODER_LOOK, DECODER_STEP, ENCODER, read_network
 from captioning.precision import has_bfloat16_units
-from captioning.quantisation import quantise_encoder, quantise_if_harmless
-from captioning.settings import Files
+from captioning.quantisation import quantise_decoder, quantise_encoder, quantise_if_harmless
+from captioning.settings import DECODERS, Files, TrainingSettings
+from captioning.text import START, Vocabulary
 
 ROOT = Files().root
 
@@ -58,13 +60,17 @@ def test_a_quantised_encoder_sees_what_it_saw_before(quantised, drawings):
     assert np.abs(integers - floats).max() > 0  # it is another one
 
 
-def test_its_weights_are_integers_of_seven_bits(quantised):
-    weights = [
+def integer_weights(path: Path) -> list[np.ndarray]:
+    return [
         operation.data
-        for operation in read_network(quantised[1] / ENCODER).get_ops()
+        for operation in read_network(path).get_ops()
         if operation.get_type_name() == "Constant"
         and operation.get_element_type().get_type_name() == "i8"
     ]
+
+
+def test_its_weights_are_integers_of_seven_bits(quantised):
+    weights = integer_weights(quantised[1] / ENCODER)
     assert {array.shape for array in weights} == {(16, 3, 3, 3), (16, 16, 1, 1)}
     assert all(-64 <= array.min() and array.max() <= 64 for array in weights)
 
@@ -80,6 +86,72 @@ def test_a_quantised_encoder_is_not_quantised_again(quantised, drawings, tmp_pat
         quantise_encoder(quantised[1], drawings[:2], tmp_path)
 
 
+FEATURES = np.random.default_rng(0).random((24, 4, 5), dtype="float32")
+VOCABULARY = Vocabulary([f"word{number}" for number in range(20)])
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def decoders(request, tmp_path_factory):
+    """The folders of a decoder of floats and of the same in integers."""
+    folder = tmp_path_factory.mktemp("decoders")
+    keras.utils.set_random_seed(0)
+    settings = TrainingSettings(embedding_units=8, units=12, heads=3, decoder=request.param)
+    model = build_caption_model(len(VOCABULARY), FEATURES.shape[-1], settings)
+    export_decoder(model, VOCABULARY, 7, folder / "floats", "Xception 0123456789abcdef")
+    quantise_decoder(folder / "floats", VOCABULARY, FEATURES[:12], folder / "integers")
+    return folder / "floats", folder / "integers"
+
+
+def test_a_quantised_decoder_thinks_what_it_thought_before(decoders):
+    words = np.random.default_rng(1).integers(4, len(VOCABULARY), (12, 2, 6))
+    words[:, :, 0] = START
+    found = []
+    for folder in decoders:
+        decoder = Decoder.load(folder, VOCABULARY)
+        seen = decoder.look(FEATURES[12:])
+        state = tuple(np.repeat(part, 2, axis=1) for part in decoder.nothing_said(12))
+        log_probs = []
+        for position in range(words.shape[2]):
+            of_next, state = decoder.step(words[:, :, position], state, seen)
+            log_probs.append(of_next.copy())
+        found.append(np.stack(log_probs))
+    floats, integers = found
+    assert np.abs(integers - floats).max() > 0  # it is another one
+    divergence = (np.exp(floats) * (floats - integers)).sum(axis=-1)
+    assert divergence.mean() < 0.001  # in nats, of the 3 that its choice among 24 words is worth
+
+
+def test_of_a_decoder_all_products_with_weights_become_integers_and_nothing_else(decoders):
+    for name in (DECODER_LOOK, DECODER_STEP):
+        floats, integers = (read_network(folder / name) for folder in decoders)
+        quantised = [
+            operation
+            for operation in integers.get_ops()
+            if operation.get_type_name() == "FakeQuantize"
+        ]
+        for operation in quantised:
+            users = [each.get_node() for each in operation.output(0).get_target_inputs()]
+            assert {user.get_type_name() for user in users} == {"MatMul"}
+        products = [
+            operation
+            for operation in floats.get_ops()
+            if operation.get_type_name() == "MatMul"
+            and operation.input_value(1).get_node().get_type_name() in ("Constant", "Convert")
+        ]
+        assert len(integer_weights(decoders[1] / name)) == len(products) > 0
+
+
+def test_a_quantised_decoder_keeps_what_is_noted_of_it(decoders):
+    floats, integers = (Decoder.load(folder, VOCABULARY) for folder in decoders)
+    assert integers.encoder_identity == floats.encoder_identity == "Xception 0123456789abcdef"
+    assert integers.longest_caption == 7
+
+
+def test_a_quantised_decoder_is_not_quantised_again(decoders, tmp_path):
+    with pytest.raises(ValueError, match="is quantised already. To quantise it once more, export"):
+        quantise_decoder(decoders[1], VOCABULARY, FEATURES[:2], tmp_path)
+
+
 @pytest.fixture
 def root(tiny_root, tmp_path):
     root = tmp_path / "root"
@@ -88,17 +160,29 @@ def root(tiny_root, tmp_path):
     return root
 
 
-def copy_encoder(files, monkeypatch):
-    """In the place of quantising it."""
+def copy_networks(monkeypatch):
+    """In the place of quantising them."""
+
+    def copy(names, source, target):
+        for path in (source / name for name in names):
+            for suffix in (".xml", ".bin"):
+                shutil.copy(path.with_suffix(suffix), target)
+
     monkeypatch.setattr(
         "captioning.quantisation.quantise_encoder",
-        lambda source, image_paths, target: shutil.copytree(
-            source, target, ignore=shutil.ignore_patterns("saving-*"), dirs_exist_ok=True
+        lambda source, image_paths, target: copy([ENCODER], source, target),
+    )
+    monkeypatch.setattr(
+        "captioning.quantisation.quantise_decoder",
+        lambda source, vocabulary, features, target: copy(
+            [DECODER_LOOK, DECODER_STEP], source, target
         ),
     )
 
 
-def test_an_encoder_that_costs_nothing_is_kept(root, monkeypatch, capsys):
+def test_networks_that_cost_nothing_are_kept(root, monkeypatch, capsys):
+    copy_networks(monkeypatch)
+
     def write_another(source, image_paths, target):
         assert len(image_paths) == 24 and all(path.exists() for path in image_paths)
         export_encoder(build_tiny_encoder(), target)
@@ -114,7 +198,23 @@ def test_an_encoder_that_costs_nothing_is_kept(root, monkeypatch, capsys):
     assert not list(Files(root).models.glob("saving-*"))
 
 
-def test_an_encoder_that_costs_quality_is_not_kept(root, monkeypatch, capsys):
+def test_whichever_is_in_floats_is_quantised(root, monkeypatch):
+    """Encoder and decoder; then the decoder, exported anew, beside an encoder of integers."""
+    files = Files(root)
+    monkeypatch.setattr("captioning.quantisation.TOLERANCE", 1.0)
+    quantise_if_harmless(files)
+    encoder = files.models / ENCODER
+    before = encoder.read_bytes()
+    with pytest.raises(ValueError, match="Encoder and decoder in .* are quantised already"):
+        quantise_if_harmless(files)
+    assert command.main(["--root", str(root), "export"]) == 0
+    assert not integer_weights(files.models / DECODER_STEP)
+    quantise_if_harmless(files)
+    assert integer_weights(files.models / DECODER_STEP)
+    assert encoder.read_bytes() == before
+
+
+def test_networks_that_cost_quality_are_not_kept(root, monkeypatch, capsys):
     def write_blind(source, image_paths, target):
         images = keras.Input((32, 48, 3), dtype="uint8", name="images")
         grey = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(0.0, offset=1.0)(images))
@@ -122,18 +222,21 @@ def test_an_encoder_that_costs_quality_is_not_kept(root, monkeypatch, capsys):
         monkeypatch.setattr("captioning.export.fingerprint", lambda model: fingerprint)
         export_encoder(blind, target)
 
-    _, fingerprint = Encoder(Files(root).models).encoder_identity.split()
-    before = (Files(root).models / ENCODER).read_bytes()
+    models = Files(root).models
+    _, fingerprint = Encoder(models).encoder_identity.split()
+    before = {path: path.read_bytes() for path in models.glob("*.bin")}
+    assert len(before) == 3
+    copy_networks(monkeypatch)
     monkeypatch.setattr("captioning.quantisation.quantise_encoder", write_blind)
     assert command.main(["--root", str(root), "quantise"]) == 1
-    assert "The encoder stays as it is" in capsys.readouterr().err
-    assert (Files(root).models / ENCODER).read_bytes() == before
+    assert "Encoder and decoder stay as they are" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in models.glob("*.bin")} == before
 
 
 @pytest.mark.parametrize(("after", "kept"), [(0.5751, True), (0.5749, False)])
 def test_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatch):
     files = Files(root)
-    copy_encoder(files, monkeypatch)
+    copy_networks(monkeypatch)
     scores = iter([0.58, after])
     monkeypatch.setattr(
         "captioning.quantisation.evaluate", lambda *_, **__: ({}, {"CIDEr": next(scores)})
@@ -148,7 +251,7 @@ def test_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatch):
 def test_both_encoders_are_scored_on_maps_made_alike(root, monkeypatch):
     """Those in feature_maps.bin may be of another precision, or another processor."""
     files = Files(root)
-    copy_encoder(files, monkeypatch)
+    copy_networks(monkeypatch)
     files.feature_maps.write_bytes(bytes(files.feature_maps.stat().st_size))
     before, after = quantise_if_harmless(files)
     assert before == after > 0
@@ -157,16 +260,17 @@ def test_both_encoders_are_scored_on_maps_made_alike(root, monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_no_feature_map_is_open_when_their_folder_is_removed(root, monkeypatch):
     """Windows would refuse. Seen on Linux, where a process lists what it has mapped."""
-    copy_encoder(Files(root), monkeypatch)
+    copy_networks(monkeypatch)
     seen = []
 
     def look_and_move(source, target):
         open_files = Path("/proc/self/maps").read_text()
-        seen.append("before.bin" in open_files or "after.bin" in open_files)
+        maps = ("calibration.bin", "before.bin", "after.bin")
+        seen.append(any(name in open_files for name in maps))
 
     monkeypatch.setattr("captioning.quantisation.replace_network", look_and_move)
     quantise_if_harmless(Files(root))
-    assert seen == [False]
+    assert seen == [False] * 3
 
 
 @pytest.mark.real
