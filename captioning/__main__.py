@@ -79,9 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         steps.quantise,
         help="make encoder and decoder faster, in integers, if that costs no quality",
-        description="Replace models/encoder and models/decoder_* by the same in integers of 8 "
-        "bits, if the captions of the development split lose no more than 0.5 CIDEr. Wants "
-        "features and train first.",
+        description="Replace models/encoder and models/decoder_*, whichever is in floats, by the "
+        "same in integers of 8 bits, if the captions of the development split lose no more than "
+        "0.5 CIDEr. Wants features and train first.",
     )
     add(
         steps.report,

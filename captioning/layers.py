@@ -1,9 +1,4 @@
-"""Layers of Keras in other forms: recurrence over captions that are kept with their images, which
-Keras has for plain rows only, and a sum over axes by name as a product of two matrices.
-"""
-
-import re
-from math import prod
+"""Recurrence over captions that are kept with their images, which Keras has for plain rows only."""
 
 import keras
 from keras import ops
@@ -43,32 +38,3 @@ class EachCaptionStep(keras.layers.Wrapper):
 
     def compute_output_shape(self, inputs_shape, hidden_shape, cell_shape):
         return [hidden_shape, cell_shape]
-
-
-class AsProduct(keras.layers.Wrapper):
-    """An `EinsumDense`, of the same weights, that multiplies two matrices. That is what OpenVINO
-    makes of an `einsum` when it runs, too late for it to be quantised.
-
-    The kernel's axes are those summed over and then those that are new, as in "bku,uhd->bhdk".
-    """
-
-    def call(self, inputs):
-        of_inputs, of_kernel, of_output = re.split(",|->", self.layer.equation)
-        summed = [axis for axis in of_kernel if axis in of_inputs]
-        kept = [axis for axis in of_inputs if axis not in summed]
-        found = [*kept, *of_kernel[len(summed) :]]
-        size = dict(zip(of_inputs, ops.shape(inputs), strict=True))
-        size |= dict(zip(of_kernel, self.layer.kernel.shape, strict=True))
-        rows = ops.transpose(inputs, [of_inputs.index(axis) for axis in (*kept, *summed)])
-        width = prod(size[axis] for axis in summed)
-        product = ops.matmul(
-            ops.reshape(rows, (-1, width)), ops.reshape(self.layer.kernel, (width, -1))
-        )
-        product = ops.reshape(product, [size[axis] for axis in found])
-        return ops.transpose(product, [found.index(axis) for axis in of_output]) + self.layer.bias
-
-    def build(self, input_shape):
-        """Nothing: the layer is that of a model which was built."""
-
-    def compute_output_shape(self, input_shape):
-        return self.layer.compute_output_shape(input_shape)

@@ -1,14 +1,16 @@
 """Networks of floats and photographs in, the same networks in integers of 8 bits out: half the
-files, encoder and search about twice as fast on processors with VNNI, for what it costs in
-captions, which is measured before it is kept.
+files, and on processors with VNNI an encoder twice as fast and a search half as fast again, for
+what it costs in captions, which is measured before it is kept.
 
 Needs NNCF, as nothing else here does. Not about running a network: see `captioning.inference`.
 """
 
 import random
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -33,8 +35,10 @@ from captioning.settings import Files
 from captioning.text import Vocabulary
 
 CALIBRATION_IMAGES = 300  # of the training images: NNCF's habit
-CAPTIONED_IMAGES = 64  # of these, to calibrate the decoder: they are searched word by word
+DECODER_CALIBRATION_IMAGES = 64  # of these: each is asked about word by word
 TOLERANCE = 0.005  # of CIDEr on the development split, 0.5 as people read it; chance is twice that
+
+_DECODER = DECODER_LOOK, DECODER_STEP
 
 
 def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) -> None:
@@ -42,8 +46,7 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
     8 bits, and its activations too, scaled by what they are on the images. Raises ValueError if it
     is quantised already.
 
-    Convolutions of one channel each, and sums of two branches, stay floats: their ranges differ
-    most, and they cost least.
+    Sums of two branches stay floats: their ranges differ most, and they cost least.
     """
     network = read_network(source / ENCODER)
     if _is_quantised(network):
@@ -54,8 +57,9 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
     size = image_size(network)
     quantised = _quantise(
         network,
-        [load_image(path, size)[None] for path in image_paths],
-        lambda operation: operation.get_type_name() not in ("GroupConvolution", "Add"),
+        image_paths,
+        lambda path: load_image(path, size)[None],
+        lambda operation: operation.get_type_name() != "Add",
     )
     if identity := read_encoder_identity(network):
         quantised.set_rt_info(f"{identity} int8", ["captioning", ENCODER_NOTE])
@@ -65,83 +69,95 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
 def quantise_decoder(
     source: Path, vocabulary: Vocabulary, features: np.ndarray, target: Path
 ) -> None:
-    """The same of the decoder, scaled by what passes through it while it captions `features`
-    (images, cells, feature_width). Raises ValueError if it is quantised already.
-
-    Products with weights alone become integers: normalisation would lose its small differences.
+    """Writes the decoder of the folder `source` to the folder `target`, its products with weights
+    in integers of 8 bits, scaled by what they are while it captions `features` (images, cells,
+    feature_width). All else stays in floats: normalisation would lose its small differences. Raises
+    ValueError if it is quantised already; of a decoder of which one file is, that is copied.
     """
-    look, step = (read_network(source / name) for name in (DECODER_LOOK, DECODER_STEP))
-    if _is_quantised(look) or _is_quantised(step):
+    if all(_is_quantised(read_network(source / name)) for name in _DECODER):
         raise ValueError(
             f"The decoder in {source} is quantised already. To quantise it once more, export it "
             "anew: `python -m captioning export`."
         )
-    decoder = _Watched.load(source, vocabulary)
-    decoder.caption(features)
-    _save(_quantise(look, decoder.looks, _multiplies_by_weights), target / DECODER_LOOK)
-    _save(_quantise(step, decoder.steps, _multiplies_by_weights), target / DECODER_STEP)
+    decoder = _RecordingDecoder.load(source, vocabulary)
+    for of_image in features:  # one by one, so that each counts for as much as it says
+        decoder.caption(of_image[None])
+    for name, asked in zip(_DECODER, (decoder.looks, decoder.steps), strict=True):
+        network = read_network(source / name)
+        if _is_quantised(network):
+            _copy(source / name, target / name)
+        else:
+            _save(_quantise(network, asked, None, _multiplies_by_weights), target / name)
 
 
 def quantise_if_harmless(files: Files) -> tuple[float, float]:
     """Quantises encoder and decoder in `files.models`, whichever is in floats, on training images,
     and keeps what came out if it costs no more than `TOLERANCE`. Returns the development CIDEr
-    before and after; raises ValueError if that is too much, and leaves both as they were, or if
-    both are quantised already."""
+    before and after. Raises ValueError if that is too much, and leaves all as it was; if both are
+    quantised already; or if they do not belong together."""
     dataset = Dataset.load(files.dataset)
-    train = dataset.splits["train"]
-    chosen = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
-    references = select(dataset.captions, dataset.splits["development"])
     vocabulary = Vocabulary.load(files.vocabulary)
+    networks = {name: read_network(files.models / name) for name in (*_DECODER, ENCODER)}
+    identity = read_encoder_identity(networks[ENCODER])
+    Decoder.load(files.models, vocabulary).refuse_other_encoder(identity)
+    in_floats = [name for name, network in networks.items() if not _is_quantised(network)]
+    if not in_floats:
+        raise ValueError(
+            f"Encoder and decoder in {files.models} are quantised already. To quantise them once "
+            "more, make them anew: `python -m captioning features --weights FILE`, `python -m "
+            "captioning export`."
+        )
+    train = dataset.splits["train"]
+    calibration = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
+    references = select(dataset.captions, dataset.splits["development"])
 
-    def see(encoder: Path, image_names: Sequence[str], maps: Path) -> FeatureMaps:
-        return extract_feature_maps(Encoder(encoder), dataset.images, image_names, maps)
+    def maps_of(models: Path, image_names: Sequence[str], path: Path) -> FeatureMaps:
+        return extract_feature_maps(Encoder(models), dataset.images, image_names, path)
 
-    def cider(encoder: Path, decoder: Path, maps: Path) -> float:
-        """Of the networks in two folders. The maps are closed at the end: Windows removes no open
+    def cider(models: Path, maps: Path) -> float:
+        """Of the networks in `models`. The maps are closed at the end: Windows removes no open
         file."""
-        seen = see(encoder, list(references), maps)
-        loaded = Decoder.load(decoder, vocabulary)
-        return evaluate(loaded, seen, references, meteor=False)[1]["CIDEr"]
+        features = maps_of(models, list(references), maps)
+        decoder = Decoder.load(models, vocabulary)
+        return evaluate(decoder, features, references, meteor=False)[1]["CIDEr"]
 
-    encoder = decoder = files.models
     with tempfile.TemporaryDirectory(dir=files.models, prefix="saving-") as folder:
         quantised = Path(folder)
-        if not _is_quantised(read_network(files.models / ENCODER)):
-            encoder = quantised
-            paths = [dataset.images / image_name for image_name in chosen]
+        for name in networks:
+            _copy(files.models / name, quantised / name)
+        if ENCODER in in_floats:
+            paths = [dataset.images / image_name for image_name in calibration]
             quantise_encoder(files.models, paths, quantised)
-        if not _is_quantised(read_network(files.models / DECODER_STEP)):
-            decoder = quantised
-            maps = see(encoder, chosen[:CAPTIONED_IMAGES], quantised / "calibration.bin")
-            quantise_decoder(files.models, vocabulary, np.stack(list(maps.values())), quantised)
-            del maps
-        if encoder == decoder == files.models:
-            raise ValueError(
-                f"Encoder and decoder in {files.models} are quantised already. To quantise them "
-                "once more, make them anew: `python -m captioning features --weights FILE`, "
-                "`python -m captioning export`."
-            )
-        before = cider(files.models, files.models, quantised / "before.bin")
-        after = cider(encoder, decoder, quantised / "after.bin")
+        if DECODER_LOOK in in_floats or DECODER_STEP in in_floats:
+            few = calibration[:DECODER_CALIBRATION_IMAGES]
+            features = list(maps_of(quantised, few, quantised / "calibration.bin").values())
+            quantise_decoder(files.models, vocabulary, np.stack(features), quantised)
+            del features
+        before = cider(files.models, quantised / "before.bin")
+        after = cider(quantised, quantised / "after.bin")
         loss = before - after
         if loss > TOLERANCE:
             raise ValueError(
-                f"Encoder and decoder stay as they are: quantised, they would lose "
-                f"{loss * 100:.2f} of development CIDEr ({before * 100:.2f} before, "
+                f"{files.models} stays as it is: with {', '.join(in_floats)} in integers, "
+                f"{loss * 100:.2f} of development CIDEr would be lost ({before * 100:.2f} before, "
                 f"{after * 100:.2f} after). Wanted: no more than {TOLERANCE * 100:.1f}."
             )
-        for network in quantised.glob("*.xml"):
-            replace_network(network, files.models / network.name)
+        for name in in_floats:
+            replace_network(quantised / name, files.models / name)
     return before, after
 
 
-class _Watched(Decoder):
-    """Remembers what its networks are asked, by the numbers of their inputs."""
+class _RecordingDecoder(Decoder):
+    """Remembers what its two networks are asked: each time, the inputs by their number."""
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.looks: list[dict[int, np.ndarray]] = []
-        self.steps: list[dict[int, np.ndarray]] = []
+    looks: list[dict[int, np.ndarray]]
+    steps: list[dict[int, np.ndarray]]
+
+    @classmethod
+    def load(cls, folder: Path, vocabulary: Vocabulary) -> Self:
+        decoder = super().load(folder, vocabulary)
+        decoder.looks, decoder.steps = [], []
+        return decoder
 
     def look(self, features):
         self.looks.append({0: features.astype("float32")})
@@ -154,29 +170,36 @@ class _Watched(Decoder):
 
 def _quantise(
     network: openvino.Model,
-    inputs: Sequence,
+    items: Sequence,
+    as_inputs: Callable | None,
     becomes_integers: Callable[[openvino.Node], bool],
 ) -> openvino.Model:
-    """The network with the operations chosen in integers, scaled by what they are on `inputs`, and
-    what is noted in it. Weights leave one bit free, so that no processor overflows, and all compute
-    the same."""
+    """A copy of the network, its notes included, with the operations chosen in integers, scaled by
+    what they are on the inputs that `as_inputs` makes of each of `items`, or on these themselves.
+    Weights of sums over channels leave one bit free, so that no processor overflows, and all
+    compute the same."""
     # Here, behind `captioning.runtime`: it would send its makers a message each time, too.
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-    left = [
+    ignored = [
         operation.get_friendly_name()
         for operation in network.get_ops()
         if not becomes_integers(operation)
     ]
     return nncf.quantize(
         network,
-        nncf.Dataset(inputs),
+        nncf.Dataset(items, as_inputs),
         preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(inputs),
-        ignored_scope=nncf.IgnoredScope(names=left, validate=False),
+        subset_size=len(items),
+        ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
+
+
+def _copy(source: Path, target: Path) -> None:
+    for suffix in (".bin", ".xml"):
+        shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
 
 
 def _save(network: openvino.Model, path: Path) -> None:

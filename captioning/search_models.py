@@ -3,15 +3,17 @@
 Same weights, for some beams of each image. The members of an ensemble step side by side.
 """
 
+import re
 from collections.abc import Sequence
 from itertools import accumulate, islice
+from math import prod
 
 import keras
 from keras import ops
 
 from captioning.decoders import ATTENTION, DECODER, FEATURE_EXTRACTOR
 from captioning.ensemble import log_mean, members_of
-from captioning.layers import AsProduct, EachCaptionStep
+from captioning.layers import EachCaptionStep
 from captioning.model import SEQUENCE_PROCESSOR
 
 SearchModels = tuple[keras.Model, keras.Model]
@@ -35,11 +37,11 @@ def build_search_models(caption_model: keras.Model) -> SearchModels:
 
 
 def _of_one(caption_model: keras.Model, suffix: str) -> SearchModels:
-    embedding, sequence_processor, decoder, look = (
+    embedding, sequence_processor, decoder, feature_extractor = (
         caption_model.get_layer(name)
         for name in ("embedding", SEQUENCE_PROCESSOR, DECODER, FEATURE_EXTRACTOR)
     )
-    look = keras.models.clone_model(look, clone_function=_as_product)
+    look = keras.models.clone_model(feature_extractor, clone_function=_without_einsum)
     look = keras.Model(look.input, look.outputs, name=f"look{suffix}")
     lstm = sequence_processor.get_layer("lstm").layer
     word, hidden, cell = _inputs(lstm.units)
@@ -110,9 +112,50 @@ def _at_one_position(decoder: keras.Model) -> keras.Model:
         of_words, of_image = inputs  # (images, heads, captions, 1, a), (images, heads, a, b)
         return ops.expand_dims(ops.matmul(of_words[:, :, :, 0], of_image), 3)
 
-    return keras.models.clone_model(decoder, clone_function=_as_product, call_function=call)
+    return keras.models.clone_model(decoder, clone_function=_without_einsum, call_function=call)
 
 
-def _as_product(layer: keras.Layer) -> keras.Layer:
-    """The layer itself, or a product of matrices in its place, of the same weights."""
-    return AsProduct(layer) if isinstance(layer, keras.layers.EinsumDense) else layer
+def _without_einsum(layer: keras.Layer) -> keras.Layer:
+    """The layer itself, or what takes its place."""
+    return EinsumAsMatmul(layer) if isinstance(layer, keras.layers.EinsumDense) else layer
+
+
+class EinsumAsMatmul(keras.layers.Wrapper):
+    """An `EinsumDense` that is computed as one product of two matrices, with the same weights.
+    OpenVINO does this by itself when it compiles, after NNCF has chosen what becomes integers.
+
+    Raises ValueError unless the kernel's axes are those summed over and then those that are new, as
+    in "bku,uhd->bhdk", and there is no activation.
+    """
+
+    def __init__(self, layer: keras.layers.EinsumDense):
+        super().__init__(layer, dtype=layer.dtype_policy)
+        self._inputs, kernel, self._output = re.split(",|->", layer.equation)
+        self._summed = [axis for axis in self._inputs if axis in kernel]
+        self._kept = [axis for axis in self._inputs if axis not in kernel]
+        self._new = list(kernel[len(self._summed) :])
+        in_order = [*self._summed, *self._new] == list(kernel)
+        if not in_order or layer.activation is not keras.activations.linear:
+            raise ValueError(
+                'Wanted: an EinsumDense such as "bku,uhd->bhdk", without activation. Received: '
+                f"{layer.equation}, {layer.activation.__name__}."
+            )
+
+    def call(self, inputs):
+        size = dict(zip(self._inputs, ops.shape(inputs), strict=True))
+        kernel = self.layer.kernel
+        summed, new = kernel.shape[: len(self._summed)], kernel.shape[len(self._summed) :]
+        rows = ops.transpose(inputs, [self._inputs.index(a) for a in (*self._kept, *self._summed)])
+        product = ops.matmul(
+            ops.reshape(rows, (-1, prod(summed))), ops.reshape(kernel, (prod(summed), -1))
+        )  # (all that is kept, all that is new)
+        product = ops.reshape(product, [*(size[axis] for axis in self._kept), *new])
+        axes = [*self._kept, *self._new]
+        product = ops.transpose(product, [axes.index(axis) for axis in self._output])
+        return product if self.layer.bias is None else product + self.layer.bias
+
+    def build(self, input_shape):
+        """Nothing: the layer is that of a model which was built."""
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)

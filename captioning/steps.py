@@ -100,7 +100,7 @@ def export(files: Files, options: argparse.Namespace) -> None:
 
 
 def quantise(files: Files, options: argparse.Namespace) -> None:
-    """Reads data set, encoder and decoder, writes both anew in integers of 8 bits."""
+    """Reads data set, encoder and decoder, writes those in floats anew in integers of 8 bits."""
     from captioning.quantisation import quantise_if_harmless
 
     before, after = quantise_if_harmless(files)

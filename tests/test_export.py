@@ -12,6 +12,7 @@ from captioning.image_networks import build_encoder
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
 from captioning.networks import read_network
+from captioning.search_models import EinsumAsMatmul
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.text import START, Vocabulary
 
@@ -86,11 +87,44 @@ def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, featu
 
 
 def test_the_exported_networks_hold_no_einsum(exported):
-    """Of keys and values, OpenVINO would copy both at every word, and quantise none of them."""
+    """OpenVINO would copy keys and values at every word, and NNCF leave such products in floats."""
     for name in ("decoder_look.xml", "decoder_step.xml"):
         kinds = [each.get_type_name() for each in read_network(exported[2] / name).get_ops()]
         assert "Einsum" not in kinds
         assert "MatMul" in kinds
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("equation", "kernel", "bias_axes"),
+    [
+        ("bku,uhd->bhdk", (3, 4, None), "hd"),
+        ("bku,uhd->bhkd", (3, None, 4), None),
+        ("bclu,uhd->bhcld", (3, None, None, 4), "hd"),
+        ("bhcl,hcu->blu", (None, 4), "u"),
+    ],
+)
+def test_an_einsum_as_a_product_of_matrices_is_the_same(equation, kernel, bias_axes, precision):
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.EinsumDense(
+        equation, kernel, bias_axes=bias_axes, bias_initializer="normal", dtype=precision
+    )
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(2, 5, 6, 7)[: len(equation.split(",")[0])]).astype("float32")
+    expected = layer(inputs)
+    received = EinsumAsMatmul(layer)(inputs)
+    assert received.dtype == expected.dtype
+    expected, received = (keras.ops.convert_to_numpy(each) for each in (expected, received))
+    np.testing.assert_allclose(received, expected, atol=1e-5 if precision == "float32" else 0.02)
+
+
+@pytest.mark.parametrize(
+    ("equation", "activation"), [("bu,hu->bh", None), ("buv,vuh->bh", None), ("bu,uh->bh", "relu")]
+)
+def test_what_is_no_product_of_two_matrices_as_they_lie_is_refused(equation, activation):
+    layer = keras.layers.EinsumDense(equation, (3,), activation=activation)
+    with pytest.raises(ValueError, match=f"Wanted: an EinsumDense .* Received: {equation}, "):
+        EinsumAsMatmul(layer)
 
 
 def test_the_state_does_not_grow_from_word_to_word(exported, features):
