@@ -5,6 +5,7 @@ what it costs in captions, which is measured before it is kept.
 Needs NNCF, as nothing else here does. Not about running a network: see `captioning.inference`.
 """
 
+import logging
 import random
 import shutil
 import tempfile
@@ -182,6 +183,7 @@ def _quantise(
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
+    nncf.set_log_level(logging.WARNING)  # or it lists every operation that stays a float
     ignored = [
         operation.get_friendly_name()
         for operation in network.get_ops()
