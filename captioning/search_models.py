@@ -124,17 +124,18 @@ class EinsumAsMatmul(keras.layers.Wrapper):
     """An `EinsumDense` that is computed as one product of two matrices, with the same weights.
     OpenVINO does this by itself when it compiles, after NNCF has chosen what becomes integers.
 
-    Raises ValueError unless the kernel's axes are those summed over and then those that are new, as
-    in "bku,uhd->bhdk", and there is no activation.
+    Raises ValueError unless the kernel's axes are those summed over, in the order of the input, and
+    then those that are new, as in "bku,uhd->bhdk", and there is no activation.
     """
 
     def __init__(self, layer: keras.layers.EinsumDense):
-        super().__init__(layer, dtype=layer.dtype_policy)
+        super().__init__(layer, name=layer.name, dtype=layer.dtype_policy)
         self._inputs, kernel, self._output = re.split(",|->", layer.equation)
         self._summed = [axis for axis in self._inputs if axis in kernel]
         self._kept = [axis for axis in self._inputs if axis not in kernel]
         self._new = list(kernel[len(self._summed) :])
         in_order = [*self._summed, *self._new] == list(kernel)
+        in_order = in_order and not set(self._summed) & set(self._output)
         if not in_order or layer.activation is not keras.activations.linear:
             raise ValueError(
                 'Wanted: an EinsumDense such as "bku,uhd->bhdk", without activation. Received: '

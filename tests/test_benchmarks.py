@@ -219,7 +219,7 @@ def test_an_epoch_is_compared_and_whole_training_computed(monkeypatch):
     assert epoch.product == "1.25 s, scaled from 40 images a round"
     assert (str(whole.measured), whole.unit, whole.verdict) == ("0.25", "minutes", "")
     assert whole.tutorial == "0.533 hours, computed: as many epochs"
-    assert whole.product.startswith("computed: 12 epochs")
+    assert whole.product.startswith("computed: 10 epochs")
 
 
 def test_the_made_world_has_the_shape_of_flickr8k():

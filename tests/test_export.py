@@ -119,10 +119,17 @@ def test_an_einsum_as_a_product_of_matrices_is_the_same(equation, kernel, bias_a
 
 
 @pytest.mark.parametrize(
-    ("equation", "activation"), [("bu,hu->bh", None), ("buv,vuh->bh", None), ("bu,uh->bh", "relu")]
+    ("equation", "activation"),
+    [
+        ("bu,hu->bh", None),
+        ("buv,vuh->bh", None),
+        ("bhd,hdk->bhk", None),
+        ("bu,uh->bh", "relu"),
+    ],
 )
 def test_what_is_no_product_of_two_matrices_as_they_lie_is_refused(equation, activation):
-    layer = keras.layers.EinsumDense(equation, (3,), activation=activation)
+    shape = (None, 3) if equation.endswith("hk") else (3,)
+    layer = keras.layers.EinsumDense(equation, shape, activation=activation)
     with pytest.raises(ValueError, match=f"Wanted: an EinsumDense .* Received: {equation}, "):
         EinsumAsMatmul(layer)
 

@@ -11,13 +11,19 @@ from captioning import __main__ as command
 from captioning.dataset import Dataset
 from captioning.ensemble import build_ensemble
 from captioning.export import export_decoder, export_encoder
+from captioning.feature_maps import FeatureMaps
 from captioning.image_networks import build_encoder
 from captioning.images import load_image
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
 from captioning.networks import DECODER_LOOK, DECODER_STEP, ENCODER, read_network
 from captioning.precision import has_bfloat16_units
-from captioning.quantisation import quantise_decoder, quantise_encoder, quantise_if_harmless
+from captioning.quantisation import (
+    QualityLoss,
+    quantise_decoder,
+    quantise_encoder,
+    quantise_if_harmless,
+)
 from captioning.settings import DECODERS, Files, TrainingSettings
 from captioning.text import START, Vocabulary
 
@@ -242,11 +248,16 @@ def test_training_images_calibrate_both(root, monkeypatch):
         "captioning.quantisation.quantise_decoder",
         lambda source, vocabulary, features, target: asked.update(features=features),
     )
+    monkeypatch.setattr("captioning.quantisation.CALIBRATION_IMAGES", 9)
     monkeypatch.setattr("captioning.quantisation.DECODER_CALIBRATION_IMAGES", 5)
-    quantise_if_harmless(Files(root))
-    train = Dataset.load(Files(root).dataset).splits["train"]
-    assert {path.name for path in asked["paths"]} == set(train)
-    assert asked["features"].shape == (5, 4, 18)
+    files = Files(root)
+    quantise_if_harmless(files)
+    names = [path.name for path in asked["paths"]]
+    assert len(set(names)) == 9
+    assert set(names) < set(Dataset.load(files.dataset).splits["train"])
+    maps = FeatureMaps(files.feature_maps)
+    expected = np.stack([maps[name] for name in names[:5]]).astype("float32")
+    np.testing.assert_allclose(asked["features"], expected, atol=0.01)
 
 
 def test_whichever_is_in_floats_is_quantised(root, monkeypatch):
@@ -312,7 +323,7 @@ def test_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatch):
     if kept:
         assert quantise_if_harmless(files) == (0.58, after)
     else:
-        with pytest.raises(ValueError, match=r"0.51 .*58.00 before, 57.49 after.* than 0.5\."):
+        with pytest.raises(QualityLoss, match=r"0.51 .*58.00 before, 57.49 after.* than 0.5\."):
             quantise_if_harmless(files)
     assert bool(marked(files.models)) == kept
 
