@@ -3,7 +3,6 @@
 Not about what an encoder computes: see `captioning.inference` and `captioning.image_networks`.
 """
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from captioning.feature_maps import FeatureMaps
 from captioning.inference import Encoder
 from captioning.networks import (
     ENCODER,
+    copy_network,
     encoder_name,
     read_encoder_identity,
     read_network,
@@ -74,8 +74,7 @@ def _copy(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="saving-") as temporary:
         copy = Path(temporary, ENCODER)
-        for suffix in (".bin", ".xml"):
-            shutil.copyfile((source / ENCODER).with_suffix(suffix), copy.with_suffix(suffix))
+        copy_network(source / ENCODER, copy)
         replace_network(copy, folder / ENCODER)
 
 

@@ -3,6 +3,7 @@
 `captioning.export` writes the files that are read here.
 """
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def read_network(path: Path) -> openvino.Model:
             f"{path} or the .bin file beside it is damaged or missing. Fetch both again, or export "
             "the model anew."
         ) from error
+
+
+def copy_network(source: Path, target: Path) -> None:
+    """Copies an exported network, .xml and .bin, to where there is none, nor one in use."""
+    for suffix in (".bin", ".xml"):
+        shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
 
 
 def replace_network(source: Path, target: Path) -> None:

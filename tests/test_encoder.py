@@ -30,7 +30,7 @@ def test_a_root_without_an_encoder_is_given_the_shipped_one(shipped, tmp_path):
 
 
 def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
-    monkeypatch.setattr(module.shutil, "copyfile", lambda *_: pytest.fail("copied"))
+    monkeypatch.setattr("shutil.copyfile", lambda *_: pytest.fail("copied"))
     before = (shipped / "encoder.xml").stat()
     assert provide_encoder(shipped).feature_width == 18
     assert (shipped / "encoder.xml").stat() == before
@@ -38,7 +38,7 @@ def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
 
 def test_a_copy_that_was_stopped_is_made_again(shipped, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(module.shutil, "copyfile", lambda *_: (_ for _ in ()).throw(OSError))
+        patch.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError))
         with pytest.raises(OSError):
             provide_encoder(tmp_path)
     assert provide_encoder(tmp_path).feature_width == 18
