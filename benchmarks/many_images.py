@@ -15,7 +15,7 @@ from captioning.captioner import Captioner
 from captioning.encoding import encode_files
 from captioning.inference import IMAGES_AT_ONCE
 
-_IMAGES = 64
+_IMAGES = 256
 _TUTORIAL_IMAGES = 3  # a round
 
 

@@ -1,8 +1,8 @@
 """The journey from photograph to sentence."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,12 @@ import numpy as np
 from captioning.encoding import encode_files
 from captioning.gaze import Gaze, find_gaze
 from captioning.images import AnyImage, load_image
-from captioning.inference import IMAGES_AT_ONCE, Caption, Decoder, Encoder
+from captioning.inference import Caption, Decoder, Encoder
 from captioning.settings import Files, SearchSettings
 from captioning.text import Vocabulary
+
+# Paths in order; with those that cannot be captioned, the error that says why.
+_Waiting = deque[tuple[AnyImage, Exception | None]]
 
 
 class Captioner:
@@ -93,9 +96,25 @@ class Captioner:
     ) -> Iterator[tuple[AnyImage, list[Caption] | Exception]]:
         """For each path, in order, the `count` best captions or the error that says why there are
         none. Memory does not grow with the number of images."""
-        encoded = chain.from_iterable(encode_files(self.encoder, paths))
-        while some := list(islice(encoded, IMAGES_AT_ONCE)):
-            rows = [features for _, features in some if not isinstance(features, Exception)]
-            found = iter(self.decoder.alternatives(np.stack(rows), search, count) if rows else ())
-            for path, features in some:
-                yield path, features if isinstance(features, Exception) else next(found)
+        waiting: _Waiting = deque()
+        for captions in self.decoder.alternatives(self._see(paths, waiting), search, count):
+            yield from _failed(waiting)
+            yield waiting.popleft()[0], captions
+        yield from _failed(waiting)
+
+    def _see(self, paths: Iterable[AnyImage], waiting: _Waiting) -> Iterator[np.ndarray]:
+        """Feature maps of the images that can be read, batch after batch. All paths are added to
+        those that wait for their captions, before their maps are handed out."""
+        for batch in encode_files(self.encoder, paths):
+            maps = [each for _, each in batch if isinstance(each, np.ndarray)]
+            waiting.extend(
+                (path, None if isinstance(each, np.ndarray) else each) for path, each in batch
+            )
+            if maps:
+                yield np.stack(maps)
+
+
+def _failed(waiting: _Waiting) -> Iterator[tuple[AnyImage, Exception]]:
+    """Takes out those in front that cannot be captioned."""
+    while waiting and waiting[0][1] is not None:
+        yield waiting.popleft()

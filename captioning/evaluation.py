@@ -1,6 +1,6 @@
 """A split in, captions of a decoder and their scores out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -34,12 +34,16 @@ def evaluate(
             f"features, among them {missing[0]}. Extract the features of all images first; if that "
             "left some out, mend their files."
         )
-    captions = {}
-    names = iter(references)
-    while some := list(islice(names, IMAGES_AT_ONCE)):
-        found = decoder.caption(np.stack([features[name] for name in some]), search)
-        captions |= {name: caption.text for name, caption in zip(some, found, strict=True)}
+    found = decoder.caption(_blocks(features, references), search)
+    captions = {name: caption.text for name, caption in zip(references, found, strict=True)}
     return captions, score_captions(captions, references, meteor)
+
+
+def _blocks(features: Mapping[str, np.ndarray], image_names: Iterable[str]) -> Iterator[np.ndarray]:
+    """Feature maps (images, cells, feature_width) of some of the images after the other."""
+    image_names = iter(image_names)
+    while some := list(islice(image_names, IMAGES_AT_ONCE)):
+        yield np.stack([features[name] for name in some])
 
 
 def evaluate_whole_way(

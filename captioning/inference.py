@@ -4,8 +4,9 @@ Needs no Keras, so that captioning starts in a second. Not about the files that 
 see `captioning.networks`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,11 @@ from captioning.search import Hypothesis, State, beam_search
 from captioning.settings import DEFAULT_ENCODER, SearchSettings
 from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 
-# Images searched for side by side: one alone takes three times as long, more are hardly faster, and
-# with 64 the command holds 200 MB more.
+# Images searched for side by side: one alone takes three times as long, more are hardly faster.
 IMAGES_AT_ONCE = 32
+_BLOCK = 8  # images looked at together: more are hardly faster, and take more memory
+
+Maps = np.ndarray | Iterable[np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)  # a folder may hold very many images
@@ -137,42 +140,40 @@ class Decoder:
                 "that encoder back, or extract the features and train anew with this one."
             )
 
-    def caption(
-        self, features: np.ndarray, search: SearchSettings = SearchSettings()
-    ) -> list[Caption]:
-        """The best caption for each of `features` (images, cells, feature_width)."""
+    def caption(self, features: Maps, search: SearchSettings = SearchSettings()) -> list[Caption]:
+        """The best caption for each image, see `search`."""
         return [best for best, *_ in self.alternatives(features, search, count=1)]
 
     def alternatives(
-        self, features: np.ndarray, search: SearchSettings, count: int
-    ) -> list[list[Caption]]:
-        """For each of `features`, the `count` best captions that the search finds, best first;
-        fewer if there are no more. A beam that is narrower than `count` is widened to it."""
+        self, features: Maps, search: SearchSettings, count: int
+    ) -> Iterator[list[Caption]]:
+        """For each image, see `search`, the `count` best captions that are found, best first; fewer
+        if there are no more. A beam that is narrower than `count` is widened to it."""
         search = replace(search, beam_width=max(search.beam_width, count))
-        return [
-            [Caption(self.vocabulary.decode(one.ids), one.log_prob) for one in hypotheses[:count]]
-            for hypotheses in self.search(features, search)
-        ]
+        for hypotheses in self.search(features, search):
+            yield [
+                Caption(self.vocabulary.decode(one.ids), one.log_prob) for one in hypotheses[:count]
+            ]
 
     def search(
-        self, features: np.ndarray, search: SearchSettings = SearchSettings()
-    ) -> list[list[Hypothesis]]:
-        """For each of `features` (images, cells, feature_width), up to `search.beam_width`
-        captions as word ids, best first."""
-        found = []
-        for first in range(0, len(features), IMAGES_AT_ONCE):
-            seen = self.look(features[first : first + IMAGES_AT_ONCE])
-            found += beam_search(
-                _Step(self.step, seen),
-                self.nothing_said(len(seen[0])),
-                start=START,
-                end=END,
-                max_length=self.longest_caption,
-                beam_width=search.beam_width,
-                length_normalisation=search.length_normalisation,
-                never=(PADDING, START, UNKNOWN),
-            )
-        return found
+        self, features: Maps, search: SearchSettings = SearchSettings()
+    ) -> Iterator[list[Hypothesis]]:
+        """For each image up to `search.beam_width` captions as word ids, best first. `features` are
+        feature maps (images, cells, feature_width), or any number of such arrays, one after the
+        other, which are drawn as they are needed."""
+        blocks = _blocks(features) if isinstance(features, np.ndarray) else features
+        return beam_search(
+            self.step,
+            tuple(part[0, 0] for part in self.nothing_said(1)),
+            chain.from_iterable(zip(*self.look(some), strict=True) for some in blocks),
+            start=START,
+            end=END,
+            max_length=self.longest_caption,
+            beam_width=search.beam_width,
+            length_normalisation=search.length_normalisation,
+            never=(PADDING, START, UNKNOWN),
+            at_once=IMAGES_AT_ONCE,
+        )
 
     def look(self, features: np.ndarray) -> tuple[np.ndarray, ...]:
         """Feature maps (images, cells, feature_width) -> what `step` wants to know of the images,
@@ -200,14 +201,7 @@ class Decoder:
         return log_probs, (hidden, cell), attention[0] if attention else None
 
 
-class _Step:
-    """A decoder's step in the form that the search wants: for those images it still searches."""
-
-    def __init__(self, step: Callable, seen: Sequence[np.ndarray]):
-        self._step = step
-        self._all = self._seen = seen
-
-    def __call__(self, ids: np.ndarray, state: State, rows: np.ndarray) -> tuple[np.ndarray, State]:
-        if len(rows) < len(self._seen[0]):  # rows are dropped, never added
-            self._seen = [part[rows] for part in self._all]
-        return self._step(ids, state, self._seen)
+def _blocks(features: np.ndarray) -> Iterator[np.ndarray]:
+    """The same, some images after the other."""
+    for first in range(0, len(features), _BLOCK):
+        yield features[first : first + _BLOCK]

@@ -6,33 +6,41 @@ from captioning.search import beam_search
 END, A, B, C, START = range(5)
 
 
-def step_of(table):
-    """A fake model: `table` gives the next-id probabilities after each sequence of ids. The state
-    holds the sequence, so that a wrongly carried state gives wrong words."""
+def step_of(*tables):
+    """A fake model: `tables` give the next-id probabilities after each sequence of ids, one for
+    each image, of which its number is seen. The state holds the sequence, so that a wrongly
+    carried state gives wrong words."""
 
-    def step(ids, state, rows):
-        (sequences,) = state
-        assert sequences.shape == ids.shape == (len(rows), ids.shape[1])
+    def step(ids, state, seen):
+        (sequences,), (numbers,) = state, seen
+        assert sequences.shape == ids.shape == (len(numbers), ids.shape[1])
         said = np.empty_like(sequences)
         for place in np.ndindex(ids.shape):
             said[place] = (*sequences[place], int(ids[place]))
         with np.errstate(divide="ignore"):
-            log_probs = np.log([[table(one[1:]) for one in of_row] for of_row in said])
+            log_probs = np.log(
+                [
+                    [tables[number % len(tables)](one[1:]) for one in of_row]
+                    for number, of_row in zip(numbers, said, strict=True)
+                ]
+            )
         return log_probs, (said,)
 
     return step
 
 
-def empty_state(rows):
-    state = np.empty((rows, 1), dtype=object)
-    for row in range(rows):
-        state[row, 0] = ()
-    return (state,)
+NOTHING_SAID = np.empty((), dtype=object)
+NOTHING_SAID[()] = ()
 
 
-def search(table, rows=1, **options):
-    options = {"max_length": 6, "beam_width": 2, **options}
-    return beam_search(step_of(table), empty_state(rows), start=START, end=END, **options)
+def numbered(images):
+    return ((np.array(number),) for number in range(images))
+
+
+def search(*tables, images=None, step=None, **options):
+    options = {"max_length": 6, "beam_width": 2, "start": START, "end": END, **options}
+    images = numbered(len(tables)) if images is None else images
+    return list(beam_search(step or step_of(*tables), (NOTHING_SAID,), images, **options))
 
 
 def spell_abca(sequence):
@@ -99,35 +107,28 @@ def test_length_normalisation_prefers_the_longer_of_equally_likely_words():
     assert search(table, length_normalisation=1.0)[0][0].ids == (A, B)
 
 
-def test_rows_searched_together_find_what_each_finds_alone():
-    def table_for(row):
-        random = np.random.default_rng(row)
-        rows = {}
+def random_table(seed):
+    random = np.random.default_rng(seed)
+    rows = {}
 
-        def table(sequence):
-            if sequence not in rows:
-                rows[sequence] = random.dirichlet([0.3] * 4 + [0.0001])
-            return rows[sequence]
+    def table(sequence):
+        if sequence not in rows:
+            rows[sequence] = random.dirichlet([0.3] * 4 + [0.0001])
+        return rows[sequence]
 
-        return table
+    return table
 
-    tables = [table_for(row) for row in range(5)]
 
-    def step(ids, state, rows):
-        parts = [
-            step_of(tables[row])(ids[index : index + 1], (state[0][index : index + 1],), [row])
-            for index, row in enumerate(rows)
-        ]
-        log_probs = np.concatenate([part[0] for part in parts])
-        return log_probs, (np.concatenate([part[1][0] for part in parts]),)
-
-    options = {"start": START, "end": END, "max_length": 8, "beam_width": 3}
-    together = beam_search(step, empty_state(5), **options)
-    alone = [beam_search(step_of(table), empty_state(1), **options)[0] for table in tables]
-    assert [[one.ids for one in row] for row in together] == [
-        [one.ids for one in row] for row in alone
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 100])
+def test_images_searched_together_find_what_each_finds_alone(at_once):
+    tables = [random_table(seed) for seed in range(9)]
+    options = {"max_length": 8, "beam_width": 3}
+    alone = [search(table, **options)[0] for table in tables]
+    together = search(*tables, at_once=at_once, **options)
+    assert [[one.ids for one in found] for found in together] == [
+        [one.ids for one in found] for found in alone
     ]
-    assert len({row[0].ids for row in together}) > 1
+    assert len({found[0].ids for found in together}) > 1
 
 
 def test_a_wide_beam_finds_the_best_of_all_sentences():
@@ -172,15 +173,57 @@ def test_a_sentence_may_end_right_at_the_length_limit():
     assert best.finished
 
 
-def test_a_decided_row_is_not_run_any_longer():
-    rows_run = []
-
+def ends_after(words):
     def table(sequence):
-        rows_run.append(sequence)
-        return [1.0, 0.0, 0.0, 0.0, 0.0]
+        return [1.0, 0, 0, 0, 0] if len(sequence) == words else [0, 1.0, 0, 0, 0]
 
-    search(table, rows=3, beam_width=1, max_length=50)
-    assert len(rows_run) == 3
+    return table
+
+
+def watched(step, rows):
+    def watching(ids, state, seen):
+        rows.append(seen[0].tolist())
+        return step(ids, state, seen)
+
+    return watching
+
+
+def test_a_decided_image_gives_its_row_to_the_next():
+    rows = []
+    step = watched(step_of(*map(ends_after, [3, 0, 1, 0])), rows)
+    found = search(images=numbered(4), step=step, beam_width=1, at_once=2)
+    assert [len(best.ids) for best, *_ in found] == [3, 0, 1, 0]
+    assert rows == [[0, 1], [0, 2], [0, 2], [0, 3]]
+
+
+def test_when_no_image_is_left_the_decided_are_not_run_any_longer():
+    rows = []
+    step = watched(step_of(*map(ends_after, [0, 2, 1])), rows)
+    search(images=numbered(3), step=step, beam_width=1)
+    assert list(map(sorted, rows)) == [[0, 1, 2], [1, 2], [1]]
+
+
+def test_images_are_drawn_when_there_is_room_for_them():
+    drawn = []
+
+    def images():
+        for image in numbered(100):
+            drawn.append(image)
+            yield image
+
+    found = beam_search(
+        step_of(ends_after(1)),
+        (NOTHING_SAID,),
+        images(),
+        start=START,
+        end=END,
+        max_length=6,
+        beam_width=1,
+        at_once=4,
+    )
+    assert drawn == []
+    next(found)
+    assert len(drawn) == 4
 
 
 def test_each_word_costs_one_step():
@@ -194,17 +237,6 @@ def test_each_word_costs_one_step():
     assert lengths == [0, 1, 2, 3, 4]
 
 
-def test_a_row_begins_with_one_beam_and_goes_on_with_as_many_as_asked_for():
-    beams = []
-
-    def step(ids, state, rows):
-        beams.append(ids.shape)
-        return step_of(spell_abca)(ids, state, rows)
-
-    beam_search(step, empty_state(2), start=START, end=END, max_length=2, beam_width=3)
-    assert beams == [(2, 1), (2, 3), (2, 3)]
-
-
 def test_a_sentence_that_has_ended_does_not_go_on_though_there_are_fewer_ids_than_beams():
     def table(sequence):
         return [0.4, 0.3, 0.2, 0.1, 0.0]
@@ -214,8 +246,8 @@ def test_a_sentence_that_has_ended_does_not_go_on_though_there_are_fewer_ids_tha
     assert all(END not in one.ids for one in found)
 
 
-def test_no_rows_give_no_hypotheses():
-    assert search(spell_abca, rows=0) == []
+def test_no_images_give_no_hypotheses():
+    assert search(images=[], step=step_of(spell_abca)) == []
 
 
 @pytest.mark.parametrize("options", [{"beam_width": 0}, {"max_length": 0}])
