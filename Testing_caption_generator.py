@@ -11,6 +11,7 @@ from pathlib import Path
 from captioning.captioner import Captioner
 from captioning.finding import find_images, place, plain
 from captioning.inference import Caption
+from captioning.names import Names
 from captioning.options import STOPPED, read_beam_width
 from captioning.result_formats import BARE, FORMATS, image_name
 from captioning.results import Printout, ResultFile
@@ -83,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _captions(
     captioner: Captioner,
-    image_paths: list[str],
+    image_paths: Names,
     known: Mapping[str, list[Caption]],
     options: argparse.Namespace,
 ) -> Iterator[tuple[str, list[Caption] | Exception]]:
@@ -98,7 +99,7 @@ def _captions(
         yield path, known[name] if name in known else next(new)[1]
 
 
-def _with_progress(image_paths: list[str]) -> Iterable[str]:
+def _with_progress(image_paths: Names) -> Iterable[str]:
     """The same, and how far they are on stderr, if that is to be shown."""
     if not _shows_progress(image_paths):
         return image_paths
@@ -107,11 +108,11 @@ def _with_progress(image_paths: list[str]) -> Iterable[str]:
     return tqdm(image_paths, unit="image")
 
 
-def _shows_progress(image_paths: list[str]) -> bool:
+def _shows_progress(image_paths: Names) -> bool:
     return len(image_paths) > 1 and sys.stderr.isatty()
 
 
-def _results(options: argparse.Namespace, image_paths: list[str]) -> Printout | ResultFile:
+def _results(options: argparse.Namespace, image_paths: Names) -> Printout | ResultFile:
     suffix = options.output.suffix[1:].lower() if options.output else ""
     if suffix == "json" and not options.format:
         raise ValueError(
@@ -123,12 +124,12 @@ def _results(options: argparse.Namespace, image_paths: list[str]) -> Printout | 
         return ResultFile(options.output, form, options.top)
     is_text = form.name == "text"  # what no console can print of a file name is escaped
     sys.stdout.reconfigure(encoding=None if is_text else "utf-8", errors="backslashreplace")
-    is_one_file = len(image_paths) == 1 and image_paths == list(map(plain, options.image))
+    is_one_file = len(image_paths) == 1 and [*image_paths] == [*map(plain, options.image)]
     form = BARE if is_text and is_one_file else form
     return Printout(form, options.top, above_bar=_shows_progress(image_paths))
 
 
-def _copier(folder: Path | None, image_paths: list[str]) -> Callable[[str, str], None]:
+def _copier(folder: Path | None, image_paths: Names) -> Callable[[str, str], None]:
     """What writes an image and its caption into `folder`; it does nothing where there is none."""
     if folder is None:
         return lambda image_path, caption: None

@@ -150,8 +150,9 @@ def extract_all(model: Path, images: Path) -> None:
     """Feature maps of all images in a folder, as `python -m captioning features` makes them."""
     from captioning.features import extract_feature_maps
     from captioning.inference import Encoder
+    from captioning.names import Names
 
-    names = sorted(os.listdir(images))
+    names = Names(sorted(os.listdir(images)))
     with tempfile.TemporaryDirectory() as folder:
         extract_feature_maps(Encoder(Files(model).models), images, names, Path(folder, "maps.bin"))
 

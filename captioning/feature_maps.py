@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from captioning.names import Names
+
 _DTYPE = np.dtype("float16")  # the maps of 8,000 images take 3.3 GB, and lose three digits of seven
 
 
@@ -26,7 +28,7 @@ class FeatureMaps(Mapping):
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
-        self._rows: dict[str, int] = {}
+        self._rows = Names()
         self._shape: tuple[int, int] | None = None
         self._waiting: dict[str, np.ndarray] = {}
         self.encoder_identity = encoder_identity
@@ -112,8 +114,9 @@ class FeatureMaps(Mapping):
             )
 
     def _name(self, image_names: Iterable[str]) -> None:
-        first = len(self._rows)
-        self._rows |= {name: row for row, name in enumerate(image_names, first)}
+        for image_name in image_names:
+            if not self._rows.add(image_name):
+                raise ValueError(f"{image_name} is named twice")
 
     def _map_file(self) -> None:
         if self._rows:

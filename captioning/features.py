@@ -1,6 +1,6 @@
 """Photographs in, what the encoder sees out: feature maps, and `features.p`, their averages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from captioning.feature_maps import FeatureMaps
 from captioning.files import load_pickle, save_pickle
 from captioning.images import load_image
 from captioning.inference import Encoder
+from captioning.names import Names
 
 _SAVE_EVERY = 256  # images, half a minute of work; their maps wait in memory, 100 MB
 _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
@@ -20,7 +21,7 @@ _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
 def extract_feature_maps(
     encoder: Encoder,
     folder: Path,
-    image_names: Sequence[str],
+    image_names: Iterable[str],
     path: Path,
     load: Load = load_image,
 ) -> FeatureMaps:
@@ -34,7 +35,7 @@ def extract_feature_maps(
     """
     maps = FeatureMaps(path, encoder.encoder_identity)
     _refuse_other_features(maps, encoder, folder, path, load)
-    missing = list(dict.fromkeys(name for name in image_names if name not in maps))
+    missing = Names(name for name in image_names if name not in maps)
     if missing and not folder.is_dir():
         raise FileNotFoundError(
             f"There is no folder {folder}, where the images were. Bring it back, or run `python -m "

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captioning.images import image_extensions
+from captioning.names import Names
 
 
-def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[str], list[OSError]]:
+def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[Names, list[OSError]]:
     """The images that files, folders and patterns name, each once, in the order of the names; and
     an error for each folder or pattern without an image, and each folder that cannot be read.
 
@@ -21,37 +22,51 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[st
     pattern (`*`, `?`, `[...]`, `**`) stands for its matches in reading order, as if each had been
     named. Neither finds what lies in the folder `skip`. A file that is named is taken whatever its
     extension, and even if it is missing: opening it will tell. Paths are texts, as there may be
-    very many: as objects of `pathlib` they would take four times the memory.
+    very many.
     """
-    images: dict[str, str] = {}
+    images, places = Names(), Names()
     problems: list[OSError] = []
     for name in names:
-        if os.path.isdir(name):
-            found, unread = images_below(name, skip)
-            problems += unread
-        elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
-            found = _matches(name, skip, problems)
-        else:
-            found = [plain(name)]
-        if not found:
+        nothing = True
+        for path in _find(name, skip, problems):
+            nothing = False
+            if places.add(place(path)):
+                images.add(path)
+        if nothing:
             problems.append(_nothing_found(name, skip))
-        for path in found:
-            images.setdefault(place(path), path)
-    return list(images.values()), problems
+    return images, problems
 
 
 def images_below(folder: str | Path, skip: Path | None = None) -> tuple[list[str], list[OSError]]:
     """The images in a folder and below it, as of `find_images`, and an error for each folder that
     cannot be read."""
     problems: list[OSError] = []
+    return list(_find_below(folder, skip, problems)), problems
+
+
+def _find(name: str, skip: Path | None, problems: list[OSError]) -> Iterator[str]:
+    """What one name stands for, a path as often as it comes. A folder that cannot be read is added
+    to `problems`, here and below."""
+    if os.path.isdir(name):
+        yield from _find_below(name, skip, problems)
+    elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
+        for match in sorted(map(plain, glob.iglob(name, recursive=True)), key=_order_of_parts):
+            if os.path.isdir(match):
+                yield from _find_below(match, skip, problems)
+            elif not _is_below(match, skip):
+                yield match
+    else:
+        yield plain(name)
+
+
+def _find_below(folder: str | Path, skip: Path | None, problems: list[OSError]) -> Iterator[str]:
     found = _walk(plain(folder), problems)
-    return [path for path in found if not _is_below(path, skip)], problems
+    return (path for path in found if not _is_below(path, skip))
 
 
 def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
     """The images in a folder and below it, in reading order, folders among the files; what is
-    hidden is left out, and links to folders are not followed. A folder that cannot be read is added
-    to `problems`."""
+    hidden is left out, and links to folders are not followed."""
     nothing = folder, [], []
     _, folders, files = next(os.walk(folder, onerror=problems.append), nothing)
     below = {name for name in folders if not os.path.islink(os.path.join(folder, name))}
@@ -63,19 +78,6 @@ def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
             yield from _walk(path, problems) if name in below else [path]
 
 
-def _matches(pattern: str, skip: Path | None, problems: list[OSError]) -> list[str]:
-    found = []
-    matches = map(plain, glob.iglob(pattern, recursive=True))
-    for match in sorted(matches, key=_order_of_parts):
-        if os.path.isdir(match):
-            in_folder, unread = images_below(match, skip)
-            found += in_folder
-            problems += unread
-        elif not _is_below(match, skip):
-            found.append(match)
-    return found
-
-
 def plain(path: str | Path) -> str:
     """The path without what changes nothing, such as the dot in ./photos."""
     return str(Path(path))
@@ -85,8 +87,9 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
-def _order_of_parts(path: str) -> list[tuple[str, str]]:
-    return [(_reading_order(part), part) for part in Path(path).parts]
+def _order_of_parts(path: str) -> str:
+    """Part by part, those that are equal in reading order by their letters: as a text, too."""
+    return "\0".join(order for part in Path(path).parts for order in (_reading_order(part), part))
 
 
 def _reading_order(name: str) -> str:
@@ -96,9 +99,9 @@ def _reading_order(name: str) -> str:
 
 
 def _number(digits: re.Match) -> str:
-    """Before any letter, and shorter ones first."""
+    """Before any letter, behind the end of a name, and shorter ones first."""
     value = str(int(digits[0]))
-    return f"\0{len(value):03}{value}"
+    return f"\1{len(value):03}{value}"
 
 
 def place(path: str | Path) -> str:

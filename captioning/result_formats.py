@@ -29,11 +29,9 @@ class Format:
 
 
 def image_name(path: str | Path) -> str:
-    """The path as one line of text that can be encoded, whatever the file system holds. A text that
-    is that already is returned itself, so that memory holds it once."""
+    """The path as one line of text that can be encoded, whatever the file system holds."""
     text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    text = text.replace("\r", r"\r").replace("\n", r"\n")
-    return path if path == text else text
+    return text.replace("\r", r"\r").replace("\n", r"\n")
 
 
 def _write_bare(image: str, captions: list[Caption], listed: bool) -> str:
@@ -68,6 +66,8 @@ def _write_jsonl(image: str, captions: list[Caption], listed: bool) -> str:
 def _read_jsonl(line: str) -> tuple[str, list[Caption]]:
     record = json.loads(line)
     image, rows = record["image"], record.get("captions", [record])
+    if not isinstance(image, str):
+        raise TypeError(f"no name of an image: {image}")
     return image, [Caption(row["caption"], row["log_prob"]) for row in rows]
 
 

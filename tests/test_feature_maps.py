@@ -106,7 +106,17 @@ def test_a_file_that_is_too_short_is_refused(tmp_path):
         FeatureMaps(path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": []}', '{"images": 3, "shape": [1, 2]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"images": []}',
+        '{"images": 3, "shape": [1, 2]}',
+        '{"images": [3], "shape": [1, 2]}',
+        '{"images": ["a.jpg", "a.jpg"], "shape": [1, 2]}',
+    ],
+)
 def test_a_damaged_index_is_named(tmp_path, content):
     written(tmp_path / "maps.bin", MAPS)
     (tmp_path / "maps.bin.json").write_text(content)

@@ -73,6 +73,13 @@ def test_the_order_of_the_names_is_kept_and_nothing_comes_twice(folder):
     ]
 
 
+def test_folders_that_are_named_twice_or_within_each_other_stand_for_their_images_once(folder):
+    names = ["photos/sub", "photos", str(Path("photos").resolve()), "photos/**"]
+    *others, last = IN_READING_ORDER
+    assert found(*names)[:5] == ["photos/sub/deep/1.gif", *others[:-1], last]
+    assert len(found(*names)) == len(set(map(os.path.abspath, found(*names))))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a star is in no file name there")
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
     for name in ("photo[1].jpg", "photo1.jpg", "what*.jpg", "whatever.jpg"):
@@ -82,7 +89,7 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
 
 def test_folders_and_patterns_without_an_image_are_named(folder):
     images, problems = find_images(["empty", "photos/*.tiff", "photos/10.jpg"])
-    assert images == [str(Path("photos/10.jpg"))]
+    assert list(images) == [str(Path("photos/10.jpg"))]
     of_folder, of_pattern = map(str, problems)
     assert "no image in the folder empty" in of_folder
     assert "No file matches photos/*.tiff" in of_pattern
