@@ -3,17 +3,22 @@
 import keras
 from keras import ops
 
+from captioning.recurrence import lstm_states
+
 
 @keras.saving.register_keras_serializable("captioning")
 class EachCaption(keras.layers.Wrapper):
-    """Runs a recurrent layer over each caption of each image:
-    (images, captions, length, width) -> (images, captions, length, units)."""
+    """Runs a `keras.layers.LSTM` over each caption of each image, from zeros, by the weights that
+    it has: (images, captions, length, width) -> (images, captions, length, units)."""
 
     def call(self, captions):
         images, captions_each, length, width = ops.shape(captions)
         rows = ops.reshape(captions, (images * captions_each, length, width))
-        rows = self.layer(rows)
-        return ops.reshape(rows, (images, captions_each, length, self.layer.units))
+        cell = self.layer.cell
+        weights = map(ops.copy, (cell.kernel, cell.recurrent_kernel, cell.bias))  # in its precision
+        states = lstm_states(ops.transpose(rows, (1, 0, 2)), *weights)  # (length, rows, units)
+        states = ops.transpose(states, (1, 0, 2))
+        return ops.reshape(states, (images, captions_each, length, self.layer.units))
 
     def build(self, input_shape):
         self.layer.build((None, *input_shape[2:]))
