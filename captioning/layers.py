@@ -1,4 +1,4 @@
-"""Recurrence over captions that are kept with their images, which Keras has for plain rows only."""
+"""What Keras lacks: recurrence over captions that are kept with their images, and cheap dropout."""
 
 import keras
 from keras import ops
@@ -43,3 +43,20 @@ class EachCaptionStep(keras.layers.Wrapper):
 
     def compute_output_shape(self, inputs_shape, hidden_shape, cell_shape):
         return [hidden_shape, cell_shape]
+
+
+@keras.saving.register_keras_serializable("captioning")
+class ByteDropout(keras.layers.Dropout):
+    """Dropout for which each number draws one byte, where Keras draws four, and drawing is most of
+    what dropout costs. What is dropped is `rate` to the nearest 1/256."""
+
+    def call(self, inputs, training=False):
+        dropped = round(256 * self.rate)  # of the 256 values of a byte
+        if not training or not dropped:
+            return inputs
+        *shape, width = ops.shape(inputs)
+        drawn = keras.random.randint(
+            (*shape, -(-width // 4)), -(2**31), 2**31 - 1, seed=self.seed_generator
+        )  # four bytes each
+        kept = ops.view(drawn, "uint8")[..., :width] >= dropped
+        return ops.where(kept, inputs * (256 / (256 - dropped)), 0)
