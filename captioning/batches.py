@@ -40,13 +40,14 @@ class CaptionBatches(keras.utils.PyDataset):
         batch_size: int,
         seed: int = 0,
         epoch: int = 0,
+        batches_a_group: int = _BATCHES_A_GROUP,
         **kwargs,
     ):
         """`views`: ways to see the same images, such as plain and mirrored, of which each epoch
         draws one an image: image name -> encoded captions (see `Vocabulary.encode`), and image
         name -> feature map (cells, width). The order depends on `seed` and `epoch` only, so a run
-        that was stopped before epoch n goes on with `epoch=n`. Raises ValueError if an image has no
-        features."""
+        that was stopped before epoch n goes on with `epoch=n`. Images are sorted by length within
+        groups of `batches_a_group`. Raises ValueError if an image has no features."""
         super().__init__(**kwargs)
         for captions, features in views:
             _require_features(captions, features)
@@ -58,6 +59,7 @@ class CaptionBatches(keras.utils.PyDataset):
         self._batch_size = batch_size
         self._seed = seed
         self._epoch = epoch
+        self._group_size = batches_a_group * batch_size
         self._deal()
         words = sum(len(ids) - 1 for of_image in captions for ids in of_image)
         self._word_weight = len(self._batches) / words
@@ -91,10 +93,9 @@ class CaptionBatches(keras.utils.PyDataset):
         random = np.random.default_rng([self._seed, self._epoch])
         self._view_of = random.integers(len(self._views), size=len(self._image_names))
         order = random.permutation(len(self._image_names))
-        group_size = _BATCHES_A_GROUP * self._batch_size
         batches = []
-        for start in range(0, len(order), group_size):
-            group = order[start : start + group_size]
+        for start in range(0, len(order), self._group_size):
+            group = order[start : start + self._group_size]
             group = group[np.argsort(self._lengths[group], kind="stable")]
             batches += np.split(group, range(self._batch_size, len(group), self._batch_size))
         batches = [batches[index] for index in random.permutation(len(batches))]

@@ -18,6 +18,10 @@ from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary
 from captioning.training_data import TrainingData
 
+# Of batches of single captions, sorted by length. So many leave 3 % of padding, and as so many
+# captions are of one length, no two epochs hold the same batches.
+_BATCHES_A_GROUP_OF_ROWS = 64
+
 
 def run_epochs(
     run: Run,
@@ -59,12 +63,11 @@ def run_epochs(
 
 def make_batches(views: Views, settings: TrainingSettings, epoch: int = 0) -> CaptionBatches:
     """Of images with all their captions, or for the merge decoder of as many captions."""
-    batch_size = settings.batch_size
-    if settings.sees_averages:
-        images = len(views[0][0])
-        views = [one_caption_a_row(view) for view in views]
-        batch_size = batch_size * len(views[0][0]) // images
-    return CaptionBatches(views, batch_size, seed=settings.seed, epoch=epoch)
+    if not settings.sees_averages:
+        return CaptionBatches(views, settings.batch_size, settings.seed, epoch)
+    rows = [one_caption_a_row(view) for view in views]
+    batch_size = settings.batch_size * len(rows[0][0]) // len(views[0][0])
+    return CaptionBatches(rows, batch_size, settings.seed, epoch, _BATCHES_A_GROUP_OF_ROWS)
 
 
 def compile_learner(

@@ -1,19 +1,24 @@
-"""Recurrence over captions that are kept with their images, which Keras has for plain rows only."""
+"""What Keras lacks: recurrence over captions that are kept with their images, and cheap dropout."""
 
 import keras
 from keras import ops
 
+from captioning.recurrence import lstm_states
+
 
 @keras.saving.register_keras_serializable("captioning")
 class EachCaption(keras.layers.Wrapper):
-    """Runs a recurrent layer over each caption of each image:
-    (images, captions, length, width) -> (images, captions, length, units)."""
+    """Runs a `keras.layers.LSTM` over each caption of each image, from zeros, by the weights that
+    it has: (images, captions, length, width) -> (images, captions, length, units)."""
 
     def call(self, captions):
         images, captions_each, length, width = ops.shape(captions)
         rows = ops.reshape(captions, (images * captions_each, length, width))
-        rows = self.layer(rows)
-        return ops.reshape(rows, (images, captions_each, length, self.layer.units))
+        cell = self.layer.cell
+        weights = map(ops.copy, (cell.kernel, cell.recurrent_kernel, cell.bias))  # in its precision
+        states = lstm_states(ops.transpose(rows, (1, 0, 2)), *weights)  # (length, rows, units)
+        states = ops.transpose(states, (1, 0, 2))
+        return ops.reshape(states, (images, captions_each, length, self.layer.units))
 
     def build(self, input_shape):
         self.layer.build((None, *input_shape[2:]))
@@ -38,3 +43,20 @@ class EachCaptionStep(keras.layers.Wrapper):
 
     def compute_output_shape(self, inputs_shape, hidden_shape, cell_shape):
         return [hidden_shape, cell_shape]
+
+
+@keras.saving.register_keras_serializable("captioning")
+class ByteDropout(keras.layers.Dropout):
+    """Dropout for which each number draws one byte, where Keras draws four, and drawing is most of
+    what dropout costs. What is dropped is `rate` to the nearest 1/256."""
+
+    def call(self, inputs, training=False):
+        dropped = round(256 * self.rate)  # of the 256 values of a byte
+        if not training or not dropped:
+            return inputs
+        *shape, width = ops.shape(inputs)
+        drawn = keras.random.randint(
+            (*shape, -(-width // 4)), -(2**31), 2**31 - 1, seed=self.seed_generator
+        )  # four bytes each
+        kept = ops.view(drawn, "uint8")[..., :width] >= dropped
+        return ops.where(kept, inputs * (256 / (256 - dropped)), 0)

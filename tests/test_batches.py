@@ -176,3 +176,14 @@ def test_rows_of_one_caption_hold_the_same_captions_with_less_padding():
 def test_rows_without_features_are_named():
     with pytest.raises(ValueError, match="cat.jpg#0"):
         CaptionBatches([one_caption_a_row((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
+
+
+def test_the_wider_the_groups_the_less_padding():
+    captions, features = many(400, captions=1)
+    padded = [
+        np.mean([(words == 0).mean() for _, words, *_ in rows(batches)])
+        for batches in (
+            CaptionBatches([(captions, features)], 10, batches_a_group=size) for size in (1, 4, 40)
+        )
+    ]
+    assert padded[0] > 2 * padded[1] > 4 * padded[2]

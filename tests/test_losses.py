@@ -37,6 +37,19 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_classes():
     assert float(loss) == pytest.approx(np.log(6), abs=1e-6)
 
 
+def test_a_hopeless_guess_costs_much_and_teaches_all_the_same():
+    logits = np.array([[0.0, 1000.0]], "float32")
+    cost = float(SmoothedCrossentropy()(np.array([[0]]), logits[None], np.ones((1, 1))))
+    assert cost == pytest.approx(85, abs=1)
+
+    layer = keras.layers.Dense(2, use_bias=False)
+    model = keras.Sequential([keras.Input((1, 1)), layer])
+    model.compile(keras.optimizers.SGD(1.0), SmoothedCrossentropy())
+    layer.set_weights([logits])
+    model.train_on_batch(np.ones((1, 1, 1)), np.array([[0]]))
+    np.testing.assert_allclose(layer.get_weights()[0], [[1, 999]])
+
+
 def test_padding_does_not_count():
     changed = LOGITS.copy()
     changed[WEIGHTS == 0] = 100.0
