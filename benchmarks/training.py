@@ -21,8 +21,14 @@ from captioning.model import build_caption_model
 from captioning.precision import fastest_precision
 from captioning.settings import TrainingSettings
 
+# Batches of 64 images are as good for this decoder as those of 32, and faster: docs/experiments.md.
 SETTINGS = replace(
-    TrainingSettings(), decoder="merge", units=tutorial.UNITS, embedding_units=tutorial.UNITS
+    TrainingSettings(),
+    decoder="merge",
+    units=tutorial.UNITS,
+    embedding_units=tutorial.UNITS,
+    batch_size=64,
+    learning_rate=2e-3,
 )
 
 _TUTORIAL_IMAGES = 40  # a round: an epoch of it takes longer than anyone waits

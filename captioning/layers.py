@@ -51,7 +51,7 @@ class ByteDropout(keras.layers.Dropout):
     what dropout costs. What is dropped is `rate` to the nearest 1/256."""
 
     def call(self, inputs, training=False):
-        dropped = round(256 * self.rate)  # of the 256 values of a byte
+        dropped = min(round(256 * self.rate), 255)  # of the 256 values of a byte
         if not training or not dropped:
             return inputs
         *shape, width = ops.shape(inputs)

@@ -9,11 +9,11 @@ def dropped(rate, numbers, training=True, seed=0):
     return keras.ops.convert_to_numpy(ByteDropout(rate, seed=seed)(numbers, training=training))
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.4, 0.75])
+@pytest.mark.parametrize("rate", [0.1, 0.4, 0.75, 0.999])
 def test_a_share_is_dropped_and_the_rest_makes_up_for_it(rate):
     out = dropped(rate, np.ones((500, 3, 64), "float32"))
     assert (out == 0).mean() == pytest.approx(rate, abs=0.01)
-    assert out.mean() == pytest.approx(1, abs=0.02)
+    assert out.mean() == pytest.approx(1, abs=0.25 if rate > 0.9 else 0.02)
     assert len(np.unique(out)) == 2
 
 
