@@ -95,7 +95,8 @@ class Captioner:
         self, paths: Iterable[AnyImage], count: int, search: SearchSettings = SearchSettings()
     ) -> Iterator[tuple[AnyImage, list[Caption] | Exception]]:
         """For each path, in order, the `count` best captions or the error that says why there are
-        none. Memory does not grow with the number of images."""
+        none. Memory does not grow with the number of images, but with those that fail one after
+        the other, which are told when an image that does not, or the last one, was seen."""
         waiting: _Waiting = deque()
         for captions in self.decoder.alternatives(self._see(paths, waiting), search, count):
             yield from _failed(waiting)

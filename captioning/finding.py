@@ -21,8 +21,7 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[Names, 
     files whose extension belongs to an image format that Pillow reads, hidden ones left out. A
     pattern (`*`, `?`, `[...]`, `**`) stands for its matches in reading order, as if each had been
     named. Neither finds what lies in the folder `skip`. A file that is named is taken whatever its
-    extension, and even if it is missing: opening it will tell. Paths are texts, as there may be
-    very many.
+    extension, and even if it is missing: opening it will tell. Paths are texts.
     """
     images, places = Names(), Names()
     problems: list[OSError] = []

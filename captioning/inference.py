@@ -30,7 +30,7 @@ from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 IMAGES_AT_ONCE = 32
 _BLOCK = 8  # images looked at together: more are hardly faster, and take more memory
 
-Maps = np.ndarray | Iterable[np.ndarray]
+Maps = np.ndarray | Iterable[np.ndarray]  # see `Decoder.search`
 
 
 @dataclass(frozen=True, slots=True)  # a folder may hold very many images

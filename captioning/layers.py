@@ -8,8 +8,9 @@ from captioning.recurrence import lstm_states
 
 @keras.saving.register_keras_serializable("captioning")
 class EachCaption(keras.layers.Wrapper):
-    """Runs a `keras.layers.LSTM` over each caption of each image, from zeros, by the weights that
-    it has: (images, captions, length, width) -> (images, captions, length, units)."""
+    """Runs a `keras.layers.LSTM` with its usual activations and a bias over each caption of each
+    image, from zeros, by the weights that it has; its other settings are not heeded:
+    (images, captions, length, width) -> (images, captions, length, units)."""
 
     def call(self, captions):
         images, captions_each, length, width = ops.shape(captions)
@@ -48,7 +49,8 @@ class EachCaptionStep(keras.layers.Wrapper):
 @keras.saving.register_keras_serializable("captioning")
 class ByteDropout(keras.layers.Dropout):
     """Dropout for which each number draws one byte, where Keras draws four, and drawing is most of
-    what dropout costs. What is dropped is `rate` to the nearest 1/256."""
+    what dropout costs. What is dropped is `rate` to the nearest 1/256, and no more
+    than 255 of them, as nothing makes up for all. `noise_shape` is not heeded."""
 
     def call(self, inputs, training=False):
         dropped = min(round(256 * self.rate), 255)  # of the 256 values of a byte

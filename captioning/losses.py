@@ -31,7 +31,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
 def _smoothed_crossentropy(target, logits, smoothing: float):
     """(..., classes) logits -> (...), in as few passes over the logits as will do: they are the
     largest array of all, and differentiation by itself would pass over them twice as often. What a
-    word is thought to be less likely than float32 can tell costs no more than that: 85."""
+    word is thought to be less likely than float32 can tell costs no more than that, 85, less what
+    smoothing gives back; the gradient is that of the exact loss."""
     classes = logits.shape[-1]
 
     @ops.custom_gradient

@@ -1,9 +1,10 @@
 """The LSTM of Hochreiter and Schmidhuber (1997): its weights and rows of inputs in, its states out.
 
-Equal to `keras.layers.LSTM`, and faster where gradients are asked for. Only what waits for the
-position before is computed position by position, one small product forwards and one backwards; the
-products with the inputs, and those for the gradients of all weights, are made once for all
-positions. Differentiation by itself would make them anew at every position.
+Equal to `keras.layers.LSTM` as it is by default, without mask or dropout, and faster where
+gradients are asked for. Only what waits for the position before is computed position by position,
+one small product forwards and one backwards; the products with the inputs, and those for the
+gradients of all weights, are made once for all positions. Differentiation by itself would make
+them anew at each.
 """
 
 from keras import ops

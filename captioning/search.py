@@ -59,13 +59,24 @@ def beam_search(
     `length_normalisation` 0 keeps them as they are, 1 compares means a word (Wu et al., 2016).
     Ids in `never` are not chosen. At most `max_length` ids are chosen, the end not counted.
     """
-    if beam_width < 1 or max_length < 1:
+    if min(beam_width, max_length, at_once) < 1:
         raise ValueError(
-            "Beam search wants a beam width and a length of at least 1. "
-            f"Received: beam_width={beam_width}, max_length={max_length}."
+            "Beam search wants a beam width, a length and images at once of at least 1. "
+            f"Received: beam_width={beam_width}, max_length={max_length}, at_once={at_once}."
         )
-    numbered = enumerate(images)
     rows = _Rows(nothing_said, start, at_once, beam_width, max_length)
+    return _search(step, rows, images, end, length_normalisation, list(never))
+
+
+def _search(
+    step: Step,
+    rows: "_Rows",
+    images: Iterable[Seen],
+    end: int,
+    length_normalisation: float,
+    never: list[int],
+) -> Iterator[list[Hypothesis]]:
+    numbered = enumerate(images)
     decided: dict[int, list[Hypothesis]] = {}
     for number in count():
         while number not in decided:
@@ -74,14 +85,14 @@ def beam_search(
                 return
             next_log_probs, state = step(rows.last_ids, rows.state, rows.seen)
             next_log_probs = np.require(next_log_probs, requirements="W")
-            next_log_probs[:, :, list(never)] = -np.inf
+            next_log_probs[:, :, never] = -np.inf
             decided |= rows.go_on(next_log_probs, state, end, length_normalisation)
         yield decided.pop(number)
 
 
 class _Rows:
-    """The images that are searched side by side, and the beams of each, best first. An image begins
-    with one; those that are not there yet have a log-probability of -inf.
+    """The images that are searched side by side, and the beams of each, best first. All take the
+    step; an image begins with one, and the others weigh -inf until there are words to fill them.
 
     `state` and `seen`: as for the step of `beam_search`.
     """

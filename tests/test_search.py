@@ -250,7 +250,7 @@ def test_no_images_give_no_hypotheses():
     assert search(images=[], step=step_of(spell_abca)) == []
 
 
-@pytest.mark.parametrize("options", [{"beam_width": 0}, {"max_length": 0}])
+@pytest.mark.parametrize("options", [{"beam_width": 0}, {"max_length": 0}, {"at_once": 0}])
 def test_a_beam_or_length_of_nothing_is_refused(options):
     with pytest.raises(ValueError, match="at least 1.*Received"):
         search(spell_abca, **options)
