@@ -127,7 +127,7 @@ def test_a_file_in_which_somebody_took_notes_is_left_as_it_is(tmp_path, form, li
 
 def test_of_captions_that_a_file_holds_memory_holds_little(tmp_path):
     path = tmp_path / "captions.csv"
-    images = [f"/home/me/photos/{number:06}.jpg" for number in range(3_000)]
+    images = [f"all/of/my/photos/{number:06}.jpg" for number in range(3_000)]
     path.write_text("image,caption,log_prob\n" + "".join(f"{i},a dog,-7.2500\n" for i in images))
     ResultFile(path, FORMATS["csv"], None)  # what is held once, for any file
     tracemalloc.start()
