@@ -16,6 +16,12 @@ from captioning.text import PADDING
 # batch holds captions of nearly one length, short enough that no two epochs hold the same batches.
 _BATCHES_A_GROUP = 16
 
+# Batches are drawn by threads of Keras. It takes them for two or more; a single one would be left
+# to TensorFlow, whose tuner of input pipelines sleeps for up to a minute, and is waited for at the
+# end of every epoch.
+_WORKERS = 2
+_QUEUE = 4  # batches that wait to be trained on: of attention, 13 MB each
+
 EncodedCaptions = Mapping[str, Sequence[Sequence[int]]]
 Features = Mapping[str, np.ndarray]
 Views = Sequence[tuple[EncodedCaptions, Features]]
@@ -41,14 +47,13 @@ class CaptionBatches(keras.utils.PyDataset):
         seed: int = 0,
         epoch: int = 0,
         batches_a_group: int = _BATCHES_A_GROUP,
-        **kwargs,
     ):
         """`views`: ways to see the same images, such as plain and mirrored, of which each epoch
         draws one an image: image name -> encoded captions (see `Vocabulary.encode`), and image
         name -> feature map (cells, width). The order depends on `seed` and `epoch` only, so a run
         that was stopped before epoch n goes on with `epoch=n`. Images are sorted by length within
         groups of `batches_a_group`. Raises ValueError if an image has no features."""
-        super().__init__(**kwargs)
+        super().__init__(workers=_WORKERS, max_queue_size=_QUEUE)
         for captions, features in views:
             _require_features(captions, features)
         self._views = views

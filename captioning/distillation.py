@@ -27,9 +27,9 @@ class TaughtBatches(keras.utils.PyDataset):
     They are the teacher's own for the `LIKELIEST` words; the others share evenly what is left. So
     the opinions about all captions of Flickr8k take 90 MB of memory a view."""
 
-    def __init__(self, batches: CaptionBatches, teacher: keras.Model, **kwargs):
+    def __init__(self, batches: CaptionBatches, teacher: keras.Model):
         """`teacher` as of `build_teacher`; it is asked here, and not needed any more."""
-        super().__init__(**kwargs)
+        super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
         self._opinions = [_ask(teacher, view) for view in batches.views]

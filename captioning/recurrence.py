@@ -45,8 +45,8 @@ def _read(projected, recurrent_kernel):
 
     def step(state, position):
         hidden, cell, *_ = state
-        gates = projected[position] + ops.matmul(hidden, recurrent_kernel)
-        gates = [ops.cast(gate, "float32") for gate in ops.split(gates, 4, axis=-1)]
+        gates = ops.cast(projected[position] + ops.matmul(hidden, recurrent_kernel), "float32")
+        gates = ops.split(gates, 4, axis=-1)
         enter, forget, leave = (ops.sigmoid(gates[index]) for index in (0, 1, 3))
         content = ops.tanh(gates[2])
         cell = forget * cell + enter * content
