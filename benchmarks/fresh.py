@@ -20,6 +20,36 @@ def in_fresh_process(function: Callable, *arguments) -> Any:
         return pool.submit(function, *arguments).result()
 
 
+class Elsewhere:
+    """Work that is done again and again in a process of its own, where `build(*arguments)` made it.
+
+    Called, it does it there and returns or raises what comes of it. A context manager, at whose
+    exit the process ends. `build` is found by its module and name.
+    """
+
+    def __init__(self, build: Callable[..., Callable[[], Any]], *arguments):
+        self._process = ProcessPoolExecutor(1, get_context("spawn"))
+        self._process.submit(_build, build, arguments).result()
+
+    def __call__(self) -> Any:
+        return self._process.submit(_work).result()
+
+    def __enter__(self) -> "Elsewhere":
+        return self
+
+    def __exit__(self, *raised) -> None:
+        self._process.shutdown()
+
+
+def _build(build: Callable[..., Callable[[], Any]], arguments: tuple) -> None:
+    global _built
+    _built = build(*arguments)
+
+
+def _work() -> Any:
+    return _built()
+
+
 @dataclass(frozen=True)
 class Ran:
     """What became of a program: its output, its seconds from start to end, the most memory that it

@@ -38,24 +38,22 @@ def _smoothed_crossentropy(target, logits, smoothing: float):
     @ops.custom_gradient
     def of(logits):
         probabilities = ops.softmax(logits)
-        places = ops.expand_dims(target, -1)
-        guessed = ops.take_along_axis(probabilities, places, axis=-1)
-        lead = ops.take_along_axis(logits, places, axis=-1)
-        lead -= ops.mean(logits, axis=-1, keepdims=True)
-        loss = smoothing * lead - ops.log(ops.maximum(guessed, _LEAST))
+        rows = ops.cast(ops.arange(ops.size(target)), target.dtype)
+        places = rows * classes + ops.reshape(target, (-1,))  # of the targets among all numbers
+
+        def at_targets(numbers):
+            return ops.reshape(ops.take(ops.reshape(numbers, (-1,)), places), ops.shape(target))
+
+        lead = at_targets(logits) - ops.mean(logits, axis=-1)
+        loss = smoothing * lead - ops.log(ops.maximum(at_targets(probabilities), _LEAST))
 
         def gradient(*args, upstream=None):
             upstream = ops.expand_dims(args[0] if upstream is None else upstream, -1)
-            spread = ops.reshape((probabilities - smoothing / classes) * upstream, (-1, classes))
-            rows = ops.arange(ops.size(target), dtype=target.dtype)
-            spread = ops.scatter_update(
-                spread,
-                ops.stack([rows, ops.reshape(target, (-1,))], axis=-1),
-                ops.reshape((smoothing - 1) * upstream, (-1,)),
-                reduction="add",
-            )
+            spread = ops.reshape((probabilities - smoothing / classes) * upstream, (-1,))
+            change = ops.reshape((smoothing - 1) * upstream, (-1,))
+            spread = ops.scatter_update(spread, places[:, None], change, reduction="add")
             return ops.reshape(spread, ops.shape(logits))
 
-        return ops.squeeze(loss, -1), gradient
+        return loss, gradient
 
     return of(logits)

@@ -17,7 +17,7 @@ from benchmarks import search as search_benchmark
 from benchmarks import training as training_benchmark
 from benchmarks.__main__ import main
 from benchmarks.findings import Finding, Target, to_json, to_markdown
-from benchmarks.fresh import Ran, in_fresh_process, run_fresh
+from benchmarks.fresh import Elsewhere, Ran, in_fresh_process, run_fresh
 from benchmarks.growth import Cost
 from benchmarks.plan import Plan
 from benchmarks.questions import QUESTIONS, ask
@@ -210,13 +210,17 @@ def test_an_epoch_is_compared_and_whole_training_computed(monkeypatch):
     captions = {f"{n}.jpg": [[START, *[4] * (2 + n % 3), END]] * 2 for n in range(80)}
     features = {name: random.random(6, dtype="float32") for name in captions}
     world = World(VOCABULARY, captions, features)
-    monkeypatch.setattr(training_benchmark, "seconds_a_piece", taking(6, 0.625))
-    epoch, whole = training_benchmark.measure(world, tutorial_images=3, our_images=40, rounds=1)
+    by_tutorial, ours = (
+        training_benchmark.tutorial_learner(world, images=3),
+        training_benchmark.learner(world),
+    )
+    monkeypatch.setattr(training_benchmark, "seconds_a_piece", taking(6, 1.25))
+    epoch, whole = training_benchmark.measure(world, by_tutorial, ours, rounds=1)
     assert epoch.what == "an epoch of the merge model, 80 images, 20 ids"
     assert epoch.measured.median == pytest.approx(128)
     assert (epoch.target, epoch.verdict) == (Target(60), "yes")
-    assert epoch.tutorial == "2.67 minutes, scaled from 3 images a round"
-    assert epoch.product == "1.25 s, scaled from 40 images a round"
+    assert epoch.tutorial == "2.67 minutes, scaled from a few images a round"
+    assert epoch.product == "1.25 s"
     assert (str(whole.measured), whole.unit, whole.verdict) == ("0.208", "minutes", "")
     assert whole.tutorial == "0.444 hours, computed: as many epochs"
     assert whole.product.startswith("computed: 10 epochs")
@@ -257,6 +261,13 @@ def test_a_fresh_process_is_timed_and_weighed(tmp_path):
 
 def test_a_function_runs_in_a_process_of_its_own():
     assert in_fresh_process(sum, [1, 2]) == 3
+
+
+def test_work_goes_on_in_a_process_of_its_own():
+    with Elsewhere(partial, os.getpid) as elsewhere:
+        assert elsewhere() == elsewhere() != os.getpid()
+    with pytest.raises(ZeroDivisionError), Elsewhere(divmod, 1, 0):
+        pass
 
 
 def test_to_caption_neither_tensorflow_nor_keras_is_imported():
@@ -350,9 +361,9 @@ def test_many_images_are_captioned_on_both_sides(
     tmp_path, monkeypatch, tiny_root, small_keras_encoder
 ):
     monkeypatch.setattr(many_images, "seconds_a_piece", taking(4, 1, 0.5, 0.125))
-    rate, ratio, search = many_images.measure(
-        Captioner.load(tiny_root), photographs(tmp_path, 4), tutorial_images=1, rounds=1
-    )
+    paths = photographs(tmp_path, 4)
+    theirs = many_images.tutorial_captioning(paths[:1])
+    rate, ratio, search = many_images.measure(Captioner.load(tiny_root), paths, theirs, rounds=1)
     assert (rate.measured.values, rate.verdict, rate.tutorial) == ((4,), "no", "0.25 images/s")
     assert ratio.measured.values == (16,)
     assert search.what == "the search, 32 images at once, beside the encoder"
