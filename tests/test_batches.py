@@ -1,3 +1,6 @@
+import threading
+
+import keras
 import numpy as np
 import pytest
 
@@ -187,3 +190,25 @@ def test_the_wider_the_groups_the_less_padding():
         )
     ]
     assert padded[0] > 2 * padded[1] > 4 * padded[2]
+
+
+def test_batches_are_drawn_by_threads_of_keras():
+    """Drawn by TensorFlow, they would have its tuner of input pipelines waited for."""
+    drawn_by = []
+
+    class Watched(CaptionBatches):
+        def __getitem__(self, index):
+            drawn_by.append(threading.current_thread())
+            return super().__getitem__(index)
+
+    words = keras.Input((None, None), dtype="int32", name="words")
+    features = keras.Input((2, 3), name="features")
+    logits = keras.layers.Embedding(50, 50)(words)
+    model = keras.Model({"features": features, "words": words}, logits)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    captions, of_images = many(12)
+    model.fit(Watched([(captions, of_images)], 4), epochs=2, verbose=0, shuffle=False)
+    first_looks, epochs = drawn_by[:2], drawn_by[2:]  # in the first two, Keras looks for shapes
+    assert set(first_looks) == {threading.main_thread()}
+    assert len(epochs) == 2 * 3
+    assert all(thread.name.endswith("(worker)") for thread in epochs)

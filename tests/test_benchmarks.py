@@ -274,14 +274,24 @@ def test_to_caption_neither_tensorflow_nor_keras_is_imported():
     assert cold_start.heavy_modules() == 0
 
 
-def test_what_measures_memory_imports_nothing_heavy():
-    imports = "import sys, benchmarks.__main__, benchmarks.growth, benchmarks.cold_start"
-    code = f"{imports}; print(*sys.modules)"
-    modules = subprocess.run(
+def imported_with(*modules):
+    """All that a process holds which imported these."""
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    return subprocess.run(
         [sys.executable, "-c", code], cwd=Files().root, capture_output=True, text=True, check=True
     ).stdout.split()
+
+
+def test_what_measures_memory_imports_nothing_heavy():
+    modules = imported_with("benchmarks.__main__", "benchmarks.growth", "benchmarks.cold_start")
     assert "benchmarks.growth" in modules
     assert not {"keras", "tensorflow", "openvino", "PIL"} & set(modules)
+
+
+def test_captioning_is_timed_without_tensorflow_beside_it():
+    modules = imported_with("benchmarks.many_images")
+    assert "openvino" in modules
+    assert not {"keras", "tensorflow"} & set(modules)
 
 
 def test_growth_compares_the_most_images_with_a_thousand():
