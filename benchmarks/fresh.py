@@ -5,13 +5,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
 _MAXRSS_A_MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
+
+_built: list[Callable[[], Any]] = []  # in a worker process: its work
 
 
 def in_fresh_process(function: Callable, *arguments) -> Any:
@@ -20,34 +23,25 @@ def in_fresh_process(function: Callable, *arguments) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-class Elsewhere:
-    """Work that is done again and again in a process of its own, where `build(*arguments)` made it.
-
-    Called, it does it there and returns or raises what comes of it. A context manager, at whose
-    exit the process ends. `build` is found by its module and name.
-    """
-
-    def __init__(self, build: Callable[..., Callable[[], Any]], *arguments):
-        self._process = ProcessPoolExecutor(1, get_context("spawn"))
-        self._process.submit(_build, build, arguments).result()
-
-    def __call__(self) -> Any:
-        return self._process.submit(_work).result()
-
-    def __enter__(self) -> "Elsewhere":
-        return self
-
-    def __exit__(self, *raised) -> None:
-        self._process.shutdown()
+@contextmanager
+def worker_process(
+    build: Callable[..., Callable[[], Any]], *arguments
+) -> Iterator[Callable[[], Any]]:
+    """Work that is done again and again in a process of its own, where `build(*arguments)` made it:
+    what is called does it there, and returns or raises what comes of it. At the end, or after an
+    error, the process ends. `build` is found by its module and name."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        process.submit(_build, build, arguments).result()
+        yield lambda: process.submit(_work).result()
 
 
 def _build(build: Callable[..., Callable[[], Any]], arguments: tuple) -> None:
-    global _built
-    _built = build(*arguments)
+    _built.append(build(*arguments))
 
 
 def _work() -> Any:
-    return _built()
+    (work,) = _built
+    return work()
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ from captioning.text import PADDING
 # batch holds captions of nearly one length, short enough that no two epochs hold the same batches.
 _BATCHES_A_GROUP = 16
 
-# Batches are drawn by threads of Keras. It takes them for two or more; a single one would be left
-# to TensorFlow, whose tuner of input pipelines sleeps for up to a minute, and is waited for at the
-# end of every epoch.
+# With two workers or more, Keras draws batches by threads of its own. With one it leaves that to
+# tf.data, if TensorFlow is behind it, whose autotuner sleeps for up to a minute, and is waited for
+# at the end of every epoch. To draw a batch takes a fraction of a step, so few need to wait: of the
+# attention model each has 13 MB, and up to 62 more with a teacher's opinions as targets.
 _WORKERS = 2
-_QUEUE = 4  # batches that wait to be trained on: of attention, 13 MB each
+_MAX_QUEUE_SIZE = 2
 
 EncodedCaptions = Mapping[str, Sequence[Sequence[int]]]
 Features = Mapping[str, np.ndarray]
@@ -53,7 +54,7 @@ class CaptionBatches(keras.utils.PyDataset):
         name -> feature map (cells, width). The order depends on `seed` and `epoch` only, so a run
         that was stopped before epoch n goes on with `epoch=n`. Images are sorted by length within
         groups of `batches_a_group`. Raises ValueError if an image has no features."""
-        super().__init__(workers=_WORKERS, max_queue_size=_QUEUE)
+        super().__init__(workers=_WORKERS, max_queue_size=_MAX_QUEUE_SIZE)
         for captions, features in views:
             _require_features(captions, features)
         self._views = views

@@ -32,13 +32,14 @@ def _smoothed_crossentropy(target, logits, smoothing: float):
     """(..., classes) logits -> (...), in as few passes over the logits as will do: they are the
     largest array of all, and differentiation by itself would pass over them twice as often. What a
     word is thought to be less likely than float32 can tell costs no more than that, 85, less what
-    smoothing gives back; the gradient is that of the exact loss."""
+    smoothing gives back; the gradient is that of the exact loss. Fewer than 2 ** 31 logits, 8 GB,
+    are numbered at once."""
     classes = logits.shape[-1]
 
     @ops.custom_gradient
     def of(logits):
         probabilities = ops.softmax(logits)
-        rows = ops.cast(ops.arange(ops.size(target)), target.dtype)
+        rows = ops.arange(ops.size(target), dtype=target.dtype)
         places = rows * classes + ops.reshape(target, (-1,))  # of the targets among all numbers
 
         def at_targets(numbers):

@@ -1,9 +1,12 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from itertools import count
+from multiprocessing import active_children
 from types import SimpleNamespace
 
 import keras
@@ -11,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import cold_start, growth, machine, many_images, runtimes, tutorial
+from benchmarks import cold_start, growth, machine, many_images, runtimes, tutorial, tutorial_work
 from benchmarks import features as features_benchmark
 from benchmarks import search as search_benchmark
 from benchmarks import training as training_benchmark
 from benchmarks.__main__ import main
 from benchmarks.findings import Finding, Target, to_json, to_markdown
-from benchmarks.fresh import Elsewhere, Ran, in_fresh_process, run_fresh
+from benchmarks.fresh import Ran, in_fresh_process, run_fresh, worker_process
 from benchmarks.growth import Cost
 from benchmarks.plan import Plan
 from benchmarks.questions import QUESTIONS, ask
@@ -210,16 +213,14 @@ def test_an_epoch_is_compared_and_whole_training_computed(monkeypatch):
     captions = {f"{n}.jpg": [[START, *[4] * (2 + n % 3), END]] * 2 for n in range(80)}
     features = {name: random.random(6, dtype="float32") for name in captions}
     world = World(VOCABULARY, captions, features)
-    by_tutorial, ours = (
-        training_benchmark.tutorial_learner(world, images=3),
-        training_benchmark.learner(world),
-    )
+    theirs = tutorial_work.build_training(world, images=3)
+    ours = training_benchmark.build_epoch(world)
     monkeypatch.setattr(training_benchmark, "seconds_a_piece", taking(6, 1.25))
-    epoch, whole = training_benchmark.measure(world, by_tutorial, ours, rounds=1)
+    epoch, whole = training_benchmark.measure(world, theirs, 3, ours, rounds=1)
     assert epoch.what == "an epoch of the merge model, 80 images, 20 ids"
     assert epoch.measured.median == pytest.approx(128)
     assert (epoch.target, epoch.verdict) == (Target(60), "yes")
-    assert epoch.tutorial == "2.67 minutes, scaled from a few images a round"
+    assert epoch.tutorial == "2.67 minutes, scaled from 3 images a round"
     assert epoch.product == "1.25 s"
     assert (str(whole.measured), whole.unit, whole.verdict) == ("0.208", "minutes", "")
     assert whole.tutorial == "0.444 hours, computed: as many epochs"
@@ -264,10 +265,21 @@ def test_a_function_runs_in_a_process_of_its_own():
 
 
 def test_work_goes_on_in_a_process_of_its_own():
-    with Elsewhere(partial, os.getpid) as elsewhere:
-        assert elsewhere() == elsewhere() != os.getpid()
-    with pytest.raises(ZeroDivisionError), Elsewhere(divmod, 1, 0):
+    with worker_process(getattr, count(), "__next__") as work:
+        assert (work(), work()) == (0, 1)
+    with worker_process(partial, os.getpid) as work:
+        assert work() != os.getpid()
+        assert len(active_children()) == 1
+    assert not active_children()
+
+
+def test_what_fails_in_a_process_of_its_own_ends_it():
+    with pytest.raises(ZeroDivisionError), worker_process(divmod, 1, 0):
         pass
+    assert not active_children()
+    with pytest.raises(ZeroDivisionError), worker_process(partial, divmod, 1, 0) as work:
+        work()
+    assert not active_children()
 
 
 def test_to_caption_neither_tensorflow_nor_keras_is_imported():
@@ -288,10 +300,47 @@ def test_what_measures_memory_imports_nothing_heavy():
     assert not {"keras", "tensorflow", "openvino", "PIL"} & set(modules)
 
 
-def test_captioning_is_timed_without_tensorflow_beside_it():
+def test_captioning_is_timed_without_tensorflow_beside_it(monkeypatch, tmp_path):
     modules = imported_with("benchmarks.many_images")
     assert "openvino" in modules
     assert not {"keras", "tensorflow"} & set(modules)
+    sides = put_in_processes(monkeypatch, many_images)
+    monkeypatch.setattr(many_images, "_IMAGES", 4)
+    monkeypatch.setattr(many_images, "Captioner", SimpleNamespace(load=lambda: "our captioner"))
+    captioner, paths, theirs, rounds = many_images.run(Plan(rounds=7))
+    assert (captioner, len(paths), rounds) == ("our captioner", 4, 7)
+    assert sides == {theirs: (tutorial_work.build_captioning, paths[:3])}
+
+
+def test_both_sides_of_training_learn_from_one_world_each_in_a_process_of_its_own(monkeypatch):
+    often = TrainingSettings.min_word_count
+    worlds = {often: "words seen often", 1: "all words"}
+    sides = put_in_processes(monkeypatch, training_benchmark)
+    monkeypatch.setattr(
+        training_benchmark, "made_world", lambda min_word_count: worlds[min_word_count]
+    )
+    found = training_benchmark.run(Plan(rounds=7))
+    assert found[0::5] == list(worlds.values())
+    for world, theirs, images, ours, rounds in (found[:5], found[5:]):
+        assert sides[theirs] == (tutorial_work.build_training, world, images)
+        assert sides[ours] == (training_benchmark.build_epoch, world)
+        assert rounds == 7
+
+
+def put_in_processes(monkeypatch, benchmark):
+    """Has a benchmark find what it measures with; returns what it puts in processes of their own,
+    by the names of those."""
+    sides = {}
+
+    @contextmanager
+    def worker_process(*build):
+        name = f"process {len(sides)}"
+        sides[name] = build
+        yield name
+
+    monkeypatch.setattr(benchmark, "worker_process", worker_process)
+    monkeypatch.setattr(benchmark, "measure", lambda *measured: list(measured))
+    return sides
 
 
 def test_growth_compares_the_most_images_with_a_thousand():
@@ -372,7 +421,7 @@ def test_many_images_are_captioned_on_both_sides(
 ):
     monkeypatch.setattr(many_images, "seconds_a_piece", taking(4, 1, 0.5, 0.125))
     paths = photographs(tmp_path, 4)
-    theirs = many_images.tutorial_captioning(paths[:1])
+    theirs = tutorial_work.build_captioning(paths[:1])
     rate, ratio, search = many_images.measure(Captioner.load(tiny_root), paths, theirs, rounds=1)
     assert (rate.measured.values, rate.verdict, rate.tutorial) == ((4,), "no", "0.25 images/s")
     assert ratio.measured.values == (16,)

@@ -79,6 +79,11 @@ def test_a_teacher_is_asked_about_each_view_and_only_once(members, batches):
         np.testing.assert_allclose(probabilities[said], expected[index][said], rtol=1e-3)
 
 
+def test_they_are_drawn_as_batches_without_a_teacher_are(members, batches):
+    taught = TaughtBatches(batches, build_teacher(members, SETTINGS, "float32"))
+    assert (taught.workers, taught.max_queue_size) == (batches.workers, batches.max_queue_size)
+
+
 def test_they_are_dealt_anew_after_each_epoch(members, batches):
     taught = TaughtBatches(batches, build_teacher(members, SETTINGS, "float32"))
     first = [taught[index][0]["features"] for index in range(3)]
