@@ -8,7 +8,7 @@ import numpy as np
 
 from captioning.captioner import Captioner
 from captioning.feature_maps import encoder_identity_of
-from captioning.inference import IMAGES_AT_ONCE, Decoder
+from captioning.inference import IMAGES_A_LOOK, Decoder
 from captioning.scores import score_captions
 from captioning.settings import SearchSettings
 
@@ -42,7 +42,7 @@ def evaluate(
 def _blocks(features: Mapping[str, np.ndarray], image_names: Iterable[str]) -> Iterator[np.ndarray]:
     """Feature maps (images, cells, feature_width) of some of the images after the other."""
     image_names = iter(image_names)
-    while some := list(islice(image_names, IMAGES_AT_ONCE)):
+    while some := list(islice(image_names, IMAGES_A_LOOK)):
         yield np.stack([features[name] for name in some])
 
 

@@ -425,7 +425,7 @@ def test_many_images_are_captioned_on_both_sides(
     rate, ratio, search = many_images.measure(Captioner.load(tiny_root), paths, theirs, rounds=1)
     assert (rate.measured.values, rate.verdict, rate.tutorial) == ((4,), "no", "0.25 images/s")
     assert ratio.measured.values == (16,)
-    assert search.what == "the search, 32 images at once, beside the encoder"
+    assert search.what == "the search, 64 images at once, beside the encoder"
     assert (search.measured.values, search.unit) == ((25,), "% of the encoder's time")
     assert search.product == "31.2 ms an image, the encoder 125 ms"
 
