@@ -17,7 +17,7 @@ from benchmarks.timing import seconds_a_piece
 from benchmarks.world import photographs
 from captioning.encoder import provide_encoder
 from captioning.features import extract_feature_maps
-from captioning.precision import has_bfloat16_units
+from captioning.processor import has_bfloat16_units
 from captioning.settings import Files
 
 _IMAGES = 64  # a round for the program, half of them for Keras in batches

@@ -18,18 +18,13 @@ from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.world import photographs
 from captioning.captioner import Captioner
 from captioning.encoding import encode_files
-from captioning.precision import has_bfloat16_units
+from captioning.processor import cores, has_bfloat16_units
 from captioning.runtime import openvino
 
 MULTIPLY_ADDS = 8.4e9  # of Xception, an image
 _UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _SIZE, _CHAIN = 1024, 8  # matrices of so many rows and columns, so many products one after another
 _IMAGES = 32
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def units() -> list[str]:

@@ -21,8 +21,9 @@ from captioning.batches import CaptionBatches
 from captioning.epochs import compile_learner, make_batches, memory_keeper
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
-from captioning.precision import fastest_precision
+from captioning.processor import fastest_precision
 from captioning.settings import TrainingSettings
+from captioning.side_by_side import SideBySide, one_thread_an_operation
 
 # Batches of 64 images are as good for this decoder as those of 32, and faster: docs/experiments.md.
 SETTINGS = replace(
@@ -56,6 +57,7 @@ def run(plan: Plan) -> list[Finding]:
 
 def build_epoch(world: World) -> Work:
     """An epoch of the program's training."""
+    one_thread_an_operation()
     width = len(next(iter(world.features.values())))
     maps = {name: features[None] for name, features in world.features.items()}
     batches, warm_up = (
@@ -65,9 +67,10 @@ def build_epoch(world: World) -> Work:
     loss = SmoothedCrossentropy(SETTINGS.label_smoothing)
     model = build_caption_model(len(world.vocabulary), width, SETTINGS, fastest_precision())
     compile_learner(model, SETTINGS, len(batches), loss)
+    learner = SideBySide(model)
 
     def learn(batches: CaptionBatches = batches) -> int:
-        model.fit(batches, shuffle=False, verbose=0, callbacks=[memory_keeper()])
+        learner.fit(batches, shuffle=False, verbose=0, callbacks=[memory_keeper()])
         return len(world.captions)
 
     learn(warm_up)

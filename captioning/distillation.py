@@ -14,6 +14,7 @@ from captioning.batches import CaptionBatches, EncodedCaptions, Features
 from captioning.ensemble import build_ensemble
 from captioning.model import build_caption_model
 from captioning.settings import TrainingSettings
+from captioning.side_by_side import SideBySide
 from captioning.text import PADDING
 
 LIKELIEST = 64  # words that are remembered at each place: nine tenths of what a teacher believes
@@ -66,6 +67,7 @@ def _ask(
     (places, LIKELIEST) or as many as there are; the places of an image are those of its captions,
     one after the other."""
     batches = CaptionBatches([view], _IMAGES)
+    teacher = SideBySide(teacher)
     opinions = {}
     for index in range(len(batches)):
         inputs, targets, _ = batches[index]

@@ -16,7 +16,7 @@ from captioning.networks import (
     read_network,
     replace_network,
 )
-from captioning.precision import encoding_precision
+from captioning.processor import encoding_precision
 from captioning.settings import DEFAULT_ENCODER, Files
 from captioning.views import VIEWS
 

@@ -15,12 +15,13 @@ from captioning.losses import SmoothedCrossentropy
 from captioning.memory import keep_freed_memory
 from captioning.run import Run
 from captioning.settings import TrainingSettings
+from captioning.side_by_side import SideBySide
 from captioning.text import Vocabulary
 from captioning.training_data import TrainingData
 
-# Of batches of single captions, sorted by length. So many leave 3 % of padding, and as so many
+# Of batches of single captions, sorted by length. So many leave 2 % of padding, and as so many
 # captions are of one length, no two epochs hold the same batches.
-_BATCHES_A_GROUP_OF_ROWS = 64
+_BATCHES_A_GROUP_OF_ROWS = 128
 
 
 def run_epochs(
@@ -50,12 +51,12 @@ def run_epochs(
         keras.utils.set_random_seed(settings.seed)
         model = begin()
         compile_learner(model, settings, len(train_batches), _loss(settings, teacher))
-    model.fit(
+    SideBySide(model).fit(
         train_batches,
         validation_data=development_batches,
         initial_epoch=epochs_done,
         epochs=settings.epochs,
-        callbacks=[_Epochs(run, stage, score, settings.seed), memory_keeper()],
+        callbacks=[_Epochs(run, stage, model, score, settings.seed), memory_keeper()],
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
@@ -116,27 +117,33 @@ def _schedule(
 
 
 class _Epochs(keras.callbacks.Callback):
-    """Begins each epoch with its own random numbers; ends it by scoring the model on the
-    development images and keeping it."""
+    """Begins each epoch with its own random numbers; ends it by scoring what learns, `learner`, on
+    the development images and keeping it."""
 
     def __init__(
-        self, run: Run, stage: str, score: Callable[[keras.Model], dict[str, float]], seed: int
+        self,
+        run: Run,
+        stage: str,
+        learner: keras.Model,
+        score: Callable[[keras.Model], dict[str, float]],
+        seed: int,
     ):
         super().__init__()
         self._run = run
         self._stage = stage
+        self._learner = learner
         self._score = score
         self._seed = seed
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras saves no random state: without this, a resumed run would drop what epoch 1 dropped.
         random = np.random.default_rng([self._seed, epoch])
-        for layer in _dropouts(self.model):
+        for layer in _dropouts(self._learner):
             layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_epoch_end(self, epoch, logs=None):
-        logs.update(self._score(self.model))
-        self._run.add_epoch(self.model, logs)
+        logs.update(self._score(self._learner))
+        self._run.add_epoch(self._learner, logs)
         self.model.stop_training = self._run.stage != self._stage
 
 

@@ -21,9 +21,10 @@ from captioning.networks import (
     read_network,
     replace_network,
 )
-from captioning.precision import encoding_precision
+from captioning.processor import encoding_precision
 from captioning.runtime import openvino
 from captioning.search_models import build_search_models
+from captioning.side_by_side import SideBySide
 from captioning.text import Vocabulary
 
 # What TensorFlow calls the outputs of a function.
@@ -61,9 +62,10 @@ def as_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
     look, step = build_search_models(caption_model)
     for network in (look, step):
         network.compile(jit_compile=False)  # rows differ, and XLA compiles every number of them
+    ask_look, ask_step = (SideBySide(network).predict_on_batch for network in (look, step))
     return Decoder(
-        lambda features: keras.tree.flatten(look.predict_on_batch(features)),
-        step.predict_on_batch,
+        lambda features: keras.tree.flatten(ask_look(features)),
+        ask_step,
         vocabulary,
         longest_caption,
         feature_width=look.input_shape[-1],

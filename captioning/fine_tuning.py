@@ -7,7 +7,7 @@ flow sees, which stays as it is and so is run only once an image. Words that peo
 be known by heart: what is to be said, a trained caption model teaches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -25,9 +25,10 @@ from captioning.features import extract_feature_maps
 from captioning.image_networks import SplitEncoder, build_split_encoder
 from captioning.model import NETWORK_SETTINGS, build_caption_model
 from captioning.networks import decoder_refuses, encoder_name
-from captioning.precision import fastest_precision
+from captioning.processor import fastest_precision
 from captioning.run import Run, load_outcome
 from captioning.settings import DEFAULT_ENCODER, Files, TrainingSettings
+from captioning.side_by_side import SideBySide, one_thread_an_operation
 from captioning.text import Vocabulary
 from captioning.training_data import TrainingData, identify_run
 from captioning.views import MIRRORED
@@ -48,6 +49,7 @@ def fine_tune_encoder(
     and caption model are not all of one encoder, before anything is computed, and if the encoder
     brought nothing by what it learnt.
     """
+    one_thread_an_operation()
     model, vocabulary, record = load_outcome(files)
     if decoder_refuses(record.get("encoder"), data.encoder_identity):
         raise ValueError(
@@ -153,11 +155,14 @@ def _learn(
         return _behind(_in_precision(exit_flow, precision), caption_model)
 
     exact = _in_precision(exit_flow, "float32")
+    exact.compile(jit_compile=False)
+    see = SideBySide(exact).predict_on_batch
     scores = DevelopmentScores(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:
         exact.set_weights(model.get_layer(exit_flow.name).get_weights())
-        seen = _see(exact, {name: trunk_data.features[name] for name in data.references})
+        trunk_maps = {name: trunk_data.features[name] for name in data.references}
+        seen = _see(see, exact.input_shape[1:], trunk_maps)
         return scores.of(model.get_layer(settings.decoder), seen)
 
     of_stage = replace(
@@ -193,14 +198,16 @@ def _in_precision(exit_flow: keras.Model, precision: str) -> keras.Model:
     return copied
 
 
-def _see(exit_flow: keras.Model, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Maps of the trunk -> maps of the encoder (cells, feature_width) float16, by image name."""
-    _, *grid, width = exit_flow.input_shape
+def _see(
+    exit_flow: Callable, shape: tuple[int, int, int], maps: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Maps of the trunk, each of which the exit flow wants as (rows, columns, width) -> maps of the
+    encoder (cells, feature_width) float16, by image name."""
     seen = {}
     waiting = iter(maps)
     while names := list(islice(waiting, _IMAGES)):
         features = np.stack([maps[name] for name in names], dtype="float32")
-        found = exit_flow.predict_on_batch(features.reshape(-1, *grid, width))
+        found = exit_flow(features.reshape(-1, *shape))
         found = found.reshape(len(names), -1, found.shape[-1])
         seen |= dict(zip(names, found.astype("float16"), strict=True))
     return seen

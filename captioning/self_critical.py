@@ -19,11 +19,12 @@ from captioning.export import as_decoder
 from captioning.inference import Decoder
 from captioning.losses import SmoothedCrossentropy
 from captioning.model import build_caption_model
-from captioning.precision import fastest_precision
+from captioning.processor import fastest_precision
 from captioning.reward import Reward
 from captioning.run import Run
 from captioning.search import Hypothesis
 from captioning.settings import SearchSettings, TrainingSettings
+from captioning.side_by_side import SideBySide
 from captioning.text import END, PADDING, START, Vocabulary
 from captioning.training_data import TrainingData
 
@@ -53,6 +54,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
             SmoothedCrossentropy(),
             jit_compile=False,
         )
+    learner = SideBySide(model)
     decoder = as_decoder(model, vocabulary, data.longest_caption)
     batches = SelfCriticalBatches(
         data.encoded_views(vocabulary),
@@ -68,7 +70,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         rewards = []
         epoch = run.epochs_done(STAGE)
         for *batch, reward in tqdm(batches.of_epoch(epoch), total=len(batches), unit="batch"):
-            model.train_on_batch(*batch)
+            learner.train_on_batch(*batch)
             rewards.append(reward)
         _swap_averages(model)
         numbers = {"reward": float(np.mean(rewards)), **scores.of(model)}

@@ -8,7 +8,7 @@ import keras
 from captioning.development import DevelopmentScores
 from captioning.epochs import run_epochs
 from captioning.model import build_caption_model
-from captioning.precision import fastest_precision
+from captioning.processor import fastest_precision
 from captioning.run import Run
 from captioning.settings import TrainingSettings
 from captioning.text import Vocabulary

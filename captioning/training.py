@@ -22,9 +22,10 @@ from captioning.export import export_decoder
 from captioning.history import ENSEMBLE_STAGE, MEMBER_KEY, STAGE_KEY
 from captioning.inference import Decoder
 from captioning.model import build_caption_model
-from captioning.precision import fastest_precision
+from captioning.processor import fastest_precision
 from captioning.run import Run, keep_outcome, load_model, load_outcome, read_record
 from captioning.settings import Files, TrainingSettings
+from captioning.side_by_side import one_thread_an_operation
 from captioning.text import Vocabulary, clean_captions
 from captioning.training_data import TrainingData, identify_run, longest_caption
 from captioning.views import View
@@ -44,6 +45,7 @@ def train(
     ValueError if that run had other settings, captions, words or views, or another encoder, or if
     an image has no features.
     """
+    one_thread_an_operation()
     folder.mkdir(parents=True, exist_ok=True)
     identity = identify_run(data, vocabulary, settings)
     history = read_record(folder, identity)["history"]

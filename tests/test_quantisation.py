@@ -17,7 +17,7 @@ from captioning.images import load_image
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
 from captioning.networks import DECODER_LOOK, DECODER_STEP, ENCODER, read_network
-from captioning.precision import has_bfloat16_units
+from captioning.processor import has_bfloat16_units
 from captioning.quantisation import (
     QualityLoss,
     quantise_decoder,

@@ -1,6 +1,13 @@
-"""What this processor computes fastest in."""
+"""What this processor has, and what it computes fastest in."""
+
+import os
 
 from captioning.runtime import openvino
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def fastest_precision() -> str:

@@ -1,0 +1,80 @@
+"""A model in, the same one out, of which each core computes a part of the batch.
+
+TensorFlow divides every operation among all cores, which then wait for each other at its end, some
+thousands of times a step. Parts of a batch have nothing to wait for before the step ends, if an
+operation takes one thread: a step of training takes a seventh less. Of other backends, and of more
+cores than batches have parts worth computing alone, it is left to them.
+"""
+
+from contextlib import suppress
+
+import keras
+from keras import ops
+
+from captioning.processor import cores
+
+_MOST_PARTS = 4  # of 32 images, so that eight are left to multiply at once
+
+
+def one_thread_an_operation() -> None:
+    """Tells TensorFlow, if there is a part for each core. It heeds that before it computes anything
+    only; afterwards all stays as it is, and parts bring half as much."""
+    if _parts() > 1:
+        import tensorflow as tf
+
+        with suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
+class SideBySide(keras.Model):
+    """The network itself, its weights, optimizer and loss included, for training and for asking.
+
+    In training its outputs are a list of those of the parts, and losses are summed: made for losses
+    that sum. Raises ValueError if the network is not compiled.
+    """
+
+    def __init__(self, network: keras.Model):
+        super().__init__(name=f"{network.name}_side_by_side")
+        if not network.compiled:
+            raise ValueError(f"Wanted: a compiled model. Received: {network.name}, not compiled.")
+        self._network = network
+        self._parts = _parts()
+        self.compile(network.optimizer, network.loss, jit_compile=False)
+
+    def call(self, inputs, training=False):
+        outputs = [self._network(part, training=training) for part in self._split(inputs)]
+        if training:
+            return outputs
+        rows = ops.shape(keras.tree.flatten(inputs)[0])[0]
+        return keras.tree.map_structure(lambda *parts: ops.concatenate(parts)[:rows], *outputs)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not isinstance(y_pred, list):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        of_parts = zip(self._split((y, sample_weight)), y_pred, strict=True)
+        return sum(
+            super(SideBySide, self).compute_loss(None, target, said, weight, training)
+            for (target, weight), said in of_parts
+        )
+
+    def _split(self, arrays) -> list:
+        """Arrays of (rows, ...) in any structure -> the same of each part. None is without rows: of
+        fewer, zeros make up for them, which are weights, too."""
+        arrays = keras.tree.map_structure(self._filled, arrays)
+        return [
+            keras.tree.map_structure(lambda array, number=number: self._part(array, number), arrays)
+            for number in range(self._parts)
+        ]
+
+    def _filled(self, array):
+        missing = ops.maximum(self._parts - ops.shape(array)[0], 0)
+        return ops.pad(array, [(0, missing), *[(0, 0)] * (ops.ndim(array) - 1)])
+
+    def _part(self, array, number: int):
+        rows = ops.shape(array)[0]
+        return array[rows * number // self._parts : rows * (number + 1) // self._parts]
+
+
+def _parts() -> int:
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    return cores() if is_tensorflow and cores() <= _MOST_PARTS else 1
