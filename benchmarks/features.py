@@ -1,48 +1,41 @@
 """How fast are features extracted? From image files to what training reads, on both sides.
 
-A batch of many is predicted by `predict_on_batch`: `predict` at times waits for TensorFlow's
-autotuner of input pipelines, up to a minute at its end, which is little among thousands of images,
-and a third of a round.
+Each side has a process of its own, as whoever uses it: the threads of the one would be in the way
+of the other's.
 """
 
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks import tutorial
 from benchmarks.findings import Finding, Target
+from benchmarks.fresh import worker_process
 from benchmarks.plan import Plan
-from benchmarks.timing import seconds_a_piece
+from benchmarks.timing import Work, seconds_a_piece
+from benchmarks.tutorial_work import build_encoding
 from benchmarks.world import photographs
-from captioning.encoder import provide_encoder
 from captioning.features import extract_feature_maps
+from captioning.inference import Encoder
 from captioning.processor import has_bfloat16_units
 from captioning.settings import Files
 
-_IMAGES = 64  # a round for the program, half of them for Keras in batches
-_BATCH = 32
+_IMAGES = 256  # a round for the program
+_BATCH = 32  # for Keras, of which a round has one, and a quarter of one image by image
 
 
 def run(plan: Plan) -> list[Finding]:
     with tempfile.TemporaryDirectory() as folder:
-        return measure(photographs(Path(folder), _IMAGES, plan.root), Path(folder), plan.rounds)
+        paths = photographs(Path(folder), _IMAGES, plan.root)
+        with (
+            worker_process(build_encoding, paths[: _BATCH // 4], 1) as one_by_one,
+            worker_process(build_encoding, paths[:_BATCH], _BATCH) as in_batches,
+        ):
+            return measure(paths, Path(folder), one_by_one, in_batches, plan.rounds)
 
 
-def measure(paths: list[Path], folder: Path, rounds: int) -> list[Finding]:
-    keras_encoder = tutorial.build_encoder()
-    encoder = provide_encoder(Files().models)
-
-    def one_by_one() -> int:
-        some = paths[: _BATCH // 4]
-        for path in some:
-            keras_encoder.predict(tutorial.load_image(path), verbose=0)
-        return len(some)
-
-    def in_batches() -> int:
-        images = np.concatenate([tutorial.load_image(path) for path in paths[:_BATCH]])
-        keras_encoder.predict_on_batch(images)
-        return len(images)
+def measure(
+    paths: list[Path], folder: Path, one_by_one: Work, in_batches: Work, rounds: int
+) -> list[Finding]:
+    encoder = Encoder(Files().models)
 
     def product() -> int:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:

@@ -11,6 +11,30 @@ from benchmarks.timing import Work
 from benchmarks.world import World, made_world
 
 
+def build_encoding(paths: list[Path], batch_size: int) -> Work:
+    """Sees these images, one by one by `predict`, or in batches.
+
+    A batch is predicted by `predict_on_batch`: `predict` at times waits for TensorFlow's autotuner
+    of input pipelines, up to a minute at its end, which is little among thousands of images, and a
+    third of a round."""
+    import numpy as np
+
+    from benchmarks import tutorial
+
+    encoder = tutorial.build_encoder()
+
+    def encode() -> int:
+        for first in range(0, len(paths), batch_size):
+            images = [tutorial.load_image(path) for path in paths[first : first + batch_size]]
+            if batch_size == 1:
+                encoder.predict(images[0], verbose=0)
+            else:
+                encoder.predict_on_batch(np.concatenate(images))
+        return len(paths)
+
+    return encode
+
+
 def build_captioning(paths: list[Path]) -> Work:
     """Captions these images, with a model that was built once."""
     from benchmarks import tutorial

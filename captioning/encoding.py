@@ -14,7 +14,7 @@ import numpy as np
 from captioning.images import AnyImage, load_image
 from captioning.inference import Encoder
 
-_BATCH_SIZE = 8  # images; larger batches are no faster on a CPU and take more memory
+_BATCH_SIZE = 4  # images; larger batches leave the caches of a CPU and take more memory
 _DECODERS = 2  # threads: the encoder needs the cores more
 
 Encoded = list[tuple[AnyImage, np.ndarray | Exception]]

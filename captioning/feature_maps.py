@@ -30,7 +30,7 @@ class FeatureMaps(Mapping):
         self._index_size = 0  # in bytes
         self._rows = Names()
         self._shape: tuple[int, int] | None = None
-        self._waiting: dict[str, np.ndarray] = {}
+        self._waiting: dict[str, None] = {}  # names, in order
         self.encoder_identity = encoder_identity
         if self._index_path.exists():
             self._read_index()
@@ -48,24 +48,27 @@ class FeatureMaps(Mapping):
         return len(self._rows)
 
     def append(self, image_name: str, feature_map: np.ndarray) -> None:
-        """Takes a map, which is there to be read after the next `save`. Raises ValueError if the
-        image has one."""
-        if image_name in self._rows:
+        """Writes a map, which is there to be read after the next `save`. Raises ValueError if the
+        image has one, or if the others are of another shape."""
+        if image_name in self._rows or image_name in self._waiting:
             raise ValueError(f"{self._path} holds a feature map of {image_name} already.")
-        self._waiting[image_name] = feature_map.astype(_DTYPE)
-
-    def save(self) -> None:
-        """Writes what was appended: the maps first, then the line that names them."""
-        if not self._waiting:
-            return
-        maps = np.stack(list(self._waiting.values()))
-        if self._shape not in (None, maps.shape[1:]):
+        if self._shape not in (None, feature_map.shape):
             raise ValueError(
                 f"{self._path} holds feature maps of shape {self._shape}. Received: "
-                f"{maps.shape[1:]}. Delete it and {self._index_path.name} to extract all "
+                f"{feature_map.shape}. Delete it and {self._index_path.name} to extract all "
                 "of them anew."
             )
-        self._shape = maps.shape[1:]
+        self._shape = feature_map.shape
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        content = feature_map.astype(_DTYPE).tobytes()
+        row = len(self._rows) + len(self._waiting)
+        _write_at(self._path, row * len(content), content)
+        self._waiting[image_name] = None
+
+    def save(self) -> None:
+        """Writes the line that names what was appended."""
+        if not self._waiting:
+            return
         line = json.dumps(
             {
                 "encoder": self.encoder_identity,
@@ -74,8 +77,6 @@ class FeatureMaps(Mapping):
             }
         )
         line = line if not self._rows else f"\n{line}"
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        _write_at(self._path, len(self._rows) * maps[0].nbytes, maps.tobytes())
         _write_at(self._index_path, self._index_size, line.encode())
         self._index_size += len(line)
         self._name(self._waiting)

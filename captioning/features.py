@@ -1,20 +1,21 @@
 """Photographs in, what the encoder sees out: feature maps, and `features.p`, their averages."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from captioning.encoding import Load, encode_files
+from captioning.encoding import Encoded, Load, encode_files
 from captioning.feature_maps import FeatureMaps
 from captioning.files import load_pickle, save_pickle
 from captioning.images import load_image
 from captioning.inference import Encoder
 from captioning.names import Names
 
-_SAVE_EVERY = 256  # images, half a minute of work; their maps wait in memory, 100 MB
+_SAVE_EVERY = 256  # images, a few seconds to half a minute of work
 _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
 
 
@@ -45,7 +46,8 @@ def extract_feature_maps(
     names = iter(missing)
     try:
         with tqdm(total=len(missing), desc=path.stem, unit="image") as progress:
-            for batch in encode_files(encoder, (folder / name for name in missing), load):
+            paths = (folder / name for name in missing)
+            for batch in _one_ahead(encode_files(encoder, paths, load)):
                 for name, (_, found) in zip(islice(names, len(batch)), batch, strict=True):
                     if isinstance(found, Exception):
                         tqdm.write(f"left out: {found}")
@@ -59,6 +61,15 @@ def extract_feature_maps(
     finally:  # Ctrl-C, too, keeps what is done
         maps.save()
     return maps
+
+
+def _one_ahead(batches: Iterator[Encoded]) -> Iterator[Encoded]:
+    """The same, of which the next is made in a thread while the caller writes the one before."""
+    with ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, batches, None)
+        while (batch := following.result()) is not None:
+            following = pool.submit(next, batches, None)
+            yield batch
 
 
 def average_features(maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:

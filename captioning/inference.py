@@ -15,6 +15,7 @@ from captioning.networks import (
     DECODER_LOOK,
     DECODER_STEP,
     ENCODER,
+    ShapeByShape,
     compile_network,
     decoder_notes,
     decoder_refuses,
@@ -29,7 +30,7 @@ from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 # Images searched for side by side: one alone takes nearly four times as long, half as many take a
 # tenth longer, twice as many are hardly faster.
 IMAGES_AT_ONCE = 64
-IMAGES_A_LOOK = 8  # more looked at together are hardly faster, and take more memory
+IMAGES_A_LOOK = 4  # as many as the encoder sees at once; more are hardly faster
 
 Maps = np.ndarray | Iterable[np.ndarray]  # see `Decoder.search`
 
@@ -120,9 +121,9 @@ class Decoder:
             )
         # Before encoders were noted, all were what is now the default.
         encoder_identity = read_encoder_identity(step) or DEFAULT_ENCODER
-        look, step = compile_network(look), compile_network(step)
+        look, step = ShapeByShape(look), compile_network(step)
         return cls(
-            lambda features: look(features).to_tuple(),
+            look,
             lambda inputs: step(inputs).to_tuple(),
             vocabulary,
             int(notes["longest_caption"]),

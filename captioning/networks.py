@@ -4,8 +4,11 @@
 """
 
 import shutil
+from collections import Counter
 from functools import cache
 from pathlib import Path
+
+import numpy as np
 
 from captioning.runtime import openvino
 from captioning.settings import DEFAULT_ENCODER
@@ -20,6 +23,8 @@ NOTES = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
 
 # What an encoder says of itself, and a decoder of the encoder that it was trained on.
 ENCODER_NOTE = "encoder"
+
+_OFTEN = 32  # to compile takes as long as is gained in fifty times
 
 
 def read_network(path: Path) -> openvino.Model:
@@ -90,6 +95,28 @@ def compile_network(network: openvino.Model, precision: str = "f32") -> openvino
     Left to itself, the processor would choose, and captions differ between machines."""
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     return _core().compile_model(network, "CPU", options)
+
+
+class ShapeByShape:
+    """A network of one input at work, in float32: an array in, the tuple of its outputs out.
+
+    It is compiled anew for a shape that came often: where OpenVINO knows all sizes, it merges
+    operations, and rounds where it did before. To look at an image takes a quarter less.
+    """
+
+    def __init__(self, network: openvino.Model):
+        self._network = network
+        self._of_any_shape = compile_network(network)
+        self._of_shape: dict[tuple[int, ...], openvino.CompiledModel] = {}
+        self._came: Counter[tuple[int, ...]] = Counter()
+
+    def __call__(self, array: np.ndarray) -> tuple[np.ndarray, ...]:
+        self._came[array.shape] += 1
+        if self._came[array.shape] == _OFTEN:
+            network = self._network.clone()
+            network.reshape(array.shape)
+            self._of_shape[array.shape] = compile_network(network)
+        return self._of_shape.get(array.shape, self._of_any_shape)(array).to_tuple()
 
 
 def decoder_notes(network: openvino.Model, path: Path) -> dict[str, str]:

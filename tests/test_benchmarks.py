@@ -327,6 +327,20 @@ def test_both_sides_of_training_learn_from_one_world_each_in_a_process_of_its_ow
         assert rounds == 7
 
 
+def test_each_side_of_extraction_has_a_process_of_its_own(monkeypatch):
+    modules = imported_with("benchmarks.features")
+    assert "openvino" in modules
+    assert not {"keras", "tensorflow"} & set(modules)
+    sides = put_in_processes(monkeypatch, features_benchmark)
+    monkeypatch.setattr(features_benchmark, "_IMAGES", 40)
+    paths, _, one_by_one, in_batches, rounds = features_benchmark.run(Plan(rounds=7))
+    assert (len(paths), rounds) == (40, 7)
+    assert sides == {
+        one_by_one: (tutorial_work.build_encoding, paths[:8], 1),
+        in_batches: (tutorial_work.build_encoding, paths[:32], 32),
+    }
+
+
 def put_in_processes(monkeypatch, benchmark):
     """Has a benchmark find what it measures with; returns what it puts in processes of their own,
     by the names of those."""
@@ -410,7 +424,10 @@ def test_features_are_extracted_on_both_sides(
     monkeypatch.setattr(features_benchmark, "has_bfloat16_units", lambda: has_units)
     monkeypatch.setattr(features_benchmark, "Files", lambda: Files(tiny_root))
     monkeypatch.setattr(features_benchmark, "seconds_a_piece", taking(8, 2, 1))
-    single, batched = features_benchmark.measure(photographs(tmp_path, 4), tmp_path, rounds=1)
+    paths = photographs(tmp_path, 4)
+    theirs = [tutorial_work.build_encoding(paths, batch_size) for batch_size in (1, 3)]
+    assert [work() for work in theirs] == [4, 4]
+    single, batched = features_benchmark.measure(paths, tmp_path, *theirs, rounds=1)
     assert (single.measured.values, single.verdict) == ((8,), "")
     assert (single.tutorial, single.product) == ("0.5 images/s", "4 images/s")
     assert (batched.measured.values, batched.target, batched.verdict) == ((2,), target, verdict)

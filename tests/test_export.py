@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
+from captioning import networks
 from captioning.export import as_decoder, export_decoder, export_encoder
 from captioning.image_networks import build_encoder
 from captioning.inference import Decoder, Encoder
 from captioning.model import build_caption_model
-from captioning.networks import read_network
+from captioning.networks import compile_network, read_network
 from captioning.search_models import EinsumAsMatmul
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.text import START, Vocabulary
@@ -155,6 +156,30 @@ def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, f
         log_probs = keras.ops.convert_to_numpy(log_probs)[0, 0]
         expected = log_probs[np.arange(len(ids) - 1), ids[1:]].sum()
         assert caption.log_prob == pytest.approx(expected, abs=len(ids) * CLOSE)
+
+
+def test_what_came_often_is_seen_as_before(exported, features, monkeypatch):
+    _, vocabulary, folder = exported
+    monkeypatch.setattr(networks, "_OFTEN", 3)
+    compiled = []
+
+    def compile_and_count(network):
+        compiled.append(network.input(0).partial_shape)
+        return compile_network(network)
+
+    monkeypatch.setattr(networks, "compile_network", compile_and_count)
+    look = networks.ShapeByShape(read_network(folder / networks.DECODER_LOOK))
+    before, second = look(features), look(features)
+    alone = look(features[:1])
+    assert len(compiled) == 1
+    after, more = look(features), look(features)
+    assert [shape.to_string() for shape in compiled[1:]] == ["[6,4,5]"]
+    look(features[:1])
+    for first, *others in zip(before, second, after, more, strict=True):
+        for other in others:
+            np.testing.assert_allclose(other, first, atol=1e-6)
+    for first, one in zip(before, alone, strict=True):
+        np.testing.assert_allclose(one, first[:1], atol=1e-6)
 
 
 def test_captions_found_together_are_those_found_alone(exported, features):

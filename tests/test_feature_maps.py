@@ -51,7 +51,8 @@ def test_what_is_appended_counts_once_it_is_saved(tmp_path):
 
 def test_what_a_killed_run_appended_without_naming_it_is_written_over(tmp_path):
     path = tmp_path / "maps.bin"
-    written(path, ["0.jpg", "1.jpg"])
+    maps = written(path, ["0.jpg", "1.jpg"])
+    maps.append("3.jpg", MAPS["3.jpg"])
     with path.open("ab") as file:
         file.write(b"half a map")
     assert_holds(FeatureMaps(path), ["0.jpg", "1.jpg"])
@@ -85,15 +86,16 @@ def test_what_was_named_is_not_written_again(tmp_path):
 
 def test_an_image_has_one_map(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
-    with pytest.raises(ValueError, match="holds a feature map of 0.jpg already"):
-        maps.append("0.jpg", MAPS["0.jpg"])
+    maps.append("1.jpg", MAPS["1.jpg"])
+    for name in ("0.jpg", "1.jpg"):
+        with pytest.raises(ValueError, match=f"holds a feature map of {name} already"):
+            maps.append(name, MAPS[name])
 
 
 def test_maps_of_two_shapes_are_refused(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
-    maps.append("wide.jpg", np.zeros((4, 9), "float32"))
     with pytest.raises(ValueError, match=r"shape \(4, 3\). Received: \(4, 9\)"):
-        maps.save()
+        maps.append("wide.jpg", np.zeros((4, 9), "float32"))
 
 
 def test_a_file_that_is_too_short_is_refused(tmp_path):
