@@ -1,7 +1,7 @@
 """How fast are features extracted? From image files to what training reads, on both sides.
 
-Each side has a process of its own, as whoever uses it: the threads of the one would be in the way
-of the other's.
+The tutorial runs in processes of its own, and the program in one without Keras, as in use: the
+threads of the one would be in the way of the other's.
 """
 
 import tempfile
@@ -13,13 +13,13 @@ from benchmarks.plan import Plan
 from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.tutorial_work import build_encoding
 from benchmarks.world import photographs
+from captioning.encoder import provide_encoder
 from captioning.features import extract_feature_maps
-from captioning.inference import Encoder
 from captioning.processor import has_bfloat16_units
 from captioning.settings import Files
 
 _IMAGES = 256  # a round for the program
-_BATCH = 32  # for Keras, of which a round has one, and a quarter of one image by image
+_BATCH = 32  # images, for Keras: a round has one batch, and a quarter as many images one by one
 
 
 def run(plan: Plan) -> list[Finding]:
@@ -35,7 +35,7 @@ def run(plan: Plan) -> list[Finding]:
 def measure(
     paths: list[Path], folder: Path, one_by_one: Work, in_batches: Work, rounds: int
 ) -> list[Finding]:
-    encoder = Encoder(Files().models)
+    encoder = provide_encoder(Files().models)
 
     def product() -> int:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:

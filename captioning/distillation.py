@@ -33,7 +33,8 @@ class TaughtBatches(keras.utils.PyDataset):
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        self._opinions = [_ask(teacher, view) for view in batches.views]
+        asked = SideBySide(teacher)
+        self._opinions = [_ask(asked, view) for view in batches.views]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -67,7 +68,6 @@ def _ask(
     (places, LIKELIEST) or as many as there are; the places of an image are those of its captions,
     one after the other."""
     batches = CaptionBatches([view], _IMAGES)
-    teacher = SideBySide(teacher)
     opinions = {}
     for index in range(len(batches)):
         inputs, targets, _ = batches[index]

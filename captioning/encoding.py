@@ -12,9 +12,8 @@ from os import PathLike
 import numpy as np
 
 from captioning.images import AnyImage, load_image
-from captioning.inference import Encoder
+from captioning.inference import IMAGES_A_LOOK, Encoder
 
-_BATCH_SIZE = 4  # images; larger batches leave the caches of a CPU and take more memory
 _DECODERS = 2  # threads: the encoder needs the cores more
 
 Encoded = list[tuple[AnyImage, np.ndarray | Exception]]
@@ -44,11 +43,11 @@ def _decoded(
     paths = iter(paths)
     waiting: deque[tuple[AnyImage, Future]] = deque()
     while True:
-        for path in islice(paths, 2 * _BATCH_SIZE - len(waiting)):
+        for path in islice(paths, 2 * IMAGES_A_LOOK - len(waiting)):
             waiting.append((path, _submit(pool, path, size, load)))
         if not waiting:
             return
-        batch = [waiting.popleft() for _ in range(min(_BATCH_SIZE, len(waiting)))]
+        batch = [waiting.popleft() for _ in range(min(IMAGES_A_LOOK, len(waiting)))]
         yield [(path, _result(future)) for path, future in batch]
 
 

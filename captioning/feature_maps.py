@@ -15,10 +15,11 @@ class FeatureMaps(Mapping):
     """Image name -> feature map (cells, feature_width) float16, in files that only grow, so that a
     map costs the same however many there are.
 
-    `path` holds the maps one after the other. `path` with ".json" at its end has a line for each
-    `save`, which names the images, the shape of their maps and, if it is known, the encoder that
-    made them: a map counts once it is named there, and what a killed run appended without that is
-    written over. Arrays that are handed out are views of the file: reading one reads the disk.
+    `path` holds the maps one after the other, from when they are appended. `path` with ".json" at
+    its end has a line for each `save`, which names the images, the shape of their maps and, if it
+    is known, the encoder that made them: a map counts once it is named there, and what a killed run
+    appended without that is written over. Arrays that are handed out are views of the file: reading
+    one reads the disk.
     """
 
     def __init__(self, path: Path, encoder_identity: str | None = None):
@@ -58,11 +59,11 @@ class FeatureMaps(Mapping):
                 f"{feature_map.shape}. Delete it and {self._index_path.name} to extract all "
                 "of them anew."
             )
-        self._shape = feature_map.shape
         self._path.parent.mkdir(parents=True, exist_ok=True)
         content = feature_map.astype(_DTYPE).tobytes()
         row = len(self._rows) + len(self._waiting)
         _write_at(self._path, row * len(content), content)
+        self._shape = feature_map.shape
         self._waiting[image_name] = None
 
     def save(self) -> None:

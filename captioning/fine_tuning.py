@@ -43,7 +43,8 @@ def fine_tune_encoder(
 ) -> None:
     """From a trained caption model, which teaches, to weights for an encoder that sees better:
     writes what the trunk of the present one sees of the `images` of `data`, then
-    `files.fine_tuned_weights`.
+    `files.fine_tuned_weights`. It calls `one_thread_an_operation`, which concerns all that this
+    process computes.
 
     `weights`: what the present encoder was made from. Raises ValueError if weights, feature maps
     and caption model are not all of one encoder, before anything is computed, and if the encoder
@@ -199,15 +200,17 @@ def _in_precision(exit_flow: keras.Model, precision: str) -> keras.Model:
 
 
 def _see(
-    exit_flow: Callable, shape: tuple[int, int, int], maps: Mapping[str, np.ndarray]
+    see: Callable[[np.ndarray], np.ndarray],
+    shape: tuple[int, int, int],
+    maps: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
-    """Maps of the trunk, each of which the exit flow wants as (rows, columns, width) -> maps of the
-    encoder (cells, feature_width) float16, by image name."""
+    """Maps of the trunk -> maps of the encoder (cells, feature_width) float16, by image name.
+    `see` is the exit flow at work, `shape` (rows, columns, width) that in which it wants a map."""
     seen = {}
     waiting = iter(maps)
     while names := list(islice(waiting, _IMAGES)):
         features = np.stack([maps[name] for name in names], dtype="float32")
-        found = exit_flow(features.reshape(-1, *shape))
+        found = see(features.reshape(-1, *shape))
         found = found.reshape(len(names), -1, found.shape[-1])
         seen |= dict(zip(names, found.astype("float16"), strict=True))
     return seen

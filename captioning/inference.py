@@ -30,7 +30,8 @@ from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
 # Images searched for side by side: one alone takes nearly four times as long, half as many take a
 # tenth longer, twice as many are hardly faster.
 IMAGES_AT_ONCE = 64
-IMAGES_A_LOOK = 4  # as many as the encoder sees at once; more are hardly faster
+# Images that encoder and decoder look at together: more leave the caches and take more memory.
+IMAGES_A_LOOK = 4
 
 Maps = np.ndarray | Iterable[np.ndarray]  # see `Decoder.search`
 

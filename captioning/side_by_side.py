@@ -1,9 +1,9 @@
-"""A model in, the same one out, of which each core computes a part of the batch.
+"""A model in, the same one out, of which each of two cores computes half of the batch.
 
 TensorFlow divides every operation among all cores, which then wait for each other at its end, some
-thousands of times a step. Parts of a batch have nothing to wait for before the step ends, if an
-operation takes one thread: a step of training takes a seventh less. Of other backends, and of more
-cores than batches have parts worth computing alone, it is left to them.
+thousands of times a step. Halves of a batch have nothing to wait for before the step ends, if an
+operation takes one thread: a step of training takes an eighth to a seventh less. More cores were
+not measured. They, other backends, and whoever has a GPU compute batches whole.
 """
 
 from contextlib import suppress
@@ -13,12 +13,11 @@ from keras import ops
 
 from captioning.processor import cores
 
-_MOST_PARTS = 4  # of 32 images, so that eight are left to multiply at once
-
 
 def one_thread_an_operation() -> None:
-    """Tells TensorFlow, if there is a part for each core. It heeds that before it computes anything
-    only; afterwards all stays as it is, and parts bring half as much."""
+    """Has TensorFlow run each operation of this process on one thread, where batches are computed
+    in halves. It heeds this only before it has computed anything; later, nothing changes, and
+    halves bring less."""
     if _parts() > 1:
         import tensorflow as tf
 
@@ -29,8 +28,10 @@ def one_thread_an_operation() -> None:
 class SideBySide(keras.Model):
     """The network itself, its weights, optimizer and loss included, for training and for asking.
 
-    In training its outputs are a list of those of the parts, and losses are summed: made for losses
-    that sum. Raises ValueError if the network is not compiled.
+    In training it wants sample weights, and its outputs are a list of those of the parts, whose
+    losses are summed: made for losses that sum, without regularisers, and without batch
+    normalisation that learns. Each part draws its own dropout, so that random numbers come out the
+    same on as many cores only. Raises ValueError if the network is not compiled.
     """
 
     def __init__(self, network: keras.Model):
@@ -49,8 +50,10 @@ class SideBySide(keras.Model):
         return keras.tree.map_structure(lambda *parts: ops.concatenate(parts)[:rows], *outputs)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        if not isinstance(y_pred, list):
+        if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if sample_weight is None:
+            raise ValueError("Wanted: sample weights, of rows that are filled in too. None came.")
         of_parts = zip(self._split((y, sample_weight)), y_pred, strict=True)
         return sum(
             super(SideBySide, self).compute_loss(None, target, said, weight, training)
@@ -58,8 +61,8 @@ class SideBySide(keras.Model):
         )
 
     def _split(self, arrays) -> list:
-        """Arrays of (rows, ...) in any structure -> the same of each part. None is without rows: of
-        fewer, zeros make up for them, which are weights, too."""
+        """Arrays of (rows, ...) in any structure -> the same of each part. No part is empty: where
+        there are fewer rows than parts, rows of zeros are added, whose weights are zero, too."""
         arrays = keras.tree.map_structure(self._filled, arrays)
         return [
             keras.tree.map_structure(lambda array, number=number: self._part(array, number), arrays)
@@ -76,5 +79,8 @@ class SideBySide(keras.Model):
 
 
 def _parts() -> int:
-    is_tensorflow = keras.backend.backend() == "tensorflow"
-    return cores() if is_tensorflow and cores() <= _MOST_PARTS else 1
+    if keras.backend.backend() != "tensorflow" or cores() != 2:
+        return 1
+    import tensorflow as tf
+
+    return 1 if tf.config.list_physical_devices("GPU") else 2

@@ -39,19 +39,20 @@ def train(
     """Trains the caption model; returns it as of its best epoch, and a dict of numbers an epoch.
 
     With `settings.members` above 1, that many are trained one after the other, and their ensemble
-    is returned; with `settings.student`, they teach one more, and that is. Meanwhile the `Run` of
-    each lies in a folder of its own in `folder`, which in the end holds the model and the record. A
-    call that finds an unfinished run there goes on with it, and returns a finished one as it is;
-    ValueError if that run had other settings, captions, words or views, or another encoder, or if
-    an image has no features.
+    is returned; with `settings.student`, they teach one more, and that is. Meanwhile the `Run`
+    of each lies in a folder of its own in `folder`, which in the end holds the model and the
+    record. A call that finds an unfinished run there goes on with it, and returns a finished one as
+    it is; ValueError if that run had other settings, captions, words or views, or another encoder,
+    or if an image has no features. To train, it calls `one_thread_an_operation`, which concerns the
+    whole process.
     """
-    one_thread_an_operation()
     folder.mkdir(parents=True, exist_ok=True)
     identity = identify_run(data, vocabulary, settings)
     history = read_record(folder, identity)["history"]
     if history:
         _remove_members(folder)  # of which a killed run may have left some
         return load_model(folder), history
+    one_thread_an_operation()
     if settings.sees_averages:
         data = data.averaged()
     settings_of_each = _settings_of_each(settings)

@@ -1,5 +1,6 @@
 import json
 import pickle
+from threading import Event
 
 import numpy as np
 import pytest
@@ -145,6 +146,44 @@ def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, image_name
     assert stopped.keys() == whole.keys()
     for name in whole:
         np.testing.assert_allclose(stopped[name], whole[name], atol=1e-3)
+
+
+def test_an_extraction_that_is_stopped_while_it_writes_keeps_what_is_written(
+    encoder, image_names, tmp_path, monkeypatch
+):
+    append = FeatureMaps.append
+
+    def stop_at_the_tenth(maps, image_name, feature_map):
+        if image_name == image_names[9]:
+            raise KeyboardInterrupt
+        append(maps, image_name, feature_map)
+
+    monkeypatch.setattr(FeatureMaps, "append", stop_at_the_tenth)
+    path = tmp_path / "maps.bin"
+    with pytest.raises(KeyboardInterrupt):
+        extract_feature_maps(encoder, tmp_path, image_names, path)
+    assert list(FeatureMaps(path)) == image_names[:9]
+
+
+def test_the_next_images_are_seen_while_maps_are_written(
+    encoder, image_names, tmp_path, monkeypatch
+):
+    append, seen_twice, waited = FeatureMaps.append, Event(), []
+
+    class Telling(Counting):
+        def __call__(self, images):
+            if self.seen:
+                seen_twice.set()
+            return super().__call__(images)
+
+    def append_when_more_was_seen(maps, image_name, feature_map):
+        waited.append(seen_twice.wait(timeout=20))
+        append(maps, image_name, feature_map)
+
+    monkeypatch.setattr(FeatureMaps, "append", append_when_more_was_seen)
+    maps = extract_feature_maps(Telling(encoder), tmp_path, image_names, tmp_path / "maps.bin")
+    assert waited == [True] * len(image_names)
+    assert list(maps) == image_names
 
 
 def test_features_of_another_encoder_are_refused(encoder, image_paths, image_names, tmp_path):
