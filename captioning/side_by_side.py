@@ -2,8 +2,8 @@
 
 TensorFlow divides every operation among all cores, which then wait for each other at its end, some
 thousands of times a step. Halves of a batch have nothing to wait for before the step ends, if an
-operation takes one thread: a step of training takes an eighth to a seventh less. More cores were
-not measured. They, other backends, and whoever has a GPU compute batches whole.
+operation takes one thread: a step of training takes a twelfth to a sixth less. More cores were not
+measured. They, other backends, and whoever has a GPU compute batches whole.
 """
 
 from contextlib import suppress
