@@ -117,33 +117,33 @@ def _schedule(
 
 
 class _Epochs(keras.callbacks.Callback):
-    """Begins each epoch with its own random numbers; ends it by scoring what learns, `learner`, on
-    the development images and keeping it."""
+    """Begins each epoch with its own random numbers; ends it by scoring the network that
+    learns on the development images and keeping it."""
 
     def __init__(
         self,
         run: Run,
         stage: str,
-        learner: keras.Model,
+        network: keras.Model,
         score: Callable[[keras.Model], dict[str, float]],
         seed: int,
     ):
         super().__init__()
         self._run = run
         self._stage = stage
-        self._learner = learner
+        self._network = network
         self._score = score
         self._seed = seed
 
     def on_epoch_begin(self, epoch, logs=None):
         # Keras saves no random state: without this, a resumed run would drop what epoch 1 dropped.
         random = np.random.default_rng([self._seed, epoch])
-        for layer in _dropouts(self._learner):
+        for layer in _dropouts(self._network):
             layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_epoch_end(self, epoch, logs=None):
-        logs.update(self._score(self._learner))
-        self._run.add_epoch(self._learner, logs)
+        logs.update(self._score(self._network))
+        self._run.add_epoch(self._network, logs)
         self.model.stop_training = self._run.stage != self._stage
 
 

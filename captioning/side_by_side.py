@@ -53,11 +53,14 @@ class SideBySide(keras.Model):
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         if sample_weight is None:
-            raise ValueError("Wanted: sample weights, of rows that are filled in too. None came.")
+            raise ValueError(
+                "Wanted: sample weights, by which rows that fill up a part do not count. Received: "
+                "None."
+            )
+        loss_of = super().compute_loss
         of_parts = zip(self._split((y, sample_weight)), y_pred, strict=True)
         return sum(
-            super(SideBySide, self).compute_loss(None, target, said, weight, training)
-            for (target, weight), said in of_parts
+            loss_of(None, target, said, weight, training) for (target, weight), said in of_parts
         )
 
     def _split(self, arrays) -> list:
