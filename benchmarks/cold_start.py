@@ -12,9 +12,9 @@ from benchmarks.findings import Finding, Target
 from benchmarks.fresh import Ran, in_fresh_process, run_fresh
 from benchmarks.plan import Plan
 from benchmarks.timing import Spread
-from captioning.settings import Files
+from captioning.paths import Paths
 
-_ROOT = Files().root
+_ROOT = Paths().root
 _IMAGE = _ROOT / "examples" / "breaking_wave.jpg"
 _ROUNDS = 5  # or more: starts are short, and differ
 

@@ -13,10 +13,10 @@ from benchmarks.plan import Plan
 from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.tutorial_work import build_encoding
 from benchmarks.world import photographs
-from captioning.encoder import provide_encoder
-from captioning.features import extract_feature_maps
-from captioning.processor import has_bfloat16_units
-from captioning.settings import Files
+from captioning.export.provide_encoder import provide_encoder
+from captioning.inference.extract_features import extract_feature_maps
+from captioning.inference.processor import has_bfloat16_units
+from captioning.paths import Paths
 
 _IMAGES = 256  # a round for the program
 _BATCH = 32  # images, for Keras: a round has one batch, and a quarter as many images one by one
@@ -35,7 +35,7 @@ def run(plan: Plan) -> list[Finding]:
 def measure(
     paths: list[Path], folder: Path, one_by_one: Work, in_batches: Work, rounds: int
 ) -> list[Finding]:
-    encoder = provide_encoder(Files().models)
+    encoder = provide_encoder(Paths().models)
 
     def product() -> int:
         with tempfile.TemporaryDirectory(dir=folder) as fresh:

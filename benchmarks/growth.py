@@ -21,9 +21,9 @@ from benchmarks.findings import Finding, Target
 from benchmarks.fresh import Ran, in_fresh_process, run_fresh
 from benchmarks.plan import Plan
 from benchmarks.timing import Spread
-from captioning.settings import Files
+from captioning.paths import Paths
 
-_ROOT = Files().root
+_ROOT = Paths().root
 _PHOTOGRAPHS = 300
 _TINY, _REAL = "a tiny encoder", "Xception"
 _MOST_FOR_REAL = 1000
@@ -148,13 +148,13 @@ def findings(curves: Curves) -> list[Finding]:
 
 def extract_all(model: Path, images: Path) -> None:
     """Feature maps of all images in a folder, as `python -m captioning features` makes them."""
-    from captioning.features import extract_feature_maps
-    from captioning.inference import Encoder
-    from captioning.names import Names
+    from captioning.data.names import Names
+    from captioning.inference.extract_features import extract_feature_maps
+    from captioning.inference.networks import Encoder
 
     names = Names(sorted(os.listdir(images)))
     with tempfile.TemporaryDirectory() as folder:
-        extract_feature_maps(Encoder(Files(model).models), images, names, Path(folder, "maps.bin"))
+        extract_feature_maps(Encoder(Paths(model).models), images, names, Path(folder, "maps.bin"))
 
 
 def _sizes(most: int) -> list[int]:
@@ -185,10 +185,10 @@ def _prepare(folder: Path, root: Path | None) -> None:
     from PIL import Image
 
     from benchmarks.world import photographs
-    from captioning.export import export_decoder, export_encoder, identify_encoder
-    from captioning.model import build_caption_model
+    from captioning.data.vocabulary import Vocabulary
+    from captioning.export.keras_to_openvino import export_decoder, export_encoder, make_encoder_id
+    from captioning.models.caption_model import build_caption_model
     from captioning.settings import TrainingSettings
-    from captioning.text import Vocabulary
 
     for name in ("tiny", "large", "model"):
         (folder / name).mkdir()
@@ -199,13 +199,13 @@ def _prepare(folder: Path, root: Path | None) -> None:
             image.resize((64, 48)).save(folder / "tiny" / path.name)
     images = keras.Input((32, 48, 3), dtype="uint8")
     pixels = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(1 / 255)(images))
-    files = Files(folder / "model")
+    files = Paths(folder / "model")
     encoder = keras.Model(images, keras.layers.Reshape((4, 18))(pixels))
     export_encoder(encoder, files.models)
     vocabulary = Vocabulary(f"word{number}" for number in range(50))
     settings = TrainingSettings(decoder="merge", units=16, embedding_units=16)
     model = build_caption_model(len(vocabulary), 18, settings)
-    export_decoder(model, vocabulary, 8, files.models, identify_encoder(encoder))
+    export_decoder(model, vocabulary, 8, files.models, make_encoder_id(encoder))
     vocabulary.save(files.vocabulary)
 
 

@@ -16,10 +16,10 @@ from benchmarks.findings import Finding
 from benchmarks.plan import Plan
 from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.world import photographs
-from captioning.captioner import Captioner
-from captioning.encoding import encode_files
-from captioning.processor import cores, has_bfloat16_units
-from captioning.runtime import openvino
+from captioning.inference.captioner import Captioner
+from captioning.inference.encode_images import encode_images
+from captioning.inference.processor import cores, has_bfloat16_units
+from captioning.inference.runtime import openvino
 
 MULTIPLY_ADDS = 8.4e9  # of Xception, an image
 _UNITS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -53,7 +53,7 @@ def measure(paths: list[Path], rounds: int, size: int = _SIZE) -> list[Finding]:
     encoder = Captioner.load().encoder
 
     def encode() -> int:
-        return sum(len(batch) for batch in encode_files(encoder, paths))
+        return sum(len(batch) for batch in encode_images(encoder, paths))
 
     precisions = {"float32": "f32", "int8": "f32"}
     if has_bfloat16_units():

@@ -16,9 +16,9 @@ from benchmarks.plan import Plan
 from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.tutorial_work import build_captioning
 from benchmarks.world import photographs
-from captioning.captioner import Captioner
-from captioning.encoding import encode_files
-from captioning.inference import IMAGES_AT_ONCE
+from captioning.inference.captioner import Captioner
+from captioning.inference.encode_images import encode_images
+from captioning.inference.networks import SEARCH_BATCH_SIZE
 
 _IMAGES = 256
 _TUTORIAL_IMAGES = 3  # a round
@@ -38,9 +38,9 @@ def measure(captioner: Captioner, paths: list[Path], theirs: Work, rounds: int) 
         return sum(1 for _ in captioner.caption_files(paths))
 
     def encode() -> int:
-        return sum(len(batch) for batch in encode_files(captioner.encoder, paths))
+        return sum(len(batch) for batch in encode_images(captioner.encoder, paths))
 
-    encoded = chain.from_iterable(encode_files(captioner.encoder, paths))
+    encoded = chain.from_iterable(encode_images(captioner.encoder, paths))
     maps = np.stack([features for _, features in encoded])
 
     def search() -> int:
@@ -64,7 +64,7 @@ def measure(captioner: Captioner, paths: list[Path], theirs: Work, rounds: int) 
             f"{images} images/s",
         ),
         Finding(
-            f"the search, {IMAGES_AT_ONCE} images at once, beside the encoder",
+            f"the search, {SEARCH_BATCH_SIZE} images at once, beside the encoder",
             search_seconds.over(encode_seconds).map(lambda share: 100 * share),
             "% of the encoder's time",
             Target(10, is_limit=True),

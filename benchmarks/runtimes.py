@@ -16,7 +16,7 @@ from benchmarks.findings import Finding
 from benchmarks.fresh import in_fresh_process, run_fresh
 from benchmarks.plan import Plan
 from benchmarks.timing import Spread
-from captioning.settings import Files
+from captioning.paths import Paths
 
 _BATCH, _BATCHES = 8, 4
 _TUTORIAL = "TensorFlow, float32"
@@ -34,7 +34,7 @@ def measure(names: list[str], folder: Path, rounds: int) -> list[Finding]:
     for _ in range(rounds):
         for name, of_name in rates.items():
             command = [sys.executable, "-m", "benchmarks.runtimes", name, str(folder)]
-            of_name.append(float(run_fresh(command, Files().root).output.split()[-1]))
+            of_name.append(float(run_fresh(command, Paths().root).output.split()[-1]))
     theirs = Spread(tuple(rates[_TUTORIAL]))
     spreads = {name: Spread(tuple(of_name)) for name, of_name in rates.items()}
     return [
@@ -45,8 +45,8 @@ def measure(names: list[str], folder: Path, rounds: int) -> list[Finding]:
 
 def _prepare(folder: Path) -> list[str]:
     """Exports the encoder for all candidates that can be had, and returns their names."""
-    from captioning.export import export_encoder
-    from captioning.image_networks import build_encoder
+    from captioning.export.keras_to_openvino import export_encoder
+    from captioning.models.image_encoder import build_encoder
 
     encoder = build_encoder("Xception", weights=None)
     export_encoder(encoder, folder)
@@ -65,7 +65,7 @@ def _keras(precision: str, backend: str = "tensorflow") -> Callable:
         import keras
 
         keras.config.set_dtype_policy(precision)
-        from captioning.image_networks import build_encoder
+        from captioning.models.image_encoder import build_encoder
 
         encoder = build_encoder("Xception", weights=None)
         return lambda images: encoder.predict(images, batch_size=_BATCH, verbose=0)
@@ -75,7 +75,7 @@ def _keras(precision: str, backend: str = "tensorflow") -> Callable:
 
 def _openvino(precision: str) -> Callable:
     def load(folder: Path) -> Callable:
-        from captioning.networks import ENCODER, compile_network, read_network
+        from captioning.inference.network_files import ENCODER, compile_network, read_network
 
         return compile_network(read_network(folder / ENCODER), precision)
 

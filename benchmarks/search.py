@@ -18,11 +18,11 @@ from benchmarks.plan import Plan
 from benchmarks.timing import seconds_a_piece
 from benchmarks.training import SETTINGS
 from benchmarks.world import made_world, real_world
-from captioning.export import export_decoder
-from captioning.inference import Decoder
-from captioning.model import build_caption_model
+from captioning.data.vocabulary import Vocabulary
+from captioning.export.keras_to_openvino import export_decoder
+from captioning.inference.networks import Decoder
+from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings
-from captioning.text import Vocabulary
 
 _IMAGES = 200
 _TUTORIAL_IMAGES = 3  # a round

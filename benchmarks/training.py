@@ -17,13 +17,13 @@ from benchmarks.plan import Plan
 from benchmarks.timing import Work, seconds_a_piece
 from benchmarks.tutorial_work import build_training
 from benchmarks.world import World, made_world, real_world
-from captioning.batches import CaptionBatches
-from captioning.epochs import compile_learner, make_batches, memory_keeper
-from captioning.losses import SmoothedCrossentropy
-from captioning.model import build_caption_model
-from captioning.processor import fastest_precision
+from captioning.inference.processor import training_precision
+from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
-from captioning.side_by_side import SideBySide, one_thread_an_operation
+from captioning.training.batches import CaptionBatches
+from captioning.training.cross_entropy import compile_learner, make_batches, memory_keeper
+from captioning.training.losses import SmoothedCrossentropy
+from captioning.training.side_by_side import SideBySide, one_thread_an_operation
 
 # Batches of 64 images are as good for this decoder as those of 32, and faster: docs/experiments.md.
 SETTINGS = replace(
@@ -65,7 +65,7 @@ def build_epoch(world: World) -> Work:
         for count in (len(world.captions), _WARM_UP_IMAGES)
     )
     loss = SmoothedCrossentropy(SETTINGS.label_smoothing)
-    model = build_caption_model(len(world.vocabulary), width, SETTINGS, fastest_precision())
+    model = build_caption_model(len(world.vocabulary), width, SETTINGS, training_precision())
     compile_learner(model, SETTINGS, len(batches), loss)
     learner = SideBySide(model)
 

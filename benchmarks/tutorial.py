@@ -15,7 +15,7 @@ from keras.utils import pad_sequences, to_categorical
 from PIL import Image
 
 from benchmarks.world import FEATURE_WIDTH
-from captioning.text import END, PADDING, START, UNKNOWN, Vocabulary
+from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 
 UNITS = 256
 IMAGE_SHAPE = (299, 299, 3)

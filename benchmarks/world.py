@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from captioning.data.vocabulary import Vocabulary
 from captioning.files import load_pickle
-from captioning.settings import Files
-from captioning.text import Vocabulary
+from captioning.paths import Paths
 
 IMAGES = 6000  # training images of Flickr8k, each with five captions
 FEATURE_WIDTH = 2048
@@ -58,9 +58,9 @@ def made_world(images: int = IMAGES, min_word_count: int = 1) -> World:
 
 def real_world(root: Path, min_word_count: int = 1) -> World:
     """The training images below a root folder in which `check` and `features` were run."""
-    from captioning.dataset import Dataset, read_descriptions, select
+    from captioning.data.dataset import Dataset, read_descriptions, select
 
-    files = Files(root)
+    files = Paths(root)
     train = Dataset.load(files.dataset).splits["train"]
     captions = select(read_descriptions(files.descriptions), train)
     vocabulary = Vocabulary.from_captions(
@@ -73,13 +73,13 @@ def real_world(root: Path, min_word_count: int = 1) -> World:
 def photographs(folder: Path, count: int, root: Path | None = None) -> list[Path]:
     """So many image files: of the data set below `root`, or made in `folder`."""
     if root is not None:
-        found = sorted(Files(root).images.glob("*.jpg"))[:count]
+        found = sorted(Paths(root).images.glob("*.jpg"))[:count]
         if len(found) < count:
             raise FileNotFoundError(
-                f"Wanted: {count} images in {Files(root).images}. Received: {len(found)}."
+                f"Wanted: {count} images in {Paths(root).images}. Received: {len(found)}."
             )
         return found
-    examples = sorted((Files().root / "examples").glob("*.jpg"))
+    examples = sorted((Paths().root / "examples").glob("*.jpg"))
     random = np.random.default_rng(0)
     paths = []
     for number in range(count):

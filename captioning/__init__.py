@@ -10,7 +10,7 @@ __all__ = ["Captioner"]
 
 def __getattr__(name: str):
     if name == "Captioner":  # only now: preparing data and training need no OpenVINO
-        from captioning.captioner import Captioner
+        from captioning.inference.captioner import Captioner
 
         return Captioner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, text read as text, and pickles read without trusting them.
+"""Paths written whole or not at all, text read as text, and pickles read without trusting them.
 
 In: paths and values. Out: the same values, or a built-in exception that says what to do.
 Not about: what the files mean.

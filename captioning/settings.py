@@ -8,10 +8,9 @@ they are counted, or read back from what was saved.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from math import ceil, inf
-from pathlib import Path
 
 DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
-DECODERS = ("attention", "merge")  # the stronger, and the classic; see `captioning.decoders`
+DECODERS = ("attention", "merge")  # the stronger, and the classic; see `captioning.models.decoders`
 WIDEST_BEAM = 100  # wider ones cost much and bring nothing
 
 
@@ -118,12 +117,12 @@ class TrainingSettings:
             lambda value: 0 <= value < shortest,
         )
 
-    def of_student(self) -> "TrainingSettings":
+    def for_student(self) -> "TrainingSettings":
         """The student's: its own epochs and dropout in the place of its teachers'."""
         return replace(self, epochs=self.student_epochs, dropout=self.student_dropout)
 
     @property
-    def sees_averages(self) -> bool:
+    def uses_pooled_features(self) -> bool:
         """Whether the average of a feature map is all that the decoder sees of it: an image then
         costs next to nothing, and is looked at anew for each of its captions."""
         return self.decoder == "merge"
@@ -149,92 +148,6 @@ class SplitSettings:
 
     development: float = 0.1  # Flickr8k's eighths are dear where images are few
     test: float = 0.1
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where everything lies, below one root folder."""
-
-    root: Path = Path(__file__).parents[1]  # the checkout that this package lies in
-
-    @property
-    def images(self) -> Path:
-        """The photographs; the spelling is the official archive's."""
-        return self.root / "Flicker8k_Dataset"
-
-    @property
-    def texts(self) -> Path:
-        """Caption file and the three lists of image names."""
-        return self.root / "Flickr_8k_text"
-
-    @property
-    def dataset(self) -> Path:
-        """What the check found usable: images, captions as written, splits."""
-        return self.root / "dataset.json"
-
-    @property
-    def descriptions(self) -> Path:
-        """Cleaned captions, a line each: image name, tab, caption."""
-        return self.root / "descriptions.txt"
-
-    @property
-    def feature_maps(self) -> Path:
-        """What the encoder sees in each cell of every image: 3.3 GB for Flickr8k."""
-        return self.root / "feature_maps.bin"
-
-    def feature_maps_of(self, view: str) -> Path:
-        """The same of the training images in a further view: 2.5 GB each."""
-        return self.root / f"{view}_feature_maps.bin"
-
-    @property
-    def trunk_maps(self) -> Path:
-        """What the encoder's trunk sees of training and development images: 3.7 GB."""
-        return self.root / "trunk_maps.bin"
-
-    @property
-    def mirrored_trunk_maps(self) -> Path:
-        """The same of the training images in a mirror: 3.2 GB."""
-        return self.root / "mirrored_trunk_maps.bin"
-
-    @property
-    def features(self) -> Path:
-        """Pickled dict: image name -> float32 array, the average over its feature map."""
-        return self.root / "features.p"
-
-    @property
-    def vocabulary(self) -> Path:
-        """Pickled words, in the order of their ids."""
-        return self.root / "tokenizer.p"
-
-    @property
-    def drawing(self) -> Path:
-        """The network, drawn."""
-        return self.root / "model.png"
-
-    @property
-    def scores(self) -> Path:
-        """What the trained model scores on the test list."""
-        return self.models / "scores.json"
-
-    @property
-    def report(self) -> Path:
-        """The page about a run; it shows images of the data set."""
-        return self.root / "report.html"
-
-    @property
-    def fine_tuning(self) -> Path:
-        """The run in which the encoder learns."""
-        return self.models / "fine_tuning"
-
-    @property
-    def fine_tuned_weights(self) -> Path:
-        """Of the image network: from them an encoder can be made, as from its ImageNet weights."""
-        return self.models / "fine_tuned.weights.h5"
-
-    @property
-    def models(self) -> Path:
-        """What training leaves behind, and all that captioning needs besides the vocabulary."""
-        return self.root / "models"
 
 
 def _require(

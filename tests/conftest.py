@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from tiny_world import write_archives
 
-from captioning.caption_files import read_dataset
-from captioning.dataset import select
-from captioning.export import export_encoder
-from captioning.features import average_features, extract_feature_maps
-from captioning.flickr8k import obtain
-from captioning.inference import Encoder
-from captioning.settings import Files, TrainingSettings
-from captioning.text import clean_captions
-from captioning.training import train_and_export
-from captioning.training_data import TrainingData
+from captioning.data.dataset import select
+from captioning.data.flickr8k import download_flickr8k
+from captioning.data.formats import read_dataset
+from captioning.data.vocabulary import clean_captions
+from captioning.export.keras_to_openvino import export_encoder
+from captioning.inference.extract_features import average_features, extract_feature_maps
+from captioning.inference.networks import Encoder
+from captioning.paths import Paths
+from captioning.settings import TrainingSettings
+from captioning.training.train import train_and_export
+from captioning.training.training_data import TrainingData
 
 SHARED = Path(__file__).parents[2] / "shared"
 REAL = ("flickr8k/Flickr8k_Dataset.zip", "flickr8k/Flickr8k_text.zip", "xception/*.h5")
@@ -67,10 +68,10 @@ def build_tiny_encoder() -> keras.Model:
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory, tiny_settings) -> Path:
     """A root folder after all steps: data, encoder, features and a model trained for seconds."""
-    files = Files(tmp_path_factory.mktemp("tiny_root"))
+    files = Paths(tmp_path_factory.mktemp("tiny_root"))
     archives = tmp_path_factory.mktemp("archives")
     write_archives(archives)
-    obtain(files, archives)
+    download_flickr8k(files, archives)
     export_encoder(build_tiny_encoder(), files.models)
     dataset = read_dataset([files.texts], files.images)
     captions = dataset.captions
@@ -86,7 +87,7 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tiny_root) -> TrainingData:
-    files = Files(tiny_root)
+    files = Paths(tiny_root)
     dataset = read_dataset([files.texts], files.images)
     captions, splits = dataset.captions, dataset.splits
     random = np.random.default_rng(0)

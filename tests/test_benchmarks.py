@@ -26,11 +26,12 @@ from benchmarks.plan import Plan
 from benchmarks.questions import QUESTIONS, ask
 from benchmarks.timing import Spread, seconds_a_piece
 from benchmarks.world import WORDS, World, made_world, photographs
-from captioning.captioner import Captioner
-from captioning.export import as_decoder
-from captioning.model import build_caption_model
-from captioning.settings import Files, SearchSettings, TrainingSettings
-from captioning.text import END, START, Vocabulary
+from captioning.data.vocabulary import END, START, Vocabulary
+from captioning.export.keras_to_openvino import to_decoder
+from captioning.inference.captioner import Captioner
+from captioning.models.caption_model import build_caption_model
+from captioning.paths import Paths
+from captioning.settings import SearchSettings, TrainingSettings
 
 FAST = Finding("the run", Spread((3.0, 5.0, 4.0)), "times", Target(4), "a walk", "a run")
 SLOW = replace(FAST, what="the crawl", measured=Spread((0.5,)))
@@ -189,7 +190,7 @@ VOCABULARY = Vocabulary(f"word{number}" for number in range(16))
 
 def test_both_sides_say_the_same_with_the_same_weights(caption_model, features):
     by_tutorial = tutorial.with_weights_of(caption_model, max_length=9)
-    decoder = as_decoder(caption_model, VOCABULARY, longest_caption=6)
+    decoder = to_decoder(caption_model, VOCABULARY, longest_caption=6)
     maps = np.stack(list(features.values()))[:, None]
     ours = [found[0].ids for found in decoder.search(maps, SearchSettings(beam_width=1))]
     theirs = [tuple(tutorial.say(by_tutorial, of, 9, longest=6)) for of in maps[:, 0]]
@@ -290,7 +291,7 @@ def imported_with(*modules):
     """All that a process holds which imported these."""
     code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=Files().root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=Paths().root, capture_output=True, text=True, check=True
     ).stdout.split()
 
 
@@ -422,7 +423,7 @@ def test_features_are_extracted_on_both_sides(
     has_units, target, verdict, tmp_path, monkeypatch, tiny_root, small_keras_encoder
 ):
     monkeypatch.setattr(features_benchmark, "has_bfloat16_units", lambda: has_units)
-    monkeypatch.setattr(features_benchmark, "Files", lambda: Files(tiny_root))
+    monkeypatch.setattr(features_benchmark, "Paths", lambda: Paths(tiny_root))
     monkeypatch.setattr(features_benchmark, "seconds_a_piece", taking(8, 2, 1))
     paths = photographs(tmp_path, 4)
     theirs = [tutorial_work.build_encoding(paths, batch_size) for batch_size in (1, 3)]
@@ -473,7 +474,7 @@ def test_runtimes_are_compared_with_tensorflow(monkeypatch):
 
 
 def test_openvino_runs_the_exported_encoder(tiny_root):
-    encode = runtimes._CANDIDATES["OpenVINO, float32"](Files(tiny_root).models)
+    encode = runtimes._CANDIDATES["OpenVINO, float32"](Paths(tiny_root).models)
     (maps,) = encode(np.zeros((2, 32, 48, 3), "uint8")).values()
     assert maps.shape == (2, 4, 18)
 

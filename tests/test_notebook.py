@@ -12,8 +12,8 @@ import pytest
 from conftest import build_tiny_encoder
 from tiny_world import write_archives, write_folder
 
-from captioning.export import export_encoder
-from captioning.settings import Files
+from captioning.export.keras_to_openvino import export_encoder
+from captioning.paths import Paths
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tools"))
@@ -35,14 +35,14 @@ def executed(tmp_path_factory, tiny_settings):
     root = tmp_path_factory.mktemp("root")
     archives = tmp_path_factory.mktemp("archives")
     write_archives(archives)
-    export_encoder(build_tiny_encoder(), Files(root).models)
+    export_encoder(build_tiny_encoder(), Paths(root).models)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(root))  # where there is neither Graphviz nor Java
         notebook = run(
             COMMITTED,
             {
                 "source": f"Path({str(archives)!r})",
-                "files": f"Files(Path({str(root)!r}))",
+                "files": f"Paths(Path({str(root)!r}))",
                 "settings": repr(tiny_settings),
             },
         )
@@ -59,7 +59,7 @@ def test_it_runs_from_top_to_bottom_and_every_step_leaves_its_file(executed):
 
 
 def test_its_first_cell_is_the_place_to_name_ones_own_images(tmp_path):
-    export_encoder(build_tiny_encoder(), Files(tmp_path / "my_run").models)
+    export_encoder(build_tiny_encoder(), Paths(tmp_path / "my_run").models)
     write_folder(tmp_path)
     notebook = copy.deepcopy(COMMITTED)
     (end,) = [n for n, cell in enumerate(notebook.cells) if "of_splits" in cell.source]
@@ -69,7 +69,7 @@ def test_its_first_cell_is_the_place_to_name_ones_own_images(tmp_path):
         {
             "caption_files": f"[Path({str(tmp_path / 'my_captions.csv')!r})]",
             "image_folder": f"Path({str(tmp_path / 'my_photos')!r})",
-            "files": f"Files(Path({str(tmp_path / 'my_run')!r}))",
+            "files": f"Paths(Path({str(tmp_path / 'my_run')!r}))",
         },
     )
     text = "".join(outputs_of(cell)[0] for cell in executed.cells if cell.cell_type == "code")
@@ -132,7 +132,7 @@ def test_its_code_cells_are_short():
 def test_with_graphviz_the_network_is_drawn(tmp_path):
     import keras
 
-    from captioning.model import build_caption_model
+    from captioning.models.caption_model import build_caption_model
     from captioning.settings import TrainingSettings
 
     model = build_caption_model(20, 5, TrainingSettings())

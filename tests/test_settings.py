@@ -2,7 +2,7 @@ from math import inf, nan
 
 import pytest
 
-from captioning.decoders import BUILDERS
+from captioning.models.decoders import BUILDERS
 from captioning.settings import DECODERS, SearchSettings, TrainingSettings
 
 
@@ -51,5 +51,5 @@ def test_every_decoder_that_may_be_chosen_can_be_built():
 
 def test_a_student_learns_for_as_long_and_with_as_much_dropout_as_is_its_own():
     settings = TrainingSettings(epochs=3, student_epochs=5, dropout=0.4, student_dropout=0.1)
-    student = settings.of_student()
+    student = settings.for_student()
     assert (student.epochs, student.dropout, student.units) == (5, 0.1, 512)

@@ -9,21 +9,27 @@ import keras
 import numpy as np
 import pytest
 
-from captioning.captioner import Captioner
-from captioning.dataset import select
-from captioning.evaluation import evaluate_whole_way
-from captioning.export import identify_encoder
-from captioning.flickr8k import read_captions, read_splits
-from captioning.history import best_epoch, course_of_last
-from captioning.image_networks import build_split_encoder
-from captioning.images import load_image
-from captioning.networks import ENCODER, compile_network, read_encoder_identity, read_network
-from captioning.run import read_record
-from captioning.runtime import openvino
-from captioning.settings import Files, TrainingSettings
-from captioning.text import START
+from captioning.data.dataset import select
+from captioning.data.flickr8k import read_captions, read_splits
+from captioning.data.images import load_image
+from captioning.data.vocabulary import START
+from captioning.evaluation.evaluate import evaluate_end_to_end
+from captioning.export.keras_to_openvino import make_encoder_id
+from captioning.inference.captioner import Captioner
+from captioning.inference.network_files import (
+    ENCODER,
+    compile_network,
+    read_encoder_id,
+    read_network,
+)
+from captioning.inference.runtime import openvino
+from captioning.models.image_encoder import build_split_encoder
+from captioning.paths import Paths
+from captioning.settings import TrainingSettings
+from captioning.training.checkpoints import read_record
+from captioning.training.history import best_epoch, course_of_last
 
-FILES = Files()
+FILES = Paths()
 README = (FILES.root / "README.md").read_text(encoding="utf-8")
 _CONSTANT = {"Constant", "Convert"}  # what is added to every image alike
 SCORES = json.loads(FILES.scores.read_text(encoding="utf-8"))
@@ -83,7 +89,7 @@ def test_the_exported_decoder_thinks_what_the_keras_model_thinks(captioner):
     words[:, 0, 1:] = [of_caption[: words.shape[2] - 1] for of_caption in ids]
     expected = keras.ops.log_softmax(model({"features": features, "words": words}))
     expected = keras.ops.convert_to_numpy(expected)[:, 0]
-    seen, state = captioner.decoder.look(features), captioner.decoder.nothing_said(len(ids))
+    seen, state = captioner.decoder.prefill(features), captioner.decoder.initial_state(len(ids))
     received = []
     for position in range(words.shape[2]):
         log_probs, state = captioner.decoder.step(words[:, :, position], state, seen)
@@ -109,20 +115,20 @@ def test_the_shipped_encoder_is_xception_in_integers_of_which_only_the_exit_flow
     (weights,) = (shared / "xception").glob("*.h5")
     pretrained = build_split_encoder("Xception", weights)
     network = read_network(FILES.models / ENCODER)
-    name, fingerprint, form = read_encoder_identity(network).split()
+    name, fingerprint, form = read_encoder_id(network).split()
     assert (name, form) == ("Xception", "int8")
-    assert identify_encoder(pretrained.whole) != f"{name} {fingerprint}"
+    assert make_encoder_id(pretrained.whole) != f"{name} {fingerprint}"
 
     sums = [
         operation
         for operation in network.get_ordered_ops()
         if operation.get_type_name() == "Add" and not set(_kinds_of_inputs(operation)) & _CONSTANT
     ]  # of branches, as residual blocks end in one
-    trunk = openvino.Model([sums[-2].output(0)], network.get_parameters())
+    backbone = openvino.Model([sums[-2].output(0)], network.get_parameters())
     paths = sorted((FILES.root / "examples").glob("*.jpg"))[:4]
     images = np.stack([load_image(path, (299, 299)) for path in paths])
-    received = compile_network(trunk)(images)[0].mean((2, 3))  # channels first
-    expected = pretrained.trunk.predict(images, verbose=0).mean(1)
+    received = compile_network(backbone)(images)[0].mean((2, 3))  # channels first
+    expected = pretrained.backbone.predict(images, verbose=0).mean(1)
     cosine = (received * expected).sum(1)
     cosine /= np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)
     assert cosine.min() > 0.98
@@ -140,7 +146,7 @@ def test_the_test_list_scores_what_the_card_says(captioner, shared, tmp_path):
             archive.extractall(tmp_path)
     names = read_splits(tmp_path)["test"]
     references = select(read_captions(tmp_path / "Flickr8k.token.txt"), names)
-    _, scores = evaluate_whole_way(captioner, tmp_path / "Flicker8k_Dataset", references)
+    _, scores = evaluate_end_to_end(captioner, tmp_path / "Flicker8k_Dataset", references)
     assert scores["BLEU-4"] == pytest.approx(SCORES["BLEU-4"], abs=0.002)
     for name in ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "METEOR", "ROUGE-L"):
         assert scores[name] == pytest.approx(SCORES[name], abs=0.003)

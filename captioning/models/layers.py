@@ -1,0 +1,64 @@
+"""What Keras lacks: recurrence over captions that are kept with their images, and cheap dropout."""
+
+import keras
+from keras import ops
+
+from captioning.models.recurrence import lstm_states
+
+
+@keras.saving.register_keras_serializable("captioning")
+class EachCaption(keras.layers.Wrapper):
+    """Runs a `keras.layers.LSTM` with its usual activations and a bias over each caption of each
+    image, from zeros, by the weights that it has; its other settings are not heeded:
+    (images, captions, length, width) -> (images, captions, length, units)."""
+
+    def call(self, captions):
+        images, captions_each, length, width = ops.shape(captions)
+        rows = ops.reshape(captions, (images * captions_each, length, width))
+        cell = self.layer.cell
+        weights = map(ops.copy, (cell.kernel, cell.recurrent_kernel, cell.bias))  # in its precision
+        states = lstm_states(ops.transpose(rows, (1, 0, 2)), *weights)  # (length, rows, units)
+        states = ops.transpose(states, (1, 0, 2))
+        return ops.reshape(states, (images, captions_each, length, self.layer.units))
+
+    def build(self, input_shape):
+        self.layer.build((None, *input_shape[2:]))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.layer.units)
+
+
+class EachCaptionStep(keras.layers.Wrapper):
+    """One step of an LSTM cell for each beam of each image: input (images, beams, width), last
+    hidden and cell state (images, beams, units) -> new hidden and cell state."""
+
+    def call(self, inputs, hidden, cell):
+        inputs, *state = (
+            ops.reshape(each, (-1, each.shape[-1])) for each in (inputs, hidden, cell)
+        )
+        _, state = self.layer(inputs, state)
+        return [ops.reshape(rows, ops.shape(hidden)) for rows in state]
+
+    def build(self, *shapes):
+        """Nothing: the cell is that of a model which was built."""
+
+    def compute_output_shape(self, inputs_shape, hidden_shape, cell_shape):
+        return [hidden_shape, cell_shape]
+
+
+@keras.saving.register_keras_serializable("captioning")
+class ByteDropout(keras.layers.Dropout):
+    """Dropout for which each number draws one byte, where Keras draws four, and drawing is most of
+    what dropout costs. What is dropped is `rate` to the nearest 1/256, and no more
+    than 255 of them, as nothing makes up for all. `noise_shape` is not heeded."""
+
+    def call(self, inputs, training=False):
+        dropped = min(round(256 * self.rate), 255)  # of the 256 values of a byte
+        if not training or not dropped:
+            return inputs
+        *shape, width = ops.shape(inputs)
+        drawn = keras.random.randint(
+            (*shape, -(-width // 4)), -(2**31), 2**31 - 1, seed=self.seed_generator
+        )  # four bytes each
+        kept = ops.view(drawn, "uint8")[..., :width] >= dropped
+        return ops.where(kept, inputs * (256 / (256 - dropped)), 0)

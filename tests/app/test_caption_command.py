@@ -1,0 +1,379 @@
+"""The command as a person runs it: in a process of its own where that matters, else by `main`."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioning.app import caption_command
+from captioning.inference.captioner import Captioner
+from captioning.paths import Paths
+from captioning.settings import SearchSettings
+
+ROOT = Path(__file__).parents[2]
+IN_ORDER = ["photos/1.jpg", "photos/2.jpg", "photos/10.jpg", "photos/sub/a.jpg"]
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, ROOT / "Testing_caption_generator.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def caption(tiny_root, capsys):
+    """Runs the command in this process: status, lines on stdout, lines on stderr."""
+
+    def caption(*arguments):
+        arguments = [*map(str, arguments), "--model", str(tiny_root)]
+        status = caption_command.main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out.splitlines(), captured.err.splitlines()
+
+    return caption
+
+
+@pytest.fixture
+def folder(image_paths, tmp_path, monkeypatch):
+    """The current folder, with photos/1.jpg, photos/2.jpg, photos/10.jpg and photos/sub/a.jpg."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos/sub").mkdir(parents=True)
+    for image_path, name in zip(image_paths, IN_ORDER, strict=False):
+        shutil.copy(image_path, name)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def image_paths(tiny_root):
+    return sorted(Paths(tiny_root).images.glob("*.jpg"))
+
+
+def test_one_image_prints_its_caption_and_nothing_else(tiny_root, image_paths):
+    done = run("-i", image_paths[0], "--model", tiny_root)
+    assert (done.returncode, done.stderr) == (0, "")
+    (caption,) = done.stdout.splitlines()
+    assert caption == Captioner.load(tiny_root).caption(image_paths[0]).text
+
+
+def test_several_images_print_a_line_each_in_their_order(tiny_root, image_paths):
+    done = run("-i", *image_paths[2::-1], "--model", tiny_root)
+    assert done.returncode == 0
+    paths = [line.split(": ")[0] for line in done.stdout.splitlines()]
+    assert paths == [str(path) for path in image_paths[2::-1]]
+
+
+def test_greedy_search_is_a_beam_of_one(tiny_root, image_paths, caption):
+    _, greedy, _ = caption("-i", *image_paths, "--beam-width", 1)
+    _, of_three, _ = caption("-i", *image_paths)
+    found = Captioner.load(tiny_root).caption(image_paths, SearchSettings(1))
+    assert greedy == [f"{path}: {each}" for path, each in zip(image_paths, found, strict=True)]
+    assert greedy != of_three
+
+
+def test_images_may_be_named_one_by_one(caption, image_paths):
+    _, together, _ = caption("-i", *image_paths[:2])
+    _, one_by_one, _ = caption("-i", image_paths[0], "-i", image_paths[1])
+    assert one_by_one == together
+
+
+def test_one_value_of_json_is_not_written_where_lines_of_it_would_be(caption, image_paths, folder):
+    status, _, (line,) = caption("-i", image_paths[0], "--output", "captions.json")
+    assert status == 2 and "ends in .jsonl" in line and not Path("captions.json").exists()
+    arguments = ("-i", image_paths[0], "--output", "captions.json", "--format", "jsonl")
+    assert caption(*arguments)[0] == 0
+    assert json.loads(Path("captions.json").read_text(encoding="utf-8"))["caption"]
+
+
+def test_a_missing_file_is_one_line_on_stderr_and_status_2(tiny_root, tmp_path):
+    done = run("-i", tmp_path / "gone.jpg", "--model", tiny_root)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "gone.jpg" in line
+
+
+def test_a_broken_file_among_good_ones_is_status_1_and_stops_nothing(
+    tiny_root, image_paths, tmp_path
+):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(image_paths[0].read_bytes()[:500])
+    done = run("-i", broken, image_paths[0], "--model", tiny_root)
+    assert done.returncode == 1
+    assert len(done.stdout.splitlines()) == len(done.stderr.splitlines()) == 1
+    assert "broken.jpg" in done.stderr
+
+
+def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
+    done = run("-i", image_paths[0], "--model", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "tokenizer.p" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "-i/--image"),
+        (("-i", "a.jpg", "--beam-width", "0"), "wanted a whole number from 1 to 100, received 0"),
+        (
+            ("-i", "a.jpg", "--beam-width", "wide"),
+            "wanted a whole number from 1 to 100",
+        ),
+        (("-i", "a.jpg", "--top", "0"), "wanted a whole number from 1 to 100, received 0"),
+        (("-i", "a.jpg", "--format", "xml"), "invalid choice: 'xml'"),
+        (("-i", "a.jpg", "--gallery", "a.jpg"), "wanted a name that ends in .html, received a.jpg"),
+        (("-i", "a.jpg", "--attention", "a.gif"), "wanted a name that ends in .png or .jpg"),
+        (("-i", "a.jpg", "--output", "a.html", "--gallery", "./a.html"), "want a file each"),
+        (("-i", "a.jpg", "b.jpg", "--attention", "a.png"), "draws one image, received 2"),
+        (("-i", "a.jpg", "--beam-width", "100000"), "wanted a whole number from 1 to 100"),
+        (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
+        (("-i", "a.jpg", "--length-normalisation", "long"), "wanted a number from 0 to 1"),
+    ],
+)
+def test_wrong_words_are_explained(arguments, message):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_captioning_imports_nothing_that_only_training_needs():
+    code = "import sys, captioning.app.caption_command; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    imported = {module.split(".")[0] for module in done.stdout.split()}
+    assert imported.isdisjoint({"keras", "tensorflow", "matplotlib", "pycocoevalcap", "scipy"})
+    assert "pyexiv2" not in imported  # it is for --describe alone
+    assert imported.isdisjoint({"tqdm", "absl"})  # for many images; for converting networks
+    assert (
+        "captioning.output.attention_figure" not in done.stdout.split()
+    )  # it is for --attention alone
+    assert {"numpy", "openvino", "PIL"} <= imported
+
+
+def test_a_folder_is_captioned_in_reading_order(caption, folder):
+    status, lines, problems = caption("-i", "photos")
+    assert (status, problems) == (0, [])
+    assert [line.split(": ")[0] for line in lines] == IN_ORDER
+
+
+def test_a_folder_of_one_image_still_names_it(caption, folder):
+    assert caption("-i", "photos/sub")[1][0].startswith("photos/sub/a.jpg: ")
+
+
+def test_a_pattern_is_what_the_shell_would_make_of_it(caption, folder):
+    assert caption("-i", "photos/**/*.jpg") == caption("-i", "photos")
+
+
+def test_failures_stand_at_the_end_and_stop_nothing(caption, folder):
+    Path("photos/2.jpg").write_text("no image")
+    status, lines, problems = caption("-i", "nothing*", "photos", "gone.jpg")
+    assert status == 1
+    assert [line.split(": ")[0] for line in lines] == [n for n in IN_ORDER if "2" not in n]
+    of_pattern, of_broken, of_missing = problems
+    assert "nothing*" in of_pattern
+    assert "2.jpg cannot be read" in of_broken
+    assert "no file gone.jpg" in of_missing
+
+
+def test_where_nothing_is_found_the_status_is_2(caption, folder):
+    status, lines, problems = caption("-i", "nothing*", "gone.jpg", "--format", "text")
+    assert (status, lines, len(problems)) == (2, [], 2)
+
+
+def test_json_lines_hold_image_caption_and_log_probability(caption, folder, tiny_root):
+    _, lines, _ = caption("-i", "photos", "--format", "jsonl")
+    records = [json.loads(line) for line in lines]
+    assert [record["image"] for record in records] == IN_ORDER
+    expected = Captioner.load(tiny_root).caption(IN_ORDER[0])
+    assert records[0]["caption"] == expected.text
+    assert records[0]["log_prob"] == pytest.approx(expected.log_prob, abs=1e-3)
+
+
+def test_top_gives_the_best_captions_with_their_log_probabilities(caption, folder, tiny_root):
+    expected = Captioner.load(tiny_root).alternatives("photos/1.jpg", 4)
+    _, (line,), _ = caption("-i", "photos/1.jpg", "--top", 4, "--format", "jsonl")
+    listed = json.loads(line)["captions"]
+    assert [row["caption"] for row in listed] == [each.text for each in expected]
+    assert [row["log_prob"] for row in listed] == pytest.approx(
+        [each.log_prob for each in expected], abs=1e-3
+    )
+    _, lines, _ = caption("-i", "photos/1.jpg", "--top", 4)
+    assert [line.split(" (")[0] for line in lines] == [each.text for each in expected]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
+def test_a_file_of_captions_is_what_would_have_been_printed(caption, folder, name):
+    _, lines, _ = caption("-i", "photos", "--format", name.split(".")[1].replace("txt", "text"))
+    assert caption("-i", "photos", "--output", f"new/{name}") == (0, [], [])
+    assert Path("new", name).read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_what_a_file_holds_is_not_captioned_again(caption, folder, monkeypatch):
+    caption("-i", "photos/sub", "photos/2.jpg", "--output", "captions.csv")
+    with open("captions.csv", "a") as file:
+        file.write("photos/10.jpg,a cir")  # and then somebody pulled the plug
+    Path("photos/1.jpg").rename("away.jpg")
+    assert caption("-i", *IN_ORDER, "--output", "captions.csv")[0] == 1
+    Path("away.jpg").rename("photos/1.jpg")
+
+    captioned = []
+    of_files = Captioner.alternatives_of_files
+
+    def watched(self, paths, *rest):
+        paths = list(paths)
+        captioned.extend(paths)
+        return of_files(self, paths, *rest)
+
+    monkeypatch.setattr(Captioner, "alternatives_of_files", watched)
+    assert caption("-i", *IN_ORDER, "--output", "captions.csv") == (0, [], [])
+    assert captioned == [str(Path("photos/1.jpg"))]
+    with open("captions.csv", newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == IN_ORDER
+
+
+def test_a_file_of_another_kind_is_refused_in_one_line(caption, folder):
+    caption("-i", "photos", "--output", "captions.csv")
+    content = Path("captions.csv").read_bytes()
+    for options in (["--format", "jsonl"], ["--top", 2]):
+        status, lines, (problem,) = caption("-i", "photos", "--output", "captions.csv", *options)
+        assert (status, lines) == (2, [])
+        assert "captions.csv was not written by a run like this one" in problem
+    assert Path("captions.csv").read_bytes() == content
+
+
+def test_copies_carry_the_captions_and_are_not_captioned_themselves(caption, folder):
+    command = ("-i", "photos", "--describe", "photos/described")
+    status, lines, problems = caption(*command)
+    assert (status, problems) == (0, [])
+    for line in lines:
+        name, text = line.split(": ")
+        with Image.open(Path("photos/described", *Path(name).parts[1:])) as copy:
+            assert copy.getexif()[0x010E] == text
+    assert caption(*command) == (0, lines, [])
+
+
+def test_a_copy_that_cannot_be_written_costs_its_line_and_not_the_caption(caption, folder):
+    Image.open("photos/1.jpg").save("photos/1.bmp")
+    status, lines, (problem,) = caption("-i", "photos/1.bmp", IN_ORDER[1], "--describe", "copies")
+    assert (status, len(lines)) == (1, 2)
+    assert "1.bmp cannot take a description" in problem
+
+
+def test_the_gallery_shows_what_earlier_runs_captioned_too(caption, folder):
+    caption("-i", IN_ORDER[2], "--output", "captions.txt")
+    command = ("-i", "photos", "gone.jpg", "--output", "captions.txt", "--gallery", "pages/a.html")
+    assert caption(*command)[0] == 1
+    page = Path("pages/a.html").read_text(encoding="utf-8")
+    places = [page.index(f'<img src="../{name}" alt="') for name in IN_ORDER]
+    assert places == sorted(places)
+    assert "gone.jpg" not in page
+
+
+def test_the_attention_of_one_image_is_drawn_with_its_caption(caption, folder):
+    for _ in range(2):  # an older picture gives way
+        status, (line,), problems = caption("-i", IN_ORDER[0], "--attention", "new/seen.png")
+        assert (status, problems) == (0, [])
+        with Image.open("new/seen.png") as picture:
+            assert (picture.format, picture.width) == ("PNG", 2000)
+            assert picture.getexif()[0x010E] == line
+
+
+def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
+    content = Path(IN_ORDER[0]).read_bytes()
+    status, lines, (problem,) = caption("-i", IN_ORDER[0], "--attention", IN_ORDER[0])
+    assert (status, lines) == (2, [])
+    assert "1.jpg is another file, which is not overwritten" in problem
+    assert Path(IN_ORDER[0]).read_bytes() == content
+
+
+@contextmanager
+def captioning_many(root):
+    """The command at work, its first captions said: of more photographs than a pipe holds lines, so
+    that it cannot be done before somebody reads on."""
+    for number in range(4000):
+        shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
+    command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "photos"]
+    # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*command, "--model", root], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        process.stdout.readline()
+        yield process
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
+    with captioning_many(tiny_root) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
+def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
+    with captioning_many(tiny_root) as process:
+        process.send_signal(signal.SIGINT)
+        _, problems = process.communicate()
+    assert (process.returncode, problems) == (130, b"Stopped.\n")
+
+
+class Screen(io.TextIOWrapper):
+    """What a person sees at a console: output and errors, one after the other."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO(), encoding="utf-8", newline="")
+
+    def isatty(self):
+        return True
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode()
+
+
+def test_at_a_console_a_bar_below_the_captions_shows_how_far_they_are(
+    tiny_root, caption, folder, monkeypatch
+):
+    _, lines, _ = caption("-i", "photos")
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    command = ["--model", str(tiny_root), "-i"]
+    assert caption_command.main([*command, "photos"]) == 0
+    for line in lines:
+        assert f"\r{line}\n" in screen.text()  # where the bar was
+    assert "4/4" in screen.text()
+
+    monkeypatch.setattr(sys, "stdout", alone := Screen())
+    monkeypatch.setattr(sys, "stderr", alone)
+    caption_command.main([*command, IN_ORDER[0]])
+    assert alone.text().count("\n") == 1 and "\r" not in alone.text()
+
+
+def test_json_and_csv_are_utf_8_whatever_the_console_speaks(tiny_root, folder):
+    Path("photos/1.jpg").rename("犬.jpg")
+    command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "犬.jpg"]
+    done = subprocess.run(
+        [*command, "--model", tiny_root, "--format", "jsonl"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=True,
+    )
+    assert json.loads(done.stdout.decode("utf-8"))["image"] == "犬.jpg"

@@ -1,0 +1,419 @@
+import os
+import shutil
+import stat
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from captioning.data import download as archives
+from captioning.data.download import download, unpack
+
+CONTENT = bytes(range(256)) * 2000  # 512,000 bytes, several blocks
+HALF = len(CONTENT) // 2
+
+
+class Site(ThreadingHTTPServer):
+    """A server of one file, with faults to set; `requests` holds the headers of each request."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = CONTENT
+        self.version_header, self.version = "ETag", '"one"'
+        self.cuts = []  # after so many bytes of the body, one for each request to come
+        self.statuses = []  # refusals, one for each request to come
+        self.knows_ranges = self.knows_if_range = True
+        self.announces_length = True
+        self.missing = 0  # bytes announced but never sent
+        self.hangs = False  # after a cut, in place of closing the connection
+        self.requests = []
+        self.url = f"http://127.0.0.1:{self.server_port}/file.zip"
+
+    @property
+    def ranges(self):
+        return [headers.get("Range") for headers in self.requests]
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        site = self.server
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/file.zip")
+            self.end_headers()
+            return
+        site.requests.append(dict(self.headers))
+        if site.statuses:
+            self.send_error(site.statuses.pop(0))
+            return
+        start, total = 0, len(site.content) + site.missing
+        same = not site.knows_if_range or self.headers.get("If-Range") == site.version
+        if "Range" in self.headers and site.knows_ranges and same:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if start and start >= total:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{total}")
+        elif start:
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        else:
+            self.send_response(200)
+        if site.version:
+            self.send_header(site.version_header, site.version)
+        body = b"no such range" if start and start >= total else site.content[start:]
+        if site.announces_length:
+            self.send_header("Content-Length", str(len(body) + site.missing))
+        self.end_headers()
+        cut = site.cuts.pop(0) if site.cuts else None
+        self.wfile.write(body[:cut])
+        if site.hangs and cut is not None:
+            time.sleep(0.5)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def site(monkeypatch):
+    monkeypatch.setattr(archives, "PAUSES", (0, 0, 0, 0))
+    with Site() as site:
+        threading.Thread(target=site.serve_forever, args=[0.01], daemon=True).start()
+        yield site
+        site.shutdown()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "new folder" / "file.zip"
+
+
+def cut_download(site, path):
+    """Leave half a file, as a call does that was cut at every attempt."""
+    site.cuts = [HALF, 0, 0, 0]
+    with pytest.raises(ConnectionError):
+        download(site.url, path)
+    site.requests.clear()
+    assert path.with_name("file.zip.part").read_bytes() == CONTENT[:HALF]
+
+
+def assert_downloaded(path, content=CONTENT):
+    assert path.read_bytes() == content
+    assert os.listdir(path.parent) == ["file.zip"]
+
+
+def test_a_download_brings_every_byte_and_leaves_nothing_beside(site, path):
+    assert download(site.url, path) == path
+    assert_downloaded(path)
+    assert site.ranges == [None]
+
+
+def test_a_file_already_there_is_not_asked_for(site, path):
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    assert download(site.url, path) == path
+    assert path.read_bytes() == b"mine"
+    assert site.requests == []
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(site, path):
+    site.cuts = [100_000, 50_000]
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [None, "bytes=100000-", "bytes=150000-"]
+    assert site.requests[1]["If-Range"] == '"one"'
+
+
+@pytest.mark.parametrize(
+    "header, version", [("ETag", '"one"'), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")]
+)
+def test_a_later_call_takes_up_what_an_earlier_one_left(site, path, header, version):
+    site.version_header, site.version = header, version
+    cut_download(site, path)
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [f"bytes={HALF}-"]
+    assert site.requests[0]["If-Range"] == version
+
+
+def test_a_silent_connection_counts_as_cut(site, path, monkeypatch):
+    monkeypatch.setattr(archives, "TIMEOUT", 0.2)
+    site.cuts, site.hangs = [archives.BLOCK_BYTES + 1], True
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [None, f"bytes={archives.BLOCK_BYTES}-"]
+
+
+def test_ranges_are_asked_for_behind_a_redirect_too(site, path):
+    cut_download(site, path)
+    download(site.url.replace("file.zip", "moved"), path)
+    assert_downloaded(path)
+    assert site.ranges == [f"bytes={HALF}-"]
+
+
+def test_a_server_that_ignores_ranges_sends_the_file_anew(site, path):
+    cut_download(site, path)
+    site.knows_ranges = False
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("knows_if_range, requests", [(True, 1), (False, 2)])
+def test_a_file_that_changed_meanwhile_is_fetched_anew(site, path, knows_if_range, requests):
+    cut_download(site, path)
+    site.content, site.version, site.knows_if_range = CONTENT[::-1], '"two"', knows_if_range
+    download(site.url, path)
+    assert_downloaded(path, CONTENT[::-1])
+    assert site.ranges == [f"bytes={HALF}-", None][:requests]
+
+
+@pytest.mark.parametrize("content", [b"", b"short", CONTENT[:HALF][::-1]])
+@pytest.mark.parametrize("knows_if_range", [True, False])
+def test_a_file_that_shrank_meanwhile_is_fetched_anew(site, path, content, knows_if_range):
+    cut_download(site, path)
+    site.content, site.version, site.knows_if_range = content, '"two"', knows_if_range
+    download(site.url, path)
+    assert_downloaded(path, content)
+
+
+def test_a_part_longer_than_the_file_is_given_up(site, path):
+    cut_download(site, path)
+    path.with_name("file.zip.part").write_bytes(CONTENT + b"more")
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [f"bytes={len(CONTENT) + 4}-", None]
+
+
+def test_a_part_that_is_already_complete_is_renamed(site, path):
+    cut_download(site, path)
+    path.with_name("file.zip.part").write_bytes(CONTENT)
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [f"bytes={len(CONTENT)}-"]
+
+
+@pytest.mark.parametrize("etag", ["", 'W/"weak"'])
+def test_a_part_of_unknown_version_is_not_built_upon(site, path, etag):
+    site.version, site.cuts = etag, [HALF]
+    download(site.url, path)
+    assert_downloaded(path)
+    assert site.ranges == [None, None]
+
+
+def test_a_server_that_announces_no_length_is_believed(site, path):
+    site.announces_length = False
+    download(site.url, path)
+    assert_downloaded(path)
+
+
+def test_a_connection_always_cut_is_an_error_that_says_what_came_and_what_to_do(site, path):
+    site.cuts = [10, 10, 10, 10]
+    with pytest.raises(ConnectionError) as caught:
+        download(site.url, path)
+    for words in [site.url, "attempt 4", "40 bytes came of the 512,000", "by hand", str(path)]:
+        assert words in str(caught.value)
+    assert not path.exists()
+    assert site.ranges == [None, "bytes=10-", "bytes=20-", "bytes=30-"]
+
+
+def test_a_file_shorter_than_announced_is_never_taken_for_whole(site, path):
+    site.missing = 5
+    with pytest.raises(ConnectionError, match="512,000 bytes came of the 512,005 announced"):
+        download(site.url, path)
+    assert not path.exists()
+
+
+def test_a_missing_file_is_asked_for_once(site, path):
+    site.statuses = [404]
+    with pytest.raises(ConnectionError, match="404.*Check the address.*by hand"):
+        download(site.url, path)
+    assert len(site.requests) == 1
+    assert os.listdir(path.parent) == []
+
+
+def test_a_busy_server_is_asked_again_after_growing_pauses(site, path, monkeypatch):
+    pauses = []
+    monkeypatch.setattr(archives, "PAUSES", (0, 1, 4, 16))
+    monkeypatch.setattr(archives.time, "sleep", pauses.append)
+    site.statuses = [503, 429, 500]
+    download(site.url, path)
+    assert_downloaded(path)
+    assert pauses == [0, 1, 4, 16]
+
+
+def test_a_server_that_does_not_answer_is_a_connection_error(site, path):
+    closed = Site()
+    closed.server_close()
+    with pytest.raises(ConnectionError, match="by hand"):
+        download(closed.url, path)
+
+
+PHOTOGRAPHS = {f"photographs/{number}.jpg": b"%d" % number * 5000 for number in range(5)}
+
+
+def write_zip(path, files, **options):
+    """Write a zip of {name or ZipInfo: content}."""
+    with zipfile.ZipFile(path, "w", **options) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.fixture
+def archive_path(tmp_path):
+    return tmp_path / "archive.zip"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "folder"
+
+
+def files_below(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_unpacking_gives_every_file_and_its_path(archive_path, folder, compression):
+    write_zip(
+        archive_path, {"./": b"", "photographs/": b"", **PHOTOGRAPHS}, compression=compression
+    )
+    assert unpack(archive_path, folder) == [folder / name for name in PHOTOGRAPHS]
+    assert files_below(folder) == PHOTOGRAPHS
+
+
+def test_an_empty_archive_gives_no_files(archive_path, folder):
+    assert unpack(write_zip(archive_path, {}), folder) == []
+
+
+def test_what_macos_adds_is_left_out(archive_path, folder):
+    litter = {"__MACOSX/photographs/0.jpg": b"", "photographs/.DS_Store": b"", "a/._0.jpg": b""}
+    unpack(write_zip(archive_path, litter | PHOTOGRAPHS), folder)
+    assert files_below(folder) == PHOTOGRAPHS
+
+
+def member(name, mode=0):
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    "evil, objection",
+    [
+        ("../evil", "outside the folder"),
+        ("photographs/../../evil", "outside the folder"),
+        ("photographs\\..\\..\\evil", "outside the folder"),
+        ("/evil", "outside the folder"),
+        ("\\evil", "outside the folder"),
+        ("C:/evil", "outside the folder"),
+        ("C:evil", "outside the folder"),
+        ("//host/share/evil", "outside the folder"),
+        ("__MACOSX/../../evil", "outside the folder"),
+        ("../evil/", "outside the folder"),
+        (".", "has no name"),
+        (member("link", stat.S_IFLNK | 0o777), "is a link"),
+        (member("pipe", stat.S_IFIFO | 0o666), "is a link or a device"),
+    ],
+)
+def test_a_harmful_member_stops_the_unpacking_before_it_begins(
+    archive_path, folder, evil, objection
+):
+    write_zip(archive_path, PHOTOGRAPHS | {evil: b"/etc/passwd"})
+    with pytest.raises(ValueError, match=f"{objection}.*Nothing was unpacked"):
+        unpack(archive_path, folder)
+    assert os.listdir(archive_path.parent) == ["archive.zip"]
+
+
+def test_an_unusual_compression_is_refused(archive_path, folder):
+    write_zip(archive_path, PHOTOGRAPHS, compression=zipfile.ZIP_LZMA)
+    with pytest.raises(ValueError, match="compressed in an unusual way"):
+        unpack(archive_path, folder)
+
+
+def test_an_encrypted_member_is_refused(archive_path, folder):
+    write_zip(archive_path, {"secret.txt": b"text"})
+    data = bytearray(archive_path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag "encrypted" of the central directory
+    archive_path.write_bytes(data)
+    with pytest.raises(ValueError, match="'secret.txt' is encrypted"):
+        unpack(archive_path, folder)
+
+
+def test_an_archive_that_would_grow_absurdly_is_refused(archive_path, folder, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 24_999)
+    with pytest.raises(ValueError, match="25,000 bytes, more than the 24,999 allowed"):
+        unpack(write_zip(archive_path, PHOTOGRAPHS), folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("damaged_byte", [0, 20])  # what makes deflate stop, and what does not
+def test_a_damaged_member_is_named_and_not_left_behind(
+    archive_path, folder, compression, damaged_byte
+):
+    name = "photographs/2.jpg"
+    write_zip(archive_path, PHOTOGRAPHS, compression=compression)
+    data = bytearray(archive_path.read_bytes())
+    data[data.index(name.encode()) + len(name) + damaged_byte] = 0xFF
+    archive_path.write_bytes(data)
+    with pytest.raises(ValueError, match="'photographs/2.jpg' is damaged.*download it again"):
+        unpack(archive_path, folder)
+    assert sorted(files_below(folder)) == ["photographs/0.jpg", "photographs/1.jpg"]
+
+
+def test_unpacking_cut_off_goes_on_without_writing_again(archive_path, folder, monkeypatch):
+    write_zip(archive_path, PHOTOGRAPHS)
+    copies = []
+
+    def cut_at_the_third(source, target):
+        copies.append(source.name)
+        target.write(source.read(100))
+        if len(copies) == 3:
+            raise KeyboardInterrupt
+        copy(source, target)
+
+    copy = shutil.copyfileobj
+    monkeypatch.setattr(archives.shutil, "copyfileobj", cut_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        unpack(archive_path, folder)
+    assert sorted(files_below(folder)) == ["photographs/0.jpg", "photographs/1.jpg"]
+
+    assert unpack(archive_path, folder) == [folder / name for name in PHOTOGRAPHS]
+    assert files_below(folder) == PHOTOGRAPHS
+    assert copies[3:] == ["photographs/2.jpg", "photographs/3.jpg", "photographs/4.jpg"]
+
+
+def test_a_file_of_another_size_is_written_again(archive_path, folder):
+    unpack(write_zip(archive_path, PHOTOGRAPHS), folder)
+    (folder / "photographs/3.jpg").write_bytes(b"half")
+    unpack(archive_path, folder)
+    assert files_below(folder) == PHOTOGRAPHS
+
+
+def test_a_page_in_place_of_a_zip_is_called_no_zip(archive_path, folder):
+    archive_path.write_text("<html>Please log in</html>")
+    with pytest.raises(
+        ValueError, match=r"archive\.zip is not a zip archive.*Delete it and fetch it"
+    ):
+        unpack(archive_path, folder)
+
+
+def test_half_a_zip_is_called_no_whole_zip(archive_path, folder):
+    write_zip(archive_path, PHOTOGRAPHS)
+    archive_path.write_bytes(archive_path.read_bytes()[:10_000])
+    with pytest.raises(ValueError, match="or not a whole one"):
+        unpack(archive_path, folder)
+
+
+def test_a_missing_archive_is_named(archive_path, folder):
+    with pytest.raises(FileNotFoundError, match=r"no file .*archive\.zip: download it"):
+        unpack(archive_path, folder)

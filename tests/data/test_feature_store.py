@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from captioning.data.feature_store import FeatureStore
+
+MAPS = {f"{number}.jpg": np.full((4, 3), number / 8, "float32") for number in range(5)}
+
+
+def written(path, names):
+    maps = FeatureStore(path)
+    for name in names:
+        maps.append(name, MAPS[name])
+    maps.save()
+    return maps
+
+
+def assert_holds(maps, names):
+    assert list(maps) == list(names)
+    assert len(maps) == len(names)
+    for name in names:
+        assert maps[name].dtype == np.float16
+        np.testing.assert_array_equal(maps[name], MAPS[name])
+
+
+def test_what_was_saved_is_read_back_in_order(tmp_path):
+    assert_holds(written(tmp_path / "maps.bin", MAPS), MAPS)
+    assert_holds(FeatureStore(tmp_path / "maps.bin"), MAPS)
+
+
+def test_a_file_that_does_not_exist_holds_nothing(tmp_path):
+    maps = FeatureStore(tmp_path / "maps.bin")
+    assert_holds(maps, [])
+    maps.save()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_grows(tmp_path):
+    written(tmp_path / "maps.bin", ["0.jpg", "1.jpg"])
+    maps = written(tmp_path / "maps.bin", ["4.jpg"])
+    assert_holds(maps, ["0.jpg", "1.jpg", "4.jpg"])
+
+
+def test_what_is_appended_counts_once_it_is_saved(tmp_path):
+    maps = written(tmp_path / "maps.bin", ["0.jpg"])
+    maps.append("1.jpg", MAPS["1.jpg"])
+    assert_holds(maps, ["0.jpg"])
+    assert "1.jpg" not in maps
+    maps.save()
+    assert_holds(maps, ["0.jpg", "1.jpg"])
+
+
+def test_what_a_killed_run_appended_without_naming_it_is_written_over(tmp_path):
+    path = tmp_path / "maps.bin"
+    maps = written(path, ["0.jpg", "1.jpg"])
+    maps.append("3.jpg", MAPS["3.jpg"])
+    with path.open("ab") as file:
+        file.write(b"half a map")
+    assert_holds(FeatureStore(path), ["0.jpg", "1.jpg"])
+    assert_holds(written(path, ["2.jpg"]), ["0.jpg", "1.jpg", "2.jpg"])
+
+
+def test_what_a_killed_run_half_named_is_written_over(tmp_path):
+    path = tmp_path / "maps.bin"
+    index = tmp_path / "maps.bin.json"
+    written(path, ["0.jpg", "1.jpg"])
+    whole = index.read_bytes()
+    written(path, ["2.jpg"])
+    index.write_bytes(index.read_bytes()[: len(whole) + 30])
+    assert_holds(FeatureStore(path), ["0.jpg", "1.jpg"])
+    assert_holds(written(path, ["4.jpg"]), ["0.jpg", "1.jpg", "4.jpg"])
+    assert_holds(FeatureStore(path), ["0.jpg", "1.jpg", "4.jpg"])
+
+
+def test_what_was_named_is_not_written_again(tmp_path):
+    path = tmp_path / "maps.bin"
+    maps = written(path, ["0.jpg", "1.jpg"])
+    for name in ("2.jpg", "3.jpg"):
+        maps.append(name, MAPS[name])
+        maps.save()
+    assert (tmp_path / "maps.bin.json").read_text().splitlines() == [
+        '{"encoder": null, "shape": [4, 3], "images": ["0.jpg", "1.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "images": ["2.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "images": ["3.jpg"]}',
+    ]
+
+
+def test_an_image_has_one_map(tmp_path):
+    maps = written(tmp_path / "maps.bin", ["0.jpg"])
+    maps.append("1.jpg", MAPS["1.jpg"])
+    for name in ("0.jpg", "1.jpg"):
+        with pytest.raises(ValueError, match=f"holds a feature map of {name} already"):
+            maps.append(name, MAPS[name])
+
+
+def test_maps_of_two_shapes_are_refused(tmp_path):
+    maps = written(tmp_path / "maps.bin", ["0.jpg"])
+    with pytest.raises(ValueError, match=r"shape \(4, 3\). Received: \(4, 9\)"):
+        maps.append("wide.jpg", np.zeros((4, 9), "float32"))
+
+
+def test_a_file_that_is_too_short_is_refused(tmp_path):
+    path = tmp_path / "maps.bin"
+    written(path, MAPS)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        ValueError, match="should hold 5 feature maps, 120 bytes. Delete maps.bin.js"
+    ):
+        FeatureStore(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"images": []}',
+        '{"images": 3, "shape": [1, 2]}',
+        '{"images": [3], "shape": [1, 2]}',
+        '{"images": ["a.jpg", "a.jpg"], "shape": [1, 2]}',
+    ],
+)
+def test_a_damaged_index_is_named(tmp_path, content):
+    written(tmp_path / "maps.bin", MAPS)
+    (tmp_path / "maps.bin.json").write_text(content)
+    with pytest.raises(ValueError, match="maps.bin.json is damaged"):
+        FeatureStore(tmp_path / "maps.bin")

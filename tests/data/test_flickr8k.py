@@ -1,0 +1,116 @@
+import zipfile
+
+import pytest
+from tiny_world import write_archives
+
+from captioning.data import flickr8k
+from captioning.data.flickr8k import download_flickr8k, read_captions, read_splits
+from captioning.paths import Paths
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Paths(tmp_path / "root")
+
+
+def test_a_folder_of_archives_fills_the_official_folders(archives, files):
+    download_flickr8k(files, archives)
+    assert len(list(files.images.glob("*.jpg"))) == 36
+    captions = read_captions(files.texts / "Flickr8k.token.txt")
+    assert captions["000_drawing.jpg"][:2] == ["A red circle .", "A red circle on white ."]
+    splits = read_splits(files.texts)
+    assert {split: len(names) for split, names in splits.items()} == {
+        "train": 24,
+        "development": 6,
+        "test": 6,
+    }
+
+
+def test_what_the_source_does_not_hold_is_downloaded(archives, files, monkeypatch):
+    asked = []
+
+    def download(url, path):
+        asked.append(url)
+        return archives / path.name
+
+    monkeypatch.setattr(flickr8k, "download", download)
+    download_flickr8k(files, archives / "Flickr8k_Dataset.zip")
+    assert asked == [
+        "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
+    ]
+    assert len(list(files.images.glob("*.jpg"))) == 36
+
+
+def test_a_complete_data_set_is_not_touched_again(archives, files, monkeypatch):
+    download_flickr8k(files, archives)
+    monkeypatch.setattr(flickr8k, "unpack", lambda *arguments: pytest.fail("unpacked again"))
+    download_flickr8k(files)
+
+
+def test_a_source_that_does_not_exist_is_refused(tmp_path, files):
+    with pytest.raises(FileNotFoundError, match="no archive in .*gone. Name a folder that holds"):
+        download_flickr8k(files, tmp_path / "gone")
+
+
+def test_a_count_that_was_only_half_written_is_no_obstacle(archives, files):
+    download_flickr8k(files, archives)
+    (files.images / ".unpacked").write_text("")
+    download_flickr8k(files, archives)
+    assert (files.images / ".unpacked").read_text() == "36"
+
+
+def test_images_that_were_deleted_are_unpacked_again(archives, files):
+    download_flickr8k(files, archives)
+    (files.images / "003_drawing.jpg").unlink()
+    download_flickr8k(files, archives)
+    assert len(list(files.images.glob("*.jpg"))) == 36
+
+
+def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
+    (archives / "Flickr8k_Dataset.zip").write_bytes(b"no zip at all")
+    with pytest.raises(ValueError, match="not a zip archive"):
+        download_flickr8k(files, archives)
+    write_archives(archives)
+    download_flickr8k(files, archives)
+    assert len(list(files.images.glob("*.jpg"))) == 36
+
+
+def test_a_caption_keeps_its_tabs_and_an_image_name_its_sharps(tmp_path):
+    path = tmp_path / "captions"
+    path.write_text("a#b.jpg#0\tone\ttwo\n")
+    assert read_captions(path) == {"a#b.jpg": ["one\ttwo"]}
+
+
+@pytest.mark.parametrize("line", ["no tab here", "a.jpg\tno number", "a.jpg#one\tno number"])
+def test_a_malformed_caption_line_is_named(tmp_path, line):
+    path = tmp_path / "captions"
+    path.write_text(f"a.jpg#0\ta dog\n{line}\n")
+    with pytest.raises(ValueError, match=f"line 2: wanted .*{line.split()[0]}"):
+        read_captions(path)
+
+
+def test_a_missing_caption_file_tells_which_step_makes_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match="python -m captioning download"):
+        read_captions(tmp_path / "Flickr8k.token.txt")
+
+
+def test_only_the_lists_that_are_there_are_read(tmp_path):
+    (tmp_path / "Flickr_8k.testImages.txt").write_text("b.jpg\na.jpg\n")
+    assert read_splits(tmp_path) == {"test": ["b.jpg", "a.jpg"]}
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "captions"
+    path.write_bytes("a.jpg#0\tun café".encode("latin-1"))
+    with pytest.raises(ValueError, match="captions should be text in UTF-8"):
+        read_captions(path)
+
+
+@pytest.mark.real
+def test_the_official_text_archive_is_read_whole(shared, tmp_path):
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
+        archive.extractall(tmp_path)
+    captions = read_captions(tmp_path / "Flickr8k.token.txt")
+    assert (len(captions), sum(map(len, captions.values()))) == (8092, 40460)
+    sizes = {split: len(names) for split, names in read_splits(tmp_path).items()}
+    assert sizes == {"train": 6000, "development": 1000, "test": 1000}

@@ -1,0 +1,133 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from captioning.data.image_paths import find_images
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with a folder of photographs and more."""
+    for name in (
+        "photos/10.jpg", "photos/2.jpeg", "photos/Zoo.PNG", "photos/apple.webp",
+        "photos/sub/deep/1.gif", "photos/.hidden.jpg", "photos/.trash/gone.jpg",
+        "photos/notes.txt", "photos/film.mpg", "photos/weights.h5", "photos/page.ps", "empty/a.txt",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+IN_READING_ORDER = ["photos/2.jpeg", "photos/10.jpg", "photos/apple.webp", "photos/sub/deep/1.gif"]
+IN_READING_ORDER += ["photos/Zoo.PNG"]
+
+
+def found(*names, skip=None):
+    images, problems = find_images(names, skip)
+    assert problems == []
+    return [Path(path).as_posix() for path in images]
+
+
+def test_a_folder_stands_for_its_images_in_reading_order(folder):
+    assert found("photos") == IN_READING_ORDER
+
+
+def test_numbers_are_in_the_order_of_their_values_with_or_without_zeros_before(folder):
+    names = ["01/3.jpg", "01/20.jpg", "1/007.jpg", "1/7.jpg", "1/7a.jpg", "a/1.jpg", "a10/1.jpg"]
+    expected = [f"numbers/{name}" for name in [*names, "a 2/1.jpg"]]
+    for path in map(Path, expected):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert found("numbers") == found("numbers/**/*.jpg") == expected
+
+
+def test_the_current_folder_is_in_no_name(folder, monkeypatch):
+    monkeypatch.chdir("photos")
+    assert found(".") == [name.removeprefix("photos/") for name in IN_READING_ORDER]
+
+
+def test_a_pattern_stands_for_what_the_shell_would_have_made_of_it(folder):
+    assert found("photos/*.jp*g") == ["photos/2.jpeg", "photos/10.jpg"]
+    assert found("photos/[az]*") == found("photos/apple.webp")
+    assert found("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
+
+
+def test_a_pattern_that_matches_a_folder_stands_for_the_images_in_it(folder):
+    assert found("photos/s*") == ["photos/sub/deep/1.gif"]
+    assert found("ph*") == IN_READING_ORDER
+
+
+def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder):
+    names = ["photos/notes.txt", "photos/.hidden.jpg", "gone.jpg"]
+    assert found(*names) == names
+
+
+def test_the_order_of_the_names_is_kept_and_nothing_comes_twice(folder):
+    first = "photos/Zoo.PNG"
+    assert found(first, "./photos/../photos/Zoo.PNG", "photos", "photos/*.PNG") == [
+        first,
+        *IN_READING_ORDER[:-1],
+    ]
+
+
+def test_folders_that_are_named_twice_or_within_each_other_stand_for_their_images_once(folder):
+    names = ["photos/sub", "photos", str(Path("photos").resolve()), "photos/**"]
+    *others, last = IN_READING_ORDER
+    assert found(*names)[:5] == ["photos/sub/deep/1.gif", *others[:-1], last]
+    assert len(found(*names)) == len(set(map(os.path.abspath, found(*names))))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a star is in no file name there")
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
+    for name in ("photo[1].jpg", "photo1.jpg", "what*.jpg", "whatever.jpg"):
+        Path(name).touch()
+    assert found("photo[1].jpg", "what*.jpg") == ["photo[1].jpg", "what*.jpg"]
+
+
+def test_folders_and_patterns_without_an_image_are_named(folder):
+    images, problems = find_images(["empty", "photos/*.tiff", "photos/10.jpg"])
+    assert list(images) == [str(Path("photos/10.jpg"))]
+    of_folder, of_pattern = map(str, problems)
+    assert "no image in the folder empty" in of_folder
+    assert "No file matches photos/*.tiff" in of_pattern
+
+
+def test_neither_folders_nor_patterns_find_what_is_to_be_skipped(folder):
+    skip = Path("photos/../photos/sub")
+    expected = [name for name in IN_READING_ORDER if "sub" not in name]
+    assert found("photos", skip=skip) == expected
+    assert found("photos/**/*.[jmw]*p*", skip=skip) == [
+        expected[0],
+        expected[1],
+        "photos/apple.webp",
+        "photos/film.mpg",
+    ]
+    _, (of_folder, of_pattern) = find_images(["photos/sub", "photos/s*"], Path("photos"))
+    assert "no image in the folder photos/sub outside photos" in str(of_folder)
+    assert "No file outside photos matches photos/s*" in str(of_pattern)
+    assert found("photos/sub/deep/1.gif", skip=skip) == ["photos/sub/deep/1.gif"]
+
+
+def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+    scandir = os.scandir
+
+    def forbid_sub(path):
+        if Path(path).name == "sub":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbid_sub)
+    images, (problem,) = find_images(["photos"])
+    assert [Path(path).as_posix() for path in images] == [
+        p for p in IN_READING_ORDER if "sub" not in p
+    ]
+    assert "Permission denied" in str(problem) and "sub" in str(problem)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+def test_a_link_to_a_folder_above_is_not_walked_for_ever(folder):
+    Path("photos/loop").symlink_to("..")
+    assert found("photos") == IN_READING_ORDER

@@ -1,0 +1,118 @@
+import pickle
+import random
+
+import pytest
+
+from captioning.data.vocabulary import (
+    END,
+    PADDING,
+    RESERVED,
+    START,
+    UNKNOWN,
+    Vocabulary,
+    clean_caption,
+)
+
+CAPTIONS = ["a dog runs", "a dog sleeps", "a cat"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [
+        ("A child in a pink dress .", "a child in a pink dress"),
+        ("A man in a T-shirt", "a man in a t shirt"),
+        ("A black-and-white dog", "a black and white dog"),
+        ("dogs — two of them–play", "dogs two of them play"),
+        ("a man/woman", "a man woman"),
+        ("A dog's ball , isn't it ?", "a dogs ball isnt it"),
+        ('The sign says " stop "', "the sign says stop"),
+        ("Player #7 of 11", "player 7 of 11"),
+        ("  many \t blanks  ", "many blanks"),
+        ("un café", "un café"),
+        ("snake_case", "snake case"),
+        ("grass.The man,a boy", "grass the man a boy"),
+        ("Washington D.C.", "washington d c"),
+        (" . ", ""),
+        ("", ""),
+        ("<start> end <END>", "start end end"),
+    ],
+)
+def test_cleaning_keeps_every_word(caption, cleaned):
+    assert clean_caption(caption) == cleaned
+
+
+def test_cleaning_twice_is_cleaning_once():
+    random.seed(0)
+    letters = "abcXYZ019 -–'’.,#\"/&()éß\t"
+    for _ in range(300):
+        cleaned = clean_caption("".join(random.choices(letters, k=30)))
+        assert clean_caption(cleaned) == cleaned
+
+
+def test_reserved_ids_come_first_and_are_no_words():
+    vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
+    assert (PADDING, START, END, UNKNOWN) == (0, 1, 2, 3)
+    assert tuple(vocabulary.words[:4]) == RESERVED
+    assert not any(clean_caption(reserved) == reserved for reserved in RESERVED)
+
+
+def test_words_come_most_frequent_first_then_by_alphabet():
+    vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
+    assert vocabulary.words[4:] == ["a", "dog", "cat", "runs", "sleeps"]
+    assert len(vocabulary) == 9
+
+
+def test_rare_words_are_left_out_and_encoded_as_unknown():
+    vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=2)
+    assert vocabulary.words[4:] == ["a", "dog"]
+    assert vocabulary.encode("a cat") == [START, 4, UNKNOWN, END]
+
+
+def test_decoding_is_the_inverse_of_encoding():
+    vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
+    for caption in [*CAPTIONS, ""]:
+        assert vocabulary.decode(vocabulary.encode(caption)) == caption
+
+
+def test_decoding_stops_at_the_end_and_skips_padding():
+    vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
+    assert vocabulary.decode([START, 4, 5, END, 6, PADDING]) == "a dog"
+
+
+def test_the_words_start_and_end_are_words_like_others():
+    vocabulary = Vocabulary.from_captions(["start of a race", "end of a race"], min_word_count=1)
+    assert vocabulary.decode(vocabulary.encode("start and end of a race")) == "start end of a race"
+
+
+def test_a_saved_vocabulary_comes_back_with_the_same_ids(tmp_path):
+    vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
+    vocabulary.save(tmp_path / "tokenizer.p")
+    loaded = Vocabulary.load(tmp_path / "tokenizer.p")
+    assert loaded.ids == vocabulary.ids
+    assert loaded.fingerprint == vocabulary.fingerprint
+
+
+def test_the_file_holds_plain_built_ins(tmp_path):
+    Vocabulary(["a", "dog"]).save(tmp_path / "tokenizer.p")
+    assert pickle.loads((tmp_path / "tokenizer.p").read_bytes()) == ["a", "dog"]
+
+
+def test_the_fingerprint_tells_another_order_of_the_same_words():
+    assert Vocabulary(["a", "dog"]).fingerprint != Vocabulary(["dog", "a"]).fingerprint
+
+
+def test_a_repeated_word_is_refused():
+    with pytest.raises(ValueError, match="every word once.*'dog'"):
+        Vocabulary(["dog", "a", "dog"])
+
+
+def test_a_pickle_of_something_else_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.p"
+    path.write_bytes(pickle.dumps({"word_index": {"a": 1}}))
+    with pytest.raises(ValueError, match="list of words. Received: dict"):
+        Vocabulary.load(path)
+
+
+def test_signs_over_and_under_letters_belong_to_words():
+    assert clean_caption("हिन्दी में एक कुत्ता ।") == "हिन्दी में एक कुत्ता"
+    assert clean_caption("E\u0301te\u0301 !") == "\u00e9t\u00e9"  # composed, as most write it

@@ -1,0 +1,49 @@
+"""Whole splits, captioned and scored: of the tiny world."""
+
+import numpy as np
+import pytest
+
+from captioning.data.dataset import select
+from captioning.data.flickr8k import read_captions, read_splits
+from captioning.data.images import load_image
+from captioning.evaluation.evaluate import evaluate, evaluate_end_to_end
+from captioning.inference.captioner import Captioner
+from captioning.paths import Paths
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_root):
+    return Captioner.load(tiny_root)
+
+
+@pytest.fixture(scope="module")
+def references(tiny_root):
+    texts = Paths(tiny_root).texts
+    return select(read_captions(texts / "Flickr8k.token.txt"), read_splits(texts)["test"])
+
+
+def test_the_whole_way_says_what_the_features_of_the_same_photographs_say(
+    captioner, references, tiny_root
+):
+    folder = Paths(tiny_root).images
+    images = np.stack([load_image(folder / name, (32, 48)) for name in references])
+    features = dict(zip(references, captioner.encoder(images), strict=True))
+    expected, scores = evaluate(captioner.decoder, features, references)
+    received, same_scores = evaluate_end_to_end(captioner, folder, references)
+    assert list(received) == list(references)
+    assert received == expected
+    assert same_scores == scores
+
+
+def test_a_split_is_scored_whole_or_not_at_all(captioner, references):
+    features = {name: np.zeros((4, 18), "float32") for name in list(references)[1:]}
+    missing = next(iter(references))
+    with pytest.raises(ValueError, match=f"1 of its 6 images have no features, .*{missing}"):
+        evaluate(captioner.decoder, features, references)
+
+
+def test_a_photograph_that_cannot_be_read_stops_the_scoring(captioner, references, tmp_path):
+    for name in references:
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(ValueError, match=f"{next(iter(references))} cannot be read"):
+        evaluate_end_to_end(captioner, tmp_path, references)

@@ -1,0 +1,132 @@
+import json
+import shutil
+import sys
+
+import pytest
+
+from captioning.evaluation.metrics import (
+    cider_per_image,
+    format_scores,
+    save_scores,
+    score_captions,
+)
+
+REFERENCES = {
+    "dog.jpg": ["A brown dog runs on the grass .", "The dog is running over a green field ."],
+    "boy.jpg": ["A boy jumps into the water .", "A child leaps into a blue pool ."],
+    "man.jpg": ["Two men ride their bikes .", "Bikers on a dirt road ."],
+}
+CAPTIONS = {
+    "dog.jpg": "a brown dog runs on the grass",
+    "boy.jpg": "a boy jumps into a pool",
+    "man.jpg": "a man rides a horse",
+}
+
+
+def test_a_caption_equal_to_a_reference_scores_bleu_of_one():
+    same = {name: written[0] for name, written in REFERENCES.items()}
+    scores = score_captions(same, REFERENCES, meteor=False)
+    assert [scores[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([1] * 4)
+    assert scores["ROUGE-L"] == pytest.approx(1)
+
+
+def test_bleu_is_what_counting_by_hand_gives():
+    """All 7 words of the first caption stand in a reference, all 6 of the second (its two "a" in
+    the longer reference), one "a" of the third's 5. The lengths match: nothing is taken off."""
+    scores = score_captions(CAPTIONS, REFERENCES, meteor=False)
+    assert scores["BLEU-1"] == pytest.approx((7 + 6 + 1) / 18)
+
+
+def test_a_caption_of_other_words_scores_nothing():
+    scores = score_captions(dict.fromkeys(CAPTIONS, "zebra"), REFERENCES, meteor=False)
+    assert scores["CIDEr"] == 0
+    assert scores["ROUGE-L"] == 0
+    assert scores["BLEU-4"] < 1e-6
+
+
+def test_case_and_punctuation_do_not_count():
+    loud = {name: f"{caption.upper()} !" for name, caption in CAPTIONS.items()}
+    assert score_captions(loud, REFERENCES, False) == score_captions(CAPTIONS, REFERENCES, False)
+
+
+def test_cider_is_the_mean_over_the_images():
+    each = cider_per_image(CAPTIONS, REFERENCES)
+    assert list(each) == list(CAPTIONS)
+    assert each["dog.jpg"] > each["boy.jpg"] > each["man.jpg"]
+    scores = score_captions(CAPTIONS, REFERENCES, meteor=False)
+    assert sum(each.values()) / 3 == pytest.approx(scores["CIDEr"])
+
+
+def test_variety_is_counted():
+    captions = {"dog.jpg": "A dog .", "boy.jpg": "a dog", "man.jpg": "a man"}
+    scores = score_captions(captions, REFERENCES, meteor=False)
+    assert scores["distinct captions"] == 2
+    assert scores["distinct words"] == 3
+
+
+def test_captions_that_break_off_are_counted():
+    captions = {"dog.jpg": "A dog runs in a .", "boy.jpg": "a boy with", "man.jpg": "a man within"}
+    assert score_captions(captions, REFERENCES, meteor=False)["broken off"] == 2
+    assert score_captions(CAPTIONS, REFERENCES, meteor=False)["broken off"] == 0
+    nothing = dict.fromkeys(CAPTIONS, "")
+    assert score_captions(nothing, REFERENCES, meteor=False)["broken off"] == 0
+
+
+def test_cider_is_what_its_formula_gives():
+    """Two images with one reference each. "a dog": each word and the pair stand in one image of
+    two, except "a", which stands in both and weighs log(2/2) = 0. The caption equals its
+    reference for 1- and 2-grams and has no longer ones: (1 + 1 + 0 + 0) / 4 * 10 = 5. "a car"
+    shares only "a" with its reference, which weighs nothing: 0."""
+    each = cider_per_image({"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]})
+    assert each == pytest.approx({"1": 5.0, "2": 0.0})
+
+
+def test_rouge_is_what_its_formula_gives():
+    """Longest common subsequence "a dog runs" of 3: precision 3/4, recall 3/5, and the F-measure
+    with beta 1.2 of coco-caption."""
+    scores = score_captions({"1": "a dog runs fast"}, {"1": ["a big dog runs away"]}, meteor=False)
+    expected = (1 + 1.2**2) * 0.75 * 0.6 / (0.6 + 1.2**2 * 0.75)
+    assert scores["ROUGE-L"] == pytest.approx(expected)
+
+
+def test_the_order_of_the_images_does_not_matter():
+    backwards = dict(reversed(CAPTIONS.items()))
+    assert score_captions(backwards, REFERENCES, False) == pytest.approx(
+        score_captions(CAPTIONS, REFERENCES, False)
+    )
+
+
+@pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
+def test_meteor_forgives_inflections():
+    close = {**CAPTIONS, "man.jpg": "two man riding their bike"}
+    far = {**CAPTIONS, "man.jpg": "zebras graze behind fences somewhere"}
+    close_score, far_score = (score_captions(each, REFERENCES)["METEOR"] for each in (close, far))
+    assert 0 < far_score < close_score < 1
+
+
+def test_without_java_meteor_is_left_out(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    assert "METEOR" not in score_captions(CAPTIONS, REFERENCES)
+
+
+def test_a_java_that_does_not_work_is_no_java(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: sys.executable)  # knows no -version
+    assert "METEOR" not in score_captions(CAPTIONS, REFERENCES)
+
+
+@pytest.mark.parametrize("captions", [{}, {"dog.jpg": "a dog"}, {**CAPTIONS, "cat.jpg": "a cat"}])
+def test_a_split_is_scored_whole_or_not_at_all(captions):
+    with pytest.raises(ValueError, match="one caption and some references for each image"):
+        score_captions(captions, REFERENCES)
+
+
+def test_scores_are_printed_times_a_hundred_and_counts_as_they_are():
+    text = format_scores({"BLEU-4": 0.1849, "CIDEr": 0.5, "distinct captions": 812})
+    assert [line.split()[-1] for line in text.splitlines()] == ["18.5", "50.0", "812"]
+
+
+def test_saved_scores_tell_of_which_split_and_which_search_they_are(tmp_path):
+    save_scores(tmp_path / "scores.json", "test", 3, {"CIDEr": 0.5, "distinct words": 7})
+    assert json.loads((tmp_path / "scores.json").read_text()) == {
+        "split": "test", "beam width": 3, "CIDEr": 0.5, "distinct words": 7
+    }  # fmt: skip

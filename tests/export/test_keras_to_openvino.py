@@ -1,0 +1,292 @@
+import json
+import shutil
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from conftest import build_tiny_encoder
+
+from captioning.data.vocabulary import START, Vocabulary
+from captioning.export.keras_to_openvino import export_decoder, export_encoder, to_decoder
+from captioning.inference import network_files as networks
+from captioning.inference.network_files import compile_network, read_network
+from captioning.inference.networks import Decoder, Encoder
+from captioning.models.caption_model import build_caption_model
+from captioning.models.image_encoder import build_encoder
+from captioning.models.step_model import EinsumAsMatmul
+from captioning.settings import SearchSettings, TrainingSettings
+
+WORDS = [f"word{number}" for number in range(20)]
+SETTINGS = TrainingSettings(embedding_units=8, units=12, heads=3)
+# Exported weights are float16, good to three digits; these networks' log-probabilities are near 3.
+CLOSE = 5e-3
+
+
+@pytest.fixture(scope="module", params=["merge", "attention"])
+def exported(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(0)
+    vocabulary = Vocabulary(WORDS)
+    model = build_caption_model(len(vocabulary), 5, replace(SETTINGS, decoder=request.param))
+    export_decoder(model, vocabulary, longest_caption=7, folder=folder)
+    return model, vocabulary, folder
+
+
+@pytest.fixture(scope="module")
+def features():
+    return np.random.default_rng(0).normal(size=(6, 4, 5)).astype("float32")
+
+
+def test_the_exported_decoder_scores_every_word_as_the_keras_model_does(exported, features):
+    model, vocabulary, folder = exported
+    decoder = Decoder.load(folder, vocabulary)
+    words = np.random.default_rng(1).integers(4, len(vocabulary), (6, 2, 9)).astype("int32")
+    words[:, :, 0] = START
+    expected = keras.ops.log_softmax(model({"features": features, "words": words}))
+    expected = keras.ops.convert_to_numpy(expected)
+    seen = decoder.prefill(features)
+    state = tuple(np.repeat(part, 2, axis=1) for part in decoder.initial_state(6))
+    for position in range(words.shape[2]):
+        log_probs, state = decoder.step(words[:, :, position], state, seen)
+        np.testing.assert_allclose(log_probs, expected[:, :, position], atol=CLOSE)
+
+
+def test_the_exported_step_tells_the_attention_that_the_keras_model_paid(exported, features):
+    model, vocabulary, folder = exported
+    loaded, in_memory = Decoder.load(folder, vocabulary), to_decoder(model, vocabulary, 7)
+    ids = np.array([[START, 5]] * 6)
+    found = []
+    for decoder in (loaded, in_memory):
+        state = tuple(np.repeat(part, 2, axis=1) for part in decoder.initial_state(6))
+        *_, attention = decoder.step_with_attention(ids, state, decoder.prefill(features))
+        found.append(attention)
+    if model.name == "merge":
+        assert found == [None, None]
+        return
+    np.testing.assert_allclose(*found, atol=CLOSE)
+    assert found[0].shape == (6, 2, 4)  # images, beams, cells
+    np.testing.assert_allclose(found[0].sum(axis=2), 1, atol=1e-5)
+
+    words = ids[:, :, None]
+    decoder = model.get_layer("decoder")
+    layer = keras.Model(decoder.inputs, decoder.get_layer("attention").output)
+    embedded = model.get_layer("embedding")(words)
+    states = model.get_layer("sequence_processor")(embedded)
+    heads = layer([*model.get_layer("feature_extractor")(features), states])
+    expected = keras.ops.convert_to_numpy(heads)[:, :, :, 0].mean(axis=1)
+    np.testing.assert_allclose(found[0], expected, atol=CLOSE)
+
+
+def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, features):
+    model, vocabulary, folder = exported
+    in_memory = to_decoder(model, vocabulary, longest_caption=7).caption(features)
+    loaded = Decoder.load(folder, vocabulary).caption(features)
+    assert [caption.text for caption in in_memory] == [caption.text for caption in loaded]
+    for one, other in zip(in_memory, loaded, strict=True):
+        assert one.log_prob == pytest.approx(other.log_prob, abs=8 * CLOSE)
+
+
+def test_the_exported_networks_hold_no_einsum(exported):
+    """OpenVINO would copy keys and values at every word, and NNCF leave such products in floats."""
+    for name in ("decoder_prefill.xml", "decoder_step.xml"):
+        kinds = [each.get_type_name() for each in read_network(exported[2] / name).get_ops()]
+        assert "Einsum" not in kinds
+        assert "MatMul" in kinds
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    ("equation", "kernel", "bias_axes"),
+    [
+        ("bku,uhd->bhdk", (3, 4, None), "hd"),
+        ("bku,uhd->bhkd", (3, None, 4), None),
+        ("bclu,uhd->bhcld", (3, None, None, 4), "hd"),
+        ("bhcl,hcu->blu", (None, 4), "u"),
+    ],
+)
+def test_an_einsum_as_a_product_of_matrices_is_the_same(equation, kernel, bias_axes, precision):
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.EinsumDense(
+        equation, kernel, bias_axes=bias_axes, bias_initializer="normal", dtype=precision
+    )
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(2, 5, 6, 7)[: len(equation.split(",")[0])]).astype("float32")
+    expected = layer(inputs)
+    received = EinsumAsMatmul(layer)(inputs)
+    assert received.dtype == expected.dtype
+    expected, received = (keras.ops.convert_to_numpy(each) for each in (expected, received))
+    np.testing.assert_allclose(received, expected, atol=1e-5 if precision == "float32" else 0.02)
+
+
+@pytest.mark.parametrize(
+    ("equation", "activation"),
+    [
+        ("bu,hu->bh", None),
+        ("buv,vuh->bh", None),
+        ("bhd,hdk->bhk", None),
+        ("bu,uh->bh", "relu"),
+    ],
+)
+def test_what_is_no_product_of_two_matrices_as_they_lie_is_refused(equation, activation):
+    shape = (None, 3) if equation.endswith("hk") else (3,)
+    layer = keras.layers.EinsumDense(equation, shape, activation=activation)
+    with pytest.raises(ValueError, match=f"Wanted: an EinsumDense .* Received: {equation}, "):
+        EinsumAsMatmul(layer)
+
+
+def test_the_state_does_not_grow_from_word_to_word(exported, features):
+    decoder = Decoder.load(exported[2], exported[1])
+    shapes = []
+    seen, state = decoder.prefill(features), decoder.initial_state(6)
+    for _ in range(5):
+        shapes.append([part.shape for part in state])
+        _, state = decoder.step(np.full((6, 1), START), state, seen)
+    assert all(each == shapes[0] for each in shapes)
+
+
+def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, features):
+    model, vocabulary, folder = exported
+    captions = Decoder.load(folder, vocabulary).caption(features, SearchSettings(3, 0.0))
+    for row, caption in enumerate(captions):
+        ids = vocabulary.encode(caption.text)
+        ids = ids if len(ids) - 2 < 7 else ids[:-1]  # cut off at the longest caption: no end
+        words = np.array([[ids[:-1]]])
+        log_probs = keras.ops.log_softmax(model({"features": features[[row]], "words": words}))
+        log_probs = keras.ops.convert_to_numpy(log_probs)[0, 0]
+        expected = log_probs[np.arange(len(ids) - 1), ids[1:]].sum()
+        assert caption.log_prob == pytest.approx(expected, abs=len(ids) * CLOSE)
+
+
+def test_what_came_often_is_seen_as_before(exported, features, monkeypatch):
+    _, vocabulary, folder = exported
+    monkeypatch.setattr(networks, "_OFTEN", 3 * len(features))
+    compiled = []
+
+    def compile_and_count(network):
+        compiled.append(network.input(0).partial_shape)
+        return compile_network(network)
+
+    monkeypatch.setattr(networks, "compile_network", compile_and_count)
+    look = networks.ShapeByShape(read_network(folder / networks.DECODER_PREFILL))
+    before, second = look(features), look(features)
+    alone = look(features[:1])
+    assert len(compiled) == 1
+    after, more = look(features), look(features)
+    assert [shape.to_string() for shape in compiled[1:]] == ["[6,4,5]"]
+    look(features[:1])
+    for first, *others in zip(before, second, after, more, strict=True):
+        for other in others:
+            np.testing.assert_allclose(other, first, atol=1e-6)
+    for first, one in zip(before, alone, strict=True):
+        np.testing.assert_allclose(one, first[:1], atol=1e-6)
+
+
+def test_captions_found_together_are_those_found_alone(exported, features):
+    decoder = Decoder.load(exported[2], exported[1])
+    together = [caption.text for caption in decoder.caption(features)]
+    alone = [decoder.caption(features[[row]])[0].text for row in range(len(features))]
+    assert together == alone
+
+
+def test_no_features_give_no_captions(exported):
+    assert Decoder.load(exported[2], exported[1]).caption(np.zeros((0, 4, 5), "float32")) == []
+
+
+def test_no_caption_is_longer_than_the_longest_seen_in_training(exported, features):
+    for caption in Decoder.load(exported[2], exported[1]).caption(features):
+        assert len(caption.text.split()) <= 7
+
+
+def test_a_vocabulary_of_the_same_words_in_another_order_is_refused(exported):
+    with pytest.raises(ValueError, match="do not belong together") as caught:
+        Decoder.load(exported[2], Vocabulary(WORDS[::-1]))
+    assert exported[1].fingerprint in str(caught.value)
+
+
+def test_halves_of_two_exports_are_refused(exported, tmp_path):
+    _, vocabulary, folder = exported
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    keras.utils.set_random_seed(1)
+    other = build_caption_model(len(vocabulary), 5, SETTINGS)
+    export_decoder(other, vocabulary, longest_caption=7, folder=tmp_path / "other")
+    for suffix in (".xml", ".bin"):
+        name = f"decoder_prefill{suffix}"
+        (tmp_path / "other" / name).replace(tmp_path / name)
+    with pytest.raises(ValueError, match="do not belong together. Fetch both"):
+        Decoder.load(tmp_path, vocabulary)
+
+
+@pytest.mark.parametrize("content", [b"", b"<net>", None])
+def test_damaged_model_files_are_named(exported, tmp_path, content):
+    _, vocabulary, folder = exported
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    if content is None:
+        (tmp_path / "decoder_step.bin").unlink()
+    else:
+        (tmp_path / "decoder_step.xml").write_bytes(content)
+    with pytest.raises(ValueError, match="decoder_step.xml"):
+        Decoder.load(tmp_path, vocabulary)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no .*encoder.xml"):
+        Encoder(tmp_path)
+    with pytest.raises(FileNotFoundError, match="There is no .*decoder_prefill.xml"):
+        Decoder.load(tmp_path, Vocabulary(WORDS))
+
+
+def test_the_exported_encoder_gives_the_features_of_the_keras_model(tmp_path):
+    model = build_tiny_encoder()
+    export_encoder(model, tmp_path)
+    encoder = Encoder(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype="uint8")
+    expected = keras.ops.convert_to_numpy(model(images))
+    assert encoder.image_size == (32, 48)
+    assert encoder.feature_width == 18
+    np.testing.assert_allclose(encoder(images), expected, atol=0.01)
+    np.testing.assert_allclose(encoder(images[3:4]), expected[3:4], atol=0.01)
+
+
+def test_an_encoder_of_an_older_version_is_refused(tmp_path):
+    images = keras.Input((32, 48, 3), dtype="uint8")
+    pixels = keras.layers.Rescaling(1 / 255)(images)
+    averages = keras.layers.GlobalAveragePooling2D()(pixels)
+    export_encoder(keras.Model(images, averages), tmp_path)
+    with pytest.raises(ValueError, match="written by an older version"):
+        Encoder(tmp_path)
+
+
+def test_nothing_but_the_exported_files_is_left_in_the_folder(exported):
+    assert sorted(path.name for path in exported[2].iterdir()) == [
+        "decoder_prefill.bin",
+        "decoder_prefill.xml",
+        "decoder_step.bin",
+        "decoder_step.xml",
+    ]
+
+
+@pytest.mark.real
+def test_xception_scales_its_input_and_keeps_its_features_when_exported(shared, tmp_path):
+    (weights,) = (shared / "xception").glob("*.h5")
+    model = build_encoder("Xception", weights)
+    export_encoder(model, tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3), dtype="uint8")
+
+    plain = keras.applications.Xception(include_top=False, weights=str(weights))
+    scaled = keras.applications.xception.preprocess_input(images.astype("float32"))
+    expected = plain.predict(scaled, verbose=0).reshape(2, 100, 2048)
+
+    received = Encoder(tmp_path)(images)
+    assert received.shape == (2, 100, 2048)
+    expected, received = expected.mean(1), received.mean(1)
+    cosine = (expected * received).sum(1) / (
+        np.linalg.norm(expected, axis=1) * np.linalg.norm(received, axis=1)
+    )
+    assert cosine.min() > 0.9999
+
+
+def test_notes_in_the_file_name_no_folder_of_the_machine(exported, tmp_path):
+    text = (exported[2] / "decoder_step.xml").read_text()
+    assert json.dumps(str(exported[2]))[1:-1] not in text
+    assert "/tmp" not in text

@@ -1,0 +1,176 @@
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from conftest import build_tiny_encoder
+
+from captioning.data.feature_store import FeatureStore
+from captioning.export import provide_encoder as module
+from captioning.export.keras_to_openvino import export_encoder
+from captioning.export.provide_encoder import has_encoder, provide_encoder
+from captioning.inference.network_files import (
+    ENCODER,
+    read_encoder_id,
+    read_network,
+    replace_network,
+)
+from captioning.inference.networks import Encoder
+from captioning.inference.runtime import openvino
+from captioning.paths import Paths
+
+
+@pytest.fixture
+def shipped(tiny_root, monkeypatch):
+    """The tiny world's encoder in the place of the repository's."""
+    monkeypatch.setattr(module, "Paths", lambda root=tiny_root: Paths(root))
+    return Paths(tiny_root).models
+
+
+def test_a_root_without_an_encoder_is_given_the_shipped_one(shipped, tmp_path):
+    encoder = provide_encoder(tmp_path / "models")
+    assert encoder.image_size == (32, 48)
+    for name in ("encoder.xml", "encoder.bin"):
+        assert (tmp_path / "models" / name).read_bytes() == (shipped / name).read_bytes()
+
+
+def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
+    monkeypatch.setattr("shutil.copyfile", lambda *_: pytest.fail("copied"))
+    before = (shipped / "encoder.xml").stat()
+    assert provide_encoder(shipped).feature_width == 18
+    assert (shipped / "encoder.xml").stat() == before
+
+
+def test_a_copy_that_was_stopped_is_made_again(shipped, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError))
+        with pytest.raises(OSError):
+            provide_encoder(tmp_path)
+    assert provide_encoder(tmp_path).feature_width == 18
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.bin", "encoder.xml"]
+
+
+def test_a_replacement_that_was_stopped_leaves_no_network_on_the_weights_of_another(
+    shipped, tmp_path, monkeypatch
+):
+    for folder in ("old", "new"):
+        provide_encoder(tmp_path / folder)
+    move = Path.replace
+
+    def stop_before_structure(source, target):
+        if target.suffix == ".xml":
+            raise KeyboardInterrupt
+        return move(source, target)
+
+    monkeypatch.setattr(Path, "replace", stop_before_structure)
+    with pytest.raises(KeyboardInterrupt):
+        replace_network(tmp_path / "new" / ENCODER, tmp_path / "old" / ENCODER)
+    assert not has_encoder(tmp_path / "old")
+
+
+@pytest.fixture
+def in_use(shipped, tmp_path):
+    """A root folder with an encoder and the feature maps that it made."""
+    files = Paths(tmp_path)
+    export_encoder(_tiny_encoder_named("Xception"), files.models)
+    maps = FeatureStore(files.feature_maps, Encoder(files.models).encoder_id)
+    maps.append("000.jpg", np.zeros((4, 18)))
+    maps.save()
+    return files
+
+
+@pytest.mark.parametrize("name", [None, "vgg16"])
+def test_an_encoder_whose_feature_maps_exist_is_not_replaced_by_another(in_use, name, monkeypatch):
+    def build(name, weights):
+        assert name == "Xception"  # VGG16 is refused before its weights are downloaded
+        images, cells = _ends(build_tiny_encoder())
+        return keras.Model(images, keras.layers.Dense(18)(*cells), name=name)
+
+    monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
+    before = (in_use.models / ENCODER).read_bytes()
+    with pytest.raises(ValueError, match="feature_maps.bin was made with .* would replace it"):
+        provide_encoder(in_use.models, name, weights="imagenet")
+    assert (in_use.models / ENCODER).read_bytes() == before
+
+
+def test_features_with_weights_that_were_stopped_go_on_with_the_same_command(
+    shipped, tmp_path, monkeypatch
+):
+    def build(name, weights):
+        return _tiny_encoder_named(name)
+
+    monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
+    files = Paths(tmp_path)
+    encoder = provide_encoder(files.models, weights="my.h5")
+    maps = FeatureStore(files.feature_maps, encoder.encoder_id)
+    maps.append("000.jpg", np.zeros((4, 18)))
+    maps.save()
+    again = provide_encoder(files.models, weights="my.h5")
+    assert again.encoder_id == encoder.encoder_id
+
+
+@pytest.mark.parametrize("there", ["Xception", "ResNet50V2", None])
+def test_with_weights_it_is_made_anew_of_the_same_name(there, tmp_path, monkeypatch):
+    if there:
+        export_encoder(_tiny_encoder_named(there), tmp_path)
+    asked = []
+
+    def build(name, weights):
+        asked.append((name, weights))
+        return build_tiny_encoder()
+
+    monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
+    assert provide_encoder(tmp_path, weights="my.h5").encoder_id.startswith("encoder ")
+    assert asked == [(there or "Xception", "my.h5")]
+
+
+def test_an_encoder_of_the_name_that_is_asked_for_is_left_as_it_is(shipped):
+    before = (shipped / "encoder.xml").stat()
+    assert provide_encoder(shipped, "Encoder").encoder_id.startswith("encoder ")
+    assert (shipped / "encoder.xml").stat() == before
+
+
+def test_an_encoder_of_another_name_is_made_anew(shipped, tmp_path, monkeypatch):
+    provide_encoder(tmp_path)
+    asked = []
+
+    def build(name, weights):
+        asked.append((name, weights))
+        return _tiny_encoder_named(name)
+
+    monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
+    assert provide_encoder(tmp_path, "VGG16").encoder_id.startswith("VGG16 ")
+    assert provide_encoder(tmp_path, "VGG16").encoder_id.startswith("VGG16 ")
+    assert asked == [("VGG16", "imagenet")]
+
+
+def test_an_encoder_without_a_name_is_the_default_that_all_once_were(shipped, monkeypatch):
+    monkeypatch.setattr(module, "read_encoder_id", lambda network: None)
+    assert has_encoder(shipped, "xception")
+    assert not has_encoder(shipped, "VGG16")
+
+
+def test_encoders_of_the_same_weights_share_their_fingerprint_however_exported(tmp_path):
+    identities = []
+    for number, value in enumerate((0.1, 0.1, 0.1 + 1e-7)):  # all the same in float16
+        images = keras.Input((8, 8, 3), dtype="uint8")
+        fill = keras.initializers.Constant(value)
+        scaled = keras.layers.Rescaling(1 / 255)(images)
+        grid = keras.layers.Conv2D(4, 8, kernel_initializer=fill)(scaled)
+        cells = keras.layers.Reshape((1, 4))(grid)
+        export_encoder(keras.Model(images, cells, name="Small"), tmp_path / str(number))
+        identities.append(Encoder(tmp_path / str(number)).encoder_id)
+    first, same, other = identities
+    assert first == same != other
+    assert first.split()[0] == other.split()[0] == "Small"
+    network = read_network(tmp_path / "0" / ENCODER)
+    openvino.save_model(network, tmp_path / "again.xml", compress_to_fp16=False)
+    assert read_encoder_id(read_network(tmp_path / "again.xml")) == first
+
+
+def _tiny_encoder_named(name):
+    return keras.Model(*_ends(build_tiny_encoder()), name=name)
+
+
+def _ends(model):
+    return model.inputs, model.outputs

@@ -1,0 +1,98 @@
+import keras
+import numpy as np
+import pytest
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.export.keras_to_openvino import export_decoder, to_decoder
+from captioning.inference.networks import Decoder
+from captioning.models.caption_model import build_caption_model
+from captioning.models.ensemble import build_ensemble, members_of
+from captioning.settings import TrainingSettings
+
+VOCABULARY = Vocabulary([f"word{number}" for number in range(12)])
+
+
+def member(decoder, seed, units=12):
+    keras.utils.set_random_seed(seed)
+    settings = TrainingSettings(decoder=decoder, embedding_units=8, units=units, heads=3)
+    return build_caption_model(len(VOCABULARY), 5, settings)
+
+
+@pytest.fixture(scope="module", params=["attention", "merge"])
+def members(request):
+    return [member(request.param, seed=0), member(request.param, seed=1, units=15)]
+
+
+@pytest.fixture(scope="module")
+def ensemble(members):
+    return build_ensemble(members)
+
+
+@pytest.fixture(scope="module")
+def features():
+    return np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+
+
+def log_probs_of(model, features, words):
+    logits = model({"features": features, "words": words})
+    return keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
+
+
+WORDS = np.array([[[1, 4, 9]], [[1, 5, 6]], [[1, 15, 7]]], "int32")
+
+
+def test_an_ensemble_takes_the_mean_of_probabilities(ensemble, members, features):
+    of_members = [np.exp(log_probs_of(one, features, WORDS)) for one in members]
+    assert np.abs(of_members[0] - of_members[1]).max() > 1e-3
+    np.testing.assert_allclose(
+        np.exp(log_probs_of(ensemble, features, WORDS)), np.mean(of_members, axis=0), atol=1e-6
+    )
+
+
+def test_a_single_member_is_its_own_ensemble(members):
+    assert build_ensemble(members[:1]) is members[0]
+    assert members_of(members[0]) == [members[0]]
+
+
+def test_an_ensemble_is_searched_as_it_scores(ensemble, features):
+    """The log-probability that the search finds, word by word, is that of the whole caption."""
+    for image, (best, *_) in enumerate(to_decoder(ensemble, VOCABULARY, 6).search(features)):
+        words = np.array([[[1, *best.ids]]])
+        log_probs = log_probs_of(ensemble, features[image : image + 1], words)[0, 0]
+        said = [*best.ids, *([2] if best.finished else [])]
+        expected = sum(log_probs[position, word] for position, word in enumerate(said))
+        assert best.log_prob == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_saved_ensemble_scores_as_before_and_still_knows_its_members(
+    ensemble, features, tmp_path
+):
+    ensemble.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    np.testing.assert_array_equal(
+        log_probs_of(loaded, features, WORDS), log_probs_of(ensemble, features, WORDS)
+    )
+    assert len(members_of(loaded)) == 2
+
+
+def test_an_exported_ensemble_says_what_it_says_in_keras(ensemble, features, tmp_path):
+    export_decoder(ensemble, VOCABULARY, 6, tmp_path)
+    exported = Decoder.load(tmp_path, VOCABULARY)
+    for one, other in zip(
+        to_decoder(ensemble, VOCABULARY, 6).search(features), exported.search(features), strict=True
+    ):
+        assert [found.ids for found in one] == [found.ids for found in other]
+        for found, same in zip(one, other, strict=True):
+            assert found.log_prob == pytest.approx(same.log_prob, abs=0.02)
+
+
+def test_the_attention_of_an_ensemble_is_the_mean_of_its_members(features):
+    members = [member("attention", seed) for seed in range(3)]
+
+    def attention_of(model):
+        decoder = to_decoder(model, VOCABULARY, 6)
+        ids, state = np.full((3, 1), 7), decoder.initial_state(3)
+        return decoder.step_with_attention(ids, state, decoder.prefill(features))[2]
+
+    expected = np.mean([attention_of(one) for one in members], axis=0)
+    np.testing.assert_allclose(attention_of(build_ensemble(members)), expected, atol=1e-6)

@@ -1,0 +1,169 @@
+"""The image networks of Keras as encoders. Three are built, with random weights."""
+
+from urllib.error import URLError
+
+import keras
+import numpy as np
+import pytest
+
+from captioning.export.keras_to_openvino import export_encoder
+from captioning.inference.networks import Encoder
+from captioning.models.image_encoder import (
+    build_encoder,
+    build_split_encoder,
+    image_size,
+    keras_name,
+)
+
+PREPROCESSING = {
+    "MobileNetV2": keras.applications.mobilenet_v2.preprocess_input,  # scales to [-1, 1]
+    "VGG16": keras.applications.vgg16.preprocess_input,  # blue first, means subtracted
+    "EfficientNetB0": lambda images: images,  # does it itself
+}
+CELLS_AND_WIDTH = {"MobileNetV2": (49, 1280), "VGG16": (49, 512), "EfficientNetB0": (49, 1280)}
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Each network once."""
+    keras.utils.set_random_seed(0)
+    return {name: build_encoder(name, weights=None) for name in PREPROCESSING}
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Warm noise: who takes red for blue is found out."""
+    random = np.random.default_rng(0)
+    return (random.random((2, 224, 224, 3)) * [255, 120, 30]).astype("uint8")
+
+
+@pytest.mark.parametrize("name", PREPROCESSING)
+def test_the_exported_encoder_sees_what_keras_sees_after_its_own_preprocessing(
+    name, built, images, tmp_path
+):
+    (network,) = [layer for layer in built[name].layers if isinstance(layer, keras.Model)]
+    expected = network.predict(PREPROCESSING[name](images.astype("float32")), verbose=0)
+    expected = expected.reshape(2, *CELLS_AND_WIDTH[name])
+
+    export_encoder(built[name], tmp_path)
+    encoder = Encoder(tmp_path)
+    assert encoder.image_size == (224, 224)
+    assert encoder.encoder_id.split()[0] == name
+    received = encoder(images)
+    assert received.shape == expected.shape
+    np.testing.assert_allclose(received, expected, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("side", "names"),
+    {
+        224: "ConvNeXtTiny DenseNet121 EfficientNetB0 EfficientNetV2B0 MobileNet MobileNetV2 "
+        "MobileNetV3Large MobileNetV3Small NASNetMobile ResNet50 ResNet152V2 VGG16 VGG19",
+        240: "EfficientNetB1 EfficientNetV2B1",
+        299: "InceptionResNetV2 InceptionV3 Xception",
+        331: "NASNetLarge",
+        384: "EfficientNetV2S",
+        480: "EfficientNetV2L EfficientNetV2M",
+        600: "EfficientNetB7",
+    }.items(),
+)
+def test_images_are_as_large_as_the_network_was_trained_on(side, names):
+    for name in names.split():
+        assert image_size(name) == (side, side)
+
+
+def test_every_network_that_keras_has_says_its_size():
+    with pytest.raises(ValueError) as caught:
+        keras_name("AlexNet")
+    listed = str(caught.value).partition("one of ")[2].partition(", image networks")[0].split(", ")
+    assert len(listed) >= 40  # as of Keras 3.15
+    assert {"Xception", "ResNet50V2", "ConvNeXtXLarge", "MobileNetV3Small"} <= set(listed)
+    assert all(224 <= image_size(name)[0] <= 600 for name in listed)
+
+
+def test_a_name_is_known_in_any_case():
+    assert keras_name("resnet50v2") == "ResNet50V2"
+    assert image_size("XCEPTION") == (299, 299)
+
+
+@pytest.mark.parametrize("name", ["AlexNet", "imagenet_utils", ""])
+def test_an_unknown_name_is_answered_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"Xception, image .* Received: {name}"):
+        build_encoder(name)
+
+
+def test_missing_weights_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='VGG16 .*"imagenet" or .* Received: .*gone.h5'):
+        build_encoder("vgg16", tmp_path / "gone.h5")
+
+
+def test_weights_come_from_a_file(built, tmp_path):
+    (network,) = [layer for layer in built["VGG16"].layers if isinstance(layer, keras.Model)]
+    network.save_weights(tmp_path / "my.weights.h5")
+    loaded = build_encoder("VGG16", tmp_path / "my.weights.h5")
+    for one, other in zip(loaded.weights, built["VGG16"].weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_weights_that_keras_would_read_without_their_scale_are_refused(built, tmp_path):
+    (network,) = [
+        layer for layer in built["EfficientNetB0"].layers if isinstance(layer, keras.Model)
+    ]
+    normalization = network.get_layer(index=2)
+    means, variances = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    normalization.set_weights([np.array(means), np.array(variances), np.array(0)])
+    network.save_weights(tmp_path / "my.weights.h5")
+    with pytest.raises(ValueError, match="Keras reads rightly only as .imagenet."):
+        build_encoder("EfficientNetB0", tmp_path / "my.weights.h5")
+
+
+def test_a_download_that_fails_says_where_to_put_the_file(monkeypatch):
+    def offline(include_top, **_):
+        if include_top:
+            raise ValueError("(224, 224, 3)")
+        try:
+            raise URLError("no route")
+        except URLError:
+            raise Exception("URL fetch failure")  # noqa: B904 (as Keras does it)
+
+    monkeypatch.setattr(keras.applications, "VGG16", offline)
+    with pytest.raises(ConnectionError, match="VGG16 .*URL fetch failure.* ~/.keras/models"):
+        build_encoder("VGG16")
+
+
+def test_what_else_goes_wrong_is_no_failed_download(monkeypatch):
+    def broken(include_top, **_):
+        raise ValueError("(224, 224, 3)") if include_top else TypeError("a bug")
+
+    monkeypatch.setattr(keras.applications, "VGG16", broken)
+    with pytest.raises(TypeError, match="a bug"):
+        build_encoder("VGG16")
+
+
+def test_a_keras_that_names_no_size_is_told(monkeypatch):
+    def silent(**_):
+        raise ValueError("Invalid input shape.")
+
+    monkeypatch.setattr(keras.applications, "VGG16", silent)
+    with pytest.raises(RuntimeError, match="names no image size for VGG16"):
+        image_size("VGG16")
+
+
+def test_a_split_encoder_sees_the_same_in_two_steps(images, tmp_path):
+    keras.utils.set_random_seed(0)
+    split = build_split_encoder("mobilenetv2", weights=None)
+    _, rows, columns, width = split.exit_flow.input_shape
+    seen = split.backbone.predict(images, verbose=0)
+    assert seen.shape == (2, rows * columns, width)
+    seen = split.exit_flow.predict(seen.reshape(2, rows, columns, width), verbose=0)
+    whole = split.whole.predict(images, verbose=0)
+    np.testing.assert_allclose(seen.reshape(whole.shape), whole, atol=1e-5)
+
+    split.save_weights(tmp_path / "network.weights.h5")
+    again = build_encoder("MobileNetV2", tmp_path / "network.weights.h5")
+    np.testing.assert_array_equal(again.predict(images, verbose=0), whole)
+
+
+def test_a_network_without_residual_blocks_is_not_split():
+    with pytest.raises(ValueError, match="residual blocks.*Received: VGG16"):
+        build_split_encoder("VGG16", weights=None)

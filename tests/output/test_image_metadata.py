@@ -1,0 +1,107 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from captioning.output.image_metadata import copy_paths, write_with_description
+
+ORIENTATION, MAKER, DESCRIPTION = 0x0112, 0x010F, 0x010E
+CAPTION = "a dog runs"
+
+
+@pytest.fixture
+def picture():
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype="uint8")
+    return Image.fromarray(noise)
+
+
+def opened(path):
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.jp2"])
+def test_the_copy_has_the_description_and_the_pixels(tmp_path, picture, name):
+    picture.save(tmp_path / name)
+    original = (tmp_path / name).read_bytes()
+    copy_path = tmp_path / "copies" / "deep" / name
+    write_with_description(tmp_path / name, CAPTION, copy_path)
+    copy = opened(copy_path)
+    np.testing.assert_array_equal(np.asarray(copy), np.asarray(opened(tmp_path / name)))
+    assert f'<rdf:li xml:lang="x-default">{CAPTION}</rdf:li>'.encode() in copy_path.read_bytes()
+    if name != "a.jp2":  # Pillow reads no EXIF there
+        assert copy.getexif()[DESCRIPTION] == CAPTION
+    assert (tmp_path / name).read_bytes() == original
+
+
+def test_a_jpeg_is_not_compressed_anew(tmp_path, picture):
+    picture.save(tmp_path / "a.jpg", quality=30)
+    write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
+    original, copy = ((tmp_path / name).read_bytes() for name in ("a.jpg", "copy.jpg"))
+    assert copy.endswith(original[original.index(b"\xff\xda") :])  # start of scan, to the end
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
+def test_other_notes_and_the_colour_profile_stay(tmp_path, picture, name):
+    exif = Image.Exif()
+    exif[ORIENTATION], exif[MAKER], exif[DESCRIPTION] = 6, "Some Camera", "OLYMPUS DIGITAL CAMERA"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    picture.save(tmp_path / name, exif=exif, icc_profile=profile)
+    write_with_description(tmp_path / name, CAPTION, tmp_path / f"copy_{name}")
+    with Image.open(tmp_path / f"copy_{name}") as copy:
+        notes = copy.getexif()
+        assert copy.info["icc_profile"] == profile
+    assert (notes[ORIENTATION], notes[MAKER], notes[DESCRIPTION]) == (6, "Some Camera", CAPTION)
+
+
+def test_an_animation_keeps_its_frames(tmp_path, picture):
+    picture.save(tmp_path / "a.webp", save_all=True, append_images=[picture.rotate(90)])
+    write_with_description(tmp_path / "a.webp", CAPTION, tmp_path / "copy.webp")
+    assert opened(tmp_path / "copy.webp").n_frames == 2
+
+
+def test_damaged_notes_give_way(tmp_path, picture):
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"  # cut off in its first entry
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
+    assert opened(tmp_path / "copy.jpg").getexif()[DESCRIPTION] == CAPTION
+
+
+def test_the_same_copy_may_be_made_twice_but_nothing_is_overwritten(tmp_path, picture):
+    picture.save(tmp_path / "a.jpg")
+    for _ in range(2):
+        write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
+    content = (tmp_path / "copy.jpg").read_bytes()
+    with pytest.raises(FileExistsError, match="copy.jpg is there, and is another file"):
+        write_with_description(tmp_path / "a.jpg", "a cat sleeps", tmp_path / "copy.jpg")
+    assert (tmp_path / "copy.jpg").read_bytes() == content
+
+
+def test_the_original_is_not_overwritten(tmp_path, picture):
+    picture.save(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    with pytest.raises(FileExistsError, match="a.jpg is there"):
+        write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "a.jpg")
+    assert (tmp_path / "a.jpg").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.ppm", "a.tga"])
+def test_a_format_that_holds_no_description_is_refused(tmp_path, picture, name):
+    picture.save(tmp_path / name)
+    with pytest.raises(ValueError, match=f"{name} cannot take a description .* Wanted: JPEG"):
+        write_with_description(tmp_path / name, CAPTION, tmp_path / "copies" / name)
+    assert not (tmp_path / "copies").exists()
+
+
+def test_copies_keep_their_places_below_the_folder_that_all_images_share(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    a, b, c = "photos/a.jpg", "photos/2024/a.jpg", str(tmp_path / "more/../photos/c.jpg")
+    assert copy_paths([a], Path("out")) == {a: Path("out/a.jpg")}
+    assert copy_paths([a, b, c], Path("out")) == {
+        a: Path("out/a.jpg"),
+        b: Path("out/2024/a.jpg"),
+        c: Path("out/c.jpg"),
+    }
+    assert copy_paths([], Path("out")) == {}
