@@ -23,7 +23,6 @@ from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches
 from captioning.training.cross_entropy import compile_learner, make_batches, memory_keeper
 from captioning.training.losses import SmoothedCrossentropy
-from captioning.training.side_by_side import SideBySide, one_thread_an_operation
 
 # Batches of 64 images are as good for this decoder as those of 32, and faster: docs/experiments.md.
 SETTINGS = replace(
@@ -57,7 +56,6 @@ def run(plan: Plan) -> list[Finding]:
 
 def build_epoch(world: World) -> Work:
     """An epoch of the program's training."""
-    one_thread_an_operation()
     width = len(next(iter(world.features.values())))
     maps = {name: features[None] for name, features in world.features.items()}
     batches, warm_up = (
@@ -67,10 +65,9 @@ def build_epoch(world: World) -> Work:
     loss = SmoothedCrossentropy(SETTINGS.label_smoothing)
     model = build_caption_model(len(world.vocabulary), width, SETTINGS, training_precision())
     compile_learner(model, SETTINGS, len(batches), loss)
-    learner = SideBySide(model)
 
     def learn(batches: CaptionBatches = batches) -> int:
-        learner.fit(batches, shuffle=False, verbose=0, callbacks=[memory_keeper()])
+        model.fit(batches, shuffle=False, verbose=0, callbacks=[memory_keeper()])
         return len(world.captions)
 
     learn(warm_up)

@@ -25,7 +25,6 @@ from captioning.inference.networks import Decoder, Encoder
 from captioning.inference.processor import encoder_precision
 from captioning.inference.runtime import openvino
 from captioning.models.step_model import build_step_models
-from captioning.training.side_by_side import SideBySide
 
 # What TensorFlow calls the outputs of a function.
 _OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
@@ -62,10 +61,9 @@ def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
     look, step = build_step_models(caption_model)
     for network in (look, step):
         network.compile(jit_compile=False)  # rows differ, and XLA compiles every number of them
-    ask_look, ask_step = (SideBySide(network).predict_on_batch for network in (look, step))
     return Decoder(
-        lambda features: keras.tree.flatten(ask_look(features)),
-        ask_step,
+        lambda features: keras.tree.flatten(look.predict_on_batch(features)),
+        step.predict_on_batch,
         vocabulary,
         longest_caption,
         feature_width=look.input_shape[-1],

@@ -1,13 +1,6 @@
 """What this processor has, and what it computes fastest in."""
 
-import os
-
 from captioning.inference.runtime import openvino
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def training_precision() -> str:

@@ -16,7 +16,6 @@ from captioning.training.checkpoints import Run
 from captioning.training.distillation import DistillationBatches
 from captioning.training.losses import SmoothedCrossentropy
 from captioning.training.memory import keep_freed_memory
-from captioning.training.side_by_side import SideBySide
 from captioning.training.training_data import TrainingData
 
 # Of batches of single captions, sorted by length. So many leave 2 % of padding, and as so many
@@ -51,7 +50,7 @@ def run_epochs(
         keras.utils.set_random_seed(settings.seed)
         model = begin()
         compile_learner(model, settings, len(train_batches), _loss(settings, teacher))
-    SideBySide(model).fit(
+    model.fit(
         train_batches,
         validation_data=development_batches,
         initial_epoch=epochs_done,

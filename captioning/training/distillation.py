@@ -15,7 +15,6 @@ from captioning.models.caption_model import build_caption_model
 from captioning.models.ensemble import build_ensemble
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, EncodedCaptions, Features
-from captioning.training.side_by_side import SideBySide
 
 TOP_K = 64  # words that are remembered at each place: nine tenths of what a teacher believes
 _IMAGES = 32  # that a teacher is asked about at once
@@ -33,8 +32,7 @@ class DistillationBatches(keras.utils.PyDataset):
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        asked = SideBySide(teacher)
-        self._opinions = [_ask(asked, view) for view in batches.views]
+        self._opinions = [_ask(teacher, view) for view in batches.views]
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -30,7 +30,6 @@ from captioning.training import teacher_forcing
 from captioning.training.checkpoints import Run, load_trained
 from captioning.training.cross_entropy import run_epochs
 from captioning.training.distillation import build_teacher
-from captioning.training.side_by_side import SideBySide, one_thread_an_operation
 from captioning.training.training_data import TrainingData, identify_run
 from captioning.training.validation import Validator
 
@@ -44,14 +43,12 @@ def fine_tune_encoder(
 ) -> None:
     """From a trained caption model, which teaches, to weights for an encoder that sees better:
     writes what the backbone of the present one sees of the `images` of `data`, then
-    `files.fine_tuned_weights`. It calls `one_thread_an_operation`, which concerns all that this
-    process computes.
+    `files.fine_tuned_weights`.
 
     `weights`: what the present encoder was made from. Raises ValueError if weights, feature maps
     and caption model are not all of one encoder, before anything is computed, and if the encoder
     brought nothing by what it learnt.
     """
-    one_thread_an_operation()
     model, vocabulary, record = load_trained(files)
     if is_other_encoder(record.get("encoder"), data.encoder_id):
         raise ValueError(
@@ -162,7 +159,7 @@ def _learn(
 
     exact = _in_precision(exit_flow, "float32")
     exact.compile(jit_compile=False)
-    see = SideBySide(exact).predict_on_batch
+    see = exact.predict_on_batch
     scores = Validator(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:

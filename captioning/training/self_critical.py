@@ -24,7 +24,6 @@ from captioning.training.batches import AugmentedData, pad
 from captioning.training.checkpoints import Run
 from captioning.training.losses import SmoothedCrossentropy
 from captioning.training.rewards import Reward
-from captioning.training.side_by_side import SideBySide
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
 
@@ -54,7 +53,6 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
             SmoothedCrossentropy(),
             jit_compile=False,
         )
-    learner = SideBySide(model)
     decoder = to_decoder(model, vocabulary, data.longest_caption)
     batches = SelfCriticalBatches(
         data.encoded_views(vocabulary),
@@ -70,7 +68,7 @@ def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: Traini
         rewards = []
         epoch = run.epochs_done(STAGE)
         for *batch, reward in tqdm(batches.of_epoch(epoch), total=len(batches), unit="batch"):
-            learner.train_on_batch(*batch)
+            model.train_on_batch(*batch)
             rewards.append(reward)
         _swap_averages(model)
         numbers = {"reward": float(np.mean(rewards)), **scores.of(model)}

@@ -27,7 +27,6 @@ from captioning.training import self_critical, teacher_forcing
 from captioning.training.checkpoints import Run, load_model, load_trained, read_record, save_trained
 from captioning.training.distillation import build_teacher
 from captioning.training.history import ENSEMBLE_STAGE, MEMBER_KEY, STAGE_KEY
-from captioning.training.side_by_side import one_thread_an_operation
 from captioning.training.training_data import TrainingData, identify_run, longest_caption
 from captioning.training.validation import validate
 
@@ -44,8 +43,7 @@ def train(
     of each lies in a folder of its own in `folder`, which in the end holds the model and the
     record. A call that finds an unfinished run there goes on with it, and returns a finished one as
     it is; ValueError if that run had other settings, captions, words or views, or another encoder,
-    or if an image has no features. To train, it calls `one_thread_an_operation`, which concerns the
-    whole process.
+    or if an image has no features.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = identify_run(data, vocabulary, settings)
@@ -53,7 +51,6 @@ def train(
     if history:
         _remove_members(folder)  # of which a killed run may have left some
         return load_model(folder), history
-    one_thread_an_operation()
     if settings.uses_pooled_features:
         data = data.averaged()
     settings_of_each = _settings_of_each(settings)
