@@ -9,7 +9,7 @@ from zlib import crc32
 
 import numpy as np
 
-from captioning.data.images import Part, load_image
+from captioning.data.images import Box, load_image
 from captioning.data.vocabulary import flip_caption
 
 _NEARER = 0.72, 0.95  # of width and height: what is said of the whole still holds for most of it
@@ -33,7 +33,7 @@ class Augmentation:
         """What a cleaned caption of the image says of it seen in this way."""
         return flip_caption(caption) if self.mirrored else caption
 
-    def _part(self, image_name: str) -> Part:
+    def _part(self, image_name: str) -> Box:
         random = np.random.default_rng(crc32(f"{self.name} {image_name}".encode()))
         side = random.uniform(*_NEARER)
         left, top = random.uniform(0, 1 - side, size=2)

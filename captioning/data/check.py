@@ -7,17 +7,18 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from captioning.data.dataset import Dataset, Splits, list_image_names, select
-from captioning.data.images import DAMAGE, one_line
+from captioning.data.images import UnreadableImage, load_image
 from captioning.data.vocabulary import clean_caption
 
 # Flickr8k's placeholder for a picture that the annotator could not see.
 PLACEHOLDER = "broken image"
 # 99 of 100 captions have at most 22 words. Longer ones are outliers, which are looked at and kept.
 MAX_WORDS = 30
+
+_SIZE = 299, 299  # as the encoder loads images
 
 
 @dataclass
@@ -45,7 +46,7 @@ def check_dataset(dataset: Dataset) -> Findings:
     broken = {
         name: reason
         for name in tqdm(sorted(files), desc="images", unit="image")
-        if (reason := _damage(dataset.images / name))
+        if (reason := _why_unreadable(dataset.images / name))
     }
     words = {
         f"{name}#{number}": clean_caption(caption).split()
@@ -61,7 +62,7 @@ def check_dataset(dataset: Dataset) -> Findings:
         {
             "captioned images that do not exist": missing,
             "images without a caption": sorted(files - captions.keys()),
-            "images that cannot be read whole": [f"{n} ({why})" for n, why in broken.items()],
+            "images that cannot be read whole": [f"{n} {why}" for n, why in broken.items()],
             "captions of no or one word": short,
             f'captions that say "{PLACEHOLDER}"': placeholders,
             f"captions of more than {MAX_WORDS} words": long,
@@ -104,13 +105,12 @@ def usable(dataset: Dataset, findings: Findings) -> Dataset:
     return replace(dataset, captions=captions, splits=splits)
 
 
-def _damage(path: Path) -> str | None:
-    """Why the image cannot be decoded in full, or None if it can."""
+def _why_unreadable(path: Path) -> str | None:
+    """In a few words; None for an image that can be read."""
     try:
-        with Image.open(path) as image:
-            image.load()
-    except UnidentifiedImageError:
-        return "no image"
-    except DAMAGE as error:
-        return one_line(error)
+        load_image(path, _SIZE)
+    except FileNotFoundError:
+        return "is a link that leads nowhere"
+    except UnreadableImage as error:
+        return error.reason
     return None

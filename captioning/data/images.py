@@ -1,133 +1,193 @@
-"""Photographs as arrays: any image in, the pixels that the encoder expects out.
+"""Photographs as arrays: loads any image as the RGB pixels that the encoder expects.
 
-The one loader for training and use. Scaling to the encoder's number range is not done here: it is
-part of the encoder itself, so that it cannot be forgotten or done twice.
+Training, captioning, the check and the demo page all load images here. Scaling pixels to the
+encoder's number range is part of the encoder itself, so that it cannot be forgotten or done twice.
 """
 
-import struct
-from contextlib import nullcontext
 from functools import cache
 from os import PathLike, fspath
+from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-# A file, an image of Pillow, or an array: uint8 or floats from 0 to 1, (height, width) for grey,
-# (height, width, 3) for RGB.
-ImageLike = str | PathLike[str] | Image.Image | np.ndarray
+from captioning.data.image_files import Refusal, decode, open_file
+from captioning.data.image_repair import repaired_versions
+from captioning.data.pixel_range import scale_to_bytes
+
+# A path, the bytes of an image file, a file opened in binary mode, an image of Pillow, or an array:
+# (height, width) or (height, width, 1) for grey, (height, width, 3) for RGB, 4 for RGBA.
+ImageLike = str | PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray
 
 # Left, top, right and bottom, as shares of width and height.
-Part = tuple[float, float, float, float]
-
-# How Pillow reports an image that it cannot read, depending on the format and the damage.
-DAMAGE = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
-
-_WHITE = (255, 255, 255, 255)
+Box = tuple[float, float, float, float]
 
 # Large JPEG files are decoded at a half, a quarter or an eighth of their size, which keeps so many
-# times the pixels wanted a side. On 12 megapixels made up of twenty photographs, that took a
+# times the requested pixels a side. On 12 megapixels made up of twenty photographs, that took a
 # quarter of the time, and changed no pixel of 299x299 by more than 5 of 255.
 _SPARE = 2
 
+# Of formats that Pillow does not read, or only with pillow-heif. In a folder they are named as
+# unreadable, not left out.
+_OTHER_EXTENSIONS = frozenset(
+    ".heic .heif .hif .jxl .jxr .svg .exr .hdr .xcf"
+    " .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split()
+)
 
-def load_image(image: ImageLike, size: tuple[int, int], part: Part | None = None) -> np.ndarray:
-    """The image as `open_image` gives it, or a part of it, squeezed to `size` (height, width):
-    uint8 RGB (height, width, 3)."""
+_WHITE = (255, 255, 255)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what sets the image upright
+
+
+class UnreadableImage(ValueError):
+    """An image that cannot be read. `reason` says why in a few words, without its name."""
+
+    def __init__(self, name: str, reason: str, advice: str):
+        super().__init__(f"{name} {reason}. {advice}")
+        self.reason = reason
+
+
+def load_image(image: ImageLike, size: tuple[int, int], crop: Box | None = None) -> np.ndarray:
+    """The image as `open_image` gives it, or its part in the box `crop`, resized to `size` (height,
+    width) whatever its proportions: uint8 RGB (height, width, 3)."""
     height, width = size
     opened = open_image(image, at_least=_SPARE * max(size))
-    box = part and tuple(share * side for share, side in zip(part, 2 * opened.size, strict=True))
+    box = crop and tuple(share * side for share, side in zip(crop, 2 * opened.size, strict=True))
     return np.asarray(opened.resize((width, height), Image.Resampling.BILINEAR, box))
 
 
 def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
-    """The image, upright, in RGB, at its own size; a JPEG file, where that is enough for the
-    caller, at a fraction of it that has `at_least` so many pixels a side.
+    """The image, upright, in RGB, at its own size. With `at_least`, a JPEG file is decoded at a
+    fraction of its size that leaves so many pixels a side, which is faster.
 
-    Grey, palette, CMYK and 16-bit images are converted, transparency is laid on white, EXIF
-    rotation is applied, and of an animation in a file the first frame is taken. Raises
-    FileNotFoundError for a missing file, ValueError for one that is no image, is damaged, or is too
-    large to be safe, and for an array that is no image; TypeError for anything else.
+    Grey, palette and CMYK images are converted, 16-bit and float images are scaled as in
+    `scale_to_bytes`, transparency is laid on white, EXIF rotation is applied, and of an animation
+    the first frame is taken. The bytes of a file give the same pixels as its path. Damage to
+    metadata, and a missing end marker of a JPEG file, are overlooked where the pixels are whole.
+
+    Raises FileNotFoundError for a missing file, and UnreadableImage, a ValueError, for all else
+    that cannot be read: no image, a damaged one, one beyond the budget of
+    `captioning.data.image_files`, a folder, a pipe. Raises ValueError for an array of another
+    shape, TypeError for an object of another type.
     """
-    if not isinstance(image, (str, PathLike, Image.Image)):
-        image = _from_array(image)
-    is_open = isinstance(image, Image.Image)
-    name = (getattr(image, "filename", "") or "The image") if is_open else fspath(image)
+    image, name = _file_or_image(image)
     try:
-        with nullcontext(image) if is_open else Image.open(image) as opened:
-            if at_least and not is_open:  # an image of the caller's is left as it is
-                opened.draft(None, (at_least, at_least))
-            return _to_rgb(_set_upright(opened))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"There is no file {name}. Check the name and the folder."
-        ) from error
-    except IsADirectoryError as error:
-        raise ValueError(
-            f"{name} is a folder, not an image. Name the image files in it."
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{name} is too large to be safe ({one_line(error)}). Scale it down."
-        ) from error
-    except DAMAGE as error:
-        raise ValueError(
-            f"{name} cannot be read as an image ({one_line(error)}). "
-            "Open it in an image viewer; if it is whole there, save it as JPEG or PNG."
-        ) from error
+        return _open(image, at_least)
+    except FileNotFoundError:
+        problem = FileNotFoundError(f"There is no file {name}. Check the name and the folder.")
+    except Refusal as refusal:
+        problem = UnreadableImage(name, *refusal.args)
+    except Exception as error:  # Pillow's decoders raise errors of nearly every class
+        problem = UnreadableImage(
+            name,
+            f"cannot be read as an image ({_one_line(error)})",
+            "Open it in an image viewer; if it is whole there, save it as JPEG or PNG.",
+        )
+    raise problem  # not from its cause, whose stack frames hold the pixels
 
 
 @cache
 def image_extensions() -> frozenset[str]:
-    """By which the image files in a folder are known: those of Pillow's formats that are images by
-    their MIME type. It opens films, PostScript and HDF5 files as well, which a folder holds for
-    other reasons."""
+    """The endings of the files in a folder that count as images, such as ".jpg": those of Pillow's
+    formats that are images by their MIME type, and those of images that Pillow lacks. Pillow opens
+    films, PostScript and HDF5 files as well, which a folder holds for other reasons."""
     Image.init()
-    return frozenset(
+    return _OTHER_EXTENSIONS.union(
         extension
         for extension, form in Image.registered_extensions().items()
         if form in Image.OPEN and Image.MIME.get(form, "").startswith("image/")
     )
 
 
-def one_line(error: Exception) -> str:
-    """The message of an error without its line breaks."""
-    return " ".join(str(error).split())
+def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Image, str]:
+    """The path, the content or the image, and what messages call it."""
+    if isinstance(image, (str, PathLike)):
+        return image, fspath(image)
+    if isinstance(image, Image.Image):
+        return image, getattr(image, "filename", "") or "The image"
+    name = "The image"
+    if hasattr(image, "read"):
+        name = str(getattr(image, "name", name))
+        if hasattr(image, "seekable") and image.seekable():
+            image.seek(0)
+        image = image.read()
+    if isinstance(image, (bytes, bytearray)):
+        return image, name
+    if hasattr(image, "__array__"):
+        return _from_array(np.asarray(image)), "The array"
+    raise TypeError(
+        "Expected the path of an image, its bytes, a file opened in binary mode, an image of "
+        f"Pillow or an array, got {type(image).__name__}."
+    )
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if not hasattr(array, "__array__"):
-        raise TypeError(
-            "Wanted: the path of an image, an image of Pillow, or an array. Received: "
-            f"{type(array).__name__}."
-        )
-    array = np.asarray(array)
-    is_image = array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3
-    is_unit = array.dtype.kind == "f" and array.size and array.min() >= 0 and array.max() <= 1
-    if not is_image or array.size == 0 or not (array.dtype == np.uint8 or is_unit):
-        is_number = array.dtype.kind in "biuf" and array.size
-        values = f", values from {array.min()} to {array.max()}" if is_number else ""
+    is_image = array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 3, 4)
+    if not (is_image and array.size and array.dtype.kind in "biuf"):
         raise ValueError(
-            "The array is no image. Wanted: (height, width, 3) for RGB or (height, width) for "
-            "grey, uint8 from 0 to 255 or floats from 0 to 1; several images as a list. "
-            f"Received: {array.shape}, {array.dtype}{values}."
+            "Expected an array of numbers (height, width) or (height, width, 1) for grey, (height, "
+            "width, 3) for RGB or (height, width, 4) for RGBA, several images as a list, got "
+            f"{array.shape} of {array.dtype}."
         )
-    return Image.fromarray((array * 255).round().astype("uint8") if is_unit else array)
+    is_grey = array.ndim == 3 and array.shape[2] == 1
+    return Image.fromarray(scale_to_bytes(array[:, :, 0] if is_grey else array))
 
 
-def _set_upright(image: Image.Image) -> Image.Image:
-    image.load()  # damage to the picture itself is to be reported, not taken for what follows
+def _open(image: str | PathLike | bytes | Image.Image, at_least: int | None) -> Image.Image:
+    if isinstance(image, Image.Image):  # the caller's: its file stays open, its frame as it is
+        rgb = _to_upright_rgb(image)
+        return image.copy() if rgb is image else rgb
+    with open_file(image) as file:
+        try:
+            return decode(file, at_least, _to_upright_rgb)
+        except Refusal:
+            raise
+        except Exception:
+            versions = [decode(v, at_least, _to_upright_rgb) for v in repaired_versions(file)]
+            if not versions or any(version != versions[0] for version in versions):
+                raise
+            return versions[0]
+
+
+def _to_upright_rgb(image: Image.Image) -> Image.Image:
+    """All of `image` decoded, upright, in RGB: the image itself where it is so already."""
+    image.load()  # PNG files may tell their orientation behind the pixels
+    turn = _TURNS.get(_orientation(image))
+    upright = image.transpose(turn) if turn is not None else image
+    return _to_rgb(upright)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation; 1, upright, where it cannot be read. The rest of EXIF is not decoded,
+    so that values of a wrong type in it do no harm."""
     try:
-        return ImageOps.exif_transpose(image)
-    except DAMAGE:  # of the EXIF data alone: the picture is whole, though it may lie on its side
-        return image
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # likewise of nearly every class
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, which convert() would clip, not scale
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype("uint8"))
-    elif image.mode == "F":
-        image = Image.fromarray((np.asarray(image).clip(0, 1) * 255).round().astype("uint8"))
-    if image.has_transparency_data:
+    if image.mode.startswith(("I", "F")):  # convert() would clip these, not scale
+        image = Image.fromarray(scale_to_bytes(np.asarray(image)))
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode not in ("LA", "RGBA"):
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
-    return image.convert("RGB")
+    on_white = Image.new("RGB", image.size, _WHITE)
+    on_white.paste(image, mask=image)
+    return on_white
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error, or its class, without line breaks."""
+    if isinstance(error, UnidentifiedImageError):  # its message names an object in memory
+        return "no known format"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -35,8 +35,8 @@ def test_everything_that_is_wrong_is_named(images):
     assert found["captioned images that do not exist"] == ["gone.jpg"]
     assert found["images without a caption"] == ["silent.jpg", "text.png"]
     cut, text = found["images that cannot be read whole"]
-    assert cut.startswith("cut.jpg (") and "truncated" in cut
-    assert text == "text.png (no image)"
+    assert cut.startswith("cut.jpg cannot be read as an image (") and "truncated" in cut
+    assert text == "text.png cannot be read as an image (no known format)"
     assert found["captions of no or one word"] == ["odd.jpg#0", "odd.jpg#1", "odd.jpg#2"]
     assert found['captions that say "broken image"'] == ["odd.jpg#3"]
     assert found["captions of more than 30 words"] == ["odd.jpg#5"]

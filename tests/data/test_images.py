@@ -1,11 +1,18 @@
+import os
+import struct
+import sys
+import zlib
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
-from captioning.data.images import load_image, open_image
+from captioning.data import image_files
+from captioning.data.images import UnreadableImage, image_extensions, load_image, open_image
 
 SIZE = (20, 30)  # height, width
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -77,17 +84,19 @@ def test_a_transparent_palette_colour_is_white(tmp_path):
     assert left_and_right(load_image(path, SIZE)) == ([255, 0, 0], [255, 255, 255])
 
 
-def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
-    ramp = np.repeat(np.linspace(0, 65535, 60)[None], 40, axis=0).astype("uint16")
+@pytest.mark.parametrize("white", [4095, 65535])
+def test_grey_values_of_12_and_16_bits_are_scaled_not_clipped(tmp_path, white):
+    ramp = np.repeat(np.linspace(0, white, 60)[None], 40, axis=0).astype("uint16")
     left, right = left_and_right(load_image(saved(tmp_path, Image.fromarray(ramp), "16.png"), SIZE))
     assert left == pytest.approx([47] * 3, abs=3)  # 5.5 of 30 columns
     assert right == pytest.approx([217] * 3, abs=3)  # 25.5 of 30 columns
 
 
-def test_floating_point_images_run_from_black_at_0_to_white_at_1(tmp_path):
-    half = Image.fromarray(np.full((40, 60), 0.5, "float32"))
-    left, _ = left_and_right(load_image(saved(tmp_path, half, "float.tif"), SIZE))
-    assert left == [128, 128, 128]
+@pytest.mark.parametrize(("value", "grey"), [(0.5, 128), (1.0, 255), (128.0, 128), (200.0, 200)])
+def test_float_images_run_from_0_to_1_or_from_0_to_255(tmp_path, value, grey):
+    flat = Image.fromarray(np.full((40, 60), value, "float32"))
+    left, _ = left_and_right(load_image(saved(tmp_path, flat, "float.tif"), SIZE))
+    assert left == [grey] * 3
 
 
 def test_a_rotated_photograph_is_set_upright(tmp_path):
@@ -101,6 +110,39 @@ def test_a_rotated_photograph_is_set_upright(tmp_path):
 def test_damage_to_the_exif_data_alone_is_overlooked(tmp_path):
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"  # cut off in its first entry
     path = saved(tmp_path, picture(), "exif.jpg", exif=exif, quality=95)
+    left, right = left_and_right(load_image(path, SIZE))
+    assert left[0] > 240 and right[1] > 240
+
+
+TURNED = 0x0112, 3, 1, b"\6\0\0\0"  # the viewer must turn it by 90 degrees clockwise
+
+
+def exif_of(*entries):
+    """EXIF of entries, each a tag, a type, a count and four bytes, whatever their sense."""
+    directory = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
+    count = struct.pack("<H", len(entries))
+    return b"Exif\0\0II*\0\x08\0\0\0" + count + directory + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        (0x011A, 2, 4, b"72d\0"),  # the resolution as text
+        (0x010F, 5, 1, b"\0\0\0\0"),  # the maker as a fraction
+        (0x8769, 2, 4, b"abc\0"),  # the place of more entries as text
+        (0x0132, 3, 1, b"\1\0\0\0"),  # the date as a number
+    ],
+)
+def test_exif_values_of_a_wrong_type_do_not_keep_a_photograph_from_being_upright(tmp_path, entry):
+    lying = picture().transpose(Image.Transpose.ROTATE_90)
+    path = saved(tmp_path, lying, "exif.jpg", exif=exif_of(TURNED, entry), quality=95)
+    left, right = left_and_right(load_image(path, SIZE))
+    assert left[0] > 240 and right[1] > 240
+
+
+@pytest.mark.parametrize("entry", [(0x0112, 2, 4, b"six\0"), (0x0112, 3, 1, b"\x63\0\0\0")])
+def test_an_orientation_that_is_none_leaves_the_photograph_as_it_lies(tmp_path, entry):
+    path = saved(tmp_path, picture(), "exif.jpg", exif=exif_of(entry), quality=95)
     left, right = left_and_right(load_image(path, SIZE))
     assert left[0] > 240 and right[1] > 240
 
@@ -174,10 +216,96 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, name):
         load_image(path, SIZE)
 
 
-def test_an_image_of_dangerous_size_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(ValueError, match="too large to be safe .* Scale it down"):
-        load_image(saved(tmp_path, picture(), "large.png"), SIZE)
+DECODERS_RAISE = [
+    AttributeError, IndexError, MemoryError, NotImplementedError, OSError, OverflowError,
+    RecursionError, RuntimeError, SyntaxError, TypeError, ZeroDivisionError, struct.error,
+    zlib.error, EOFError,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", DECODERS_RAISE)
+def test_whatever_a_decoder_raises_is_the_one_line_error_of_that_file(tmp_path, monkeypatch, error):
+    def fail(image):
+        raise error("out of\nluck")
+
+    path = saved(tmp_path, picture(), "odd.png")
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(UnreadableImage) as caught:
+        load_image(path, SIZE)
+    assert str(caught.value) == (
+        f"{path} cannot be read as an image (out of luck). Open it in an image viewer; if it is "
+        "whole there, save it as JPEG or PNG."
+    )
+
+
+def damaged_avif(tmp_path):
+    """The header is whole, the coded picture is zeros, as of a download that was never filled."""
+    path = saved(tmp_path, picture(), "odd.avif")
+    content = path.read_bytes()
+    begin = content.index(b"mdat") + 4
+    path.write_bytes(content[:begin] + bytes(len(content) - begin))
+    return path
+
+
+def cut_qoi(tmp_path):
+    path = saved(tmp_path, picture(), "odd.qoi")
+    path.write_bytes(path.read_bytes()[:20])
+    return path
+
+
+def unknown_dds(tmp_path):
+    path = saved(tmp_path, picture(), "odd.dds")
+    content = bytearray(path.read_bytes())
+    content[80:88] = b"\4\0\0\0ABCD"  # compressed in a way that nobody knows
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("write", [damaged_avif, cut_qoi, unknown_dds])
+def test_files_that_pillow_fails_at_with_odd_errors_are_named_in_one_line(tmp_path, write):
+    with pytest.raises(UnreadableImage, match=r"odd\.\w+ cannot be read as an image") as caught:
+        load_image(write(tmp_path), SIZE)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_keeps_no_pixels_alive(tmp_path):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype="uint8"))
+    path = saved(tmp_path, noise, "cut.png")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UnreadableImage) as caught:
+        load_image(path, SIZE)
+    assert caught.value.__context__ is None
+    frame = caught.value.__traceback__
+    while frame := frame.tb_next:
+        assert not any(
+            isinstance(value, (Image.Image, np.ndarray))
+            for value in frame.tb_frame.f_locals.values()
+        )
+
+
+def test_heic_names_the_package_that_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image_files._register_heif.cache_clear()
+    path = tmp_path / "IMG_0002.HEIC"
+    path.write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(3000))
+    with pytest.raises(UnreadableImage, match="HEIC image.*pip install pillow-heif.*as JPEG"):
+        load_image(path, SIZE)
+    image_files._register_heif.cache_clear()
+
+
+def test_heic_is_read_where_the_package_is_installed(tmp_path):
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    path = saved(tmp_path, picture(), "IMG_0002.HEIC", quality=95)
+    left, right = left_and_right(load_image(path, SIZE))
+    assert left[0] > 240 and right[1] > 240
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path in (tmp_path / "pipe.jpg", "/dev/zero"):
+        with pytest.raises(UnreadableImage, match="is a pipe, a socket or a device"):
+            load_image(path, SIZE)
 
 
 def test_an_image_of_pillow_gives_the_pixels_of_its_file(tmp_path):
@@ -221,29 +349,74 @@ def test_a_tensor_is_taken_as_the_array_that_it_holds():
     assert left_and_right(load_image(tensor, SIZE)) == ([255, 0, 0], [0, 255, 0])
 
 
+def test_an_array_of_four_channels_is_rgb_with_transparency():
+    array = np.asarray(picture("RGBA")).copy()
+    array[:, 30:, 3] = 0
+    assert left_and_right(load_image(array, SIZE)) == ([255, 0, 0], [255, 255, 255])
+    assert left_and_right(load_image(array / 255, SIZE)) == ([255, 0, 0], [255, 255, 255])
+
+
+def test_an_array_of_one_channel_is_grey():
+    array = np.full((40, 60, 1), 200, "uint8")
+    assert left_and_right(load_image(array, SIZE)) == ([200] * 3, [200] * 3)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "float32"])
+def test_arrays_of_numbers_from_0_to_255_are_images_whatever_their_type(dtype):
+    array = np.asarray(picture()).astype(dtype)
+    assert left_and_right(load_image(array, SIZE)) == ([255, 0, 0], [0, 255, 0])
+
+
 @pytest.mark.parametrize(
-    ("array", "received"),
+    ("array", "got"),
     [
-        (np.zeros((2, 4, 6, 3), "uint8"), r"as a list. Received: \(2, 4, 6, 3\), uint8"),
-        (np.zeros((4, 6, 5), "uint8"), r"\(4, 6, 5\), uint8"),
-        (np.zeros((0, 6, 3), "uint8"), r"\(0, 6, 3\), uint8"),
-        (np.zeros((0, 6, 3), "float32"), r"\(0, 6, 3\), float32"),
-        (np.full((4, 6, 3), 255.0), "float64, values from 255.0 to 255.0"),
-        (np.full((4, 6, 3), -0.5), "float64, values from -0.5 to -0.5"),
-        (np.full((4, 6, 3), np.nan), "float64, values from nan to nan"),
-        (np.full((4, 6, 3), 7), "int64, values from 7 to 7"),
-        (np.full((4, 6), "dog"), "<U3"),
+        (np.zeros((2, 4, 6, 3), "uint8"), r"as a list, got \(2, 4, 6, 3\) of uint8"),
+        (np.zeros((4, 6, 5), "uint8"), r"\(4, 6, 5\) of uint8"),
+        (np.zeros((3, 40, 60), "uint8"), r"\(3, 40, 60\) of uint8"),
+        (np.zeros((0, 6, 3), "uint8"), r"\(0, 6, 3\) of uint8"),
+        (np.zeros((0, 6, 3), "float32"), r"\(0, 6, 3\) of float32"),
+        (np.full((4, 6), "dog"), r"\(4, 6\) of <U3"),
+        (np.full((4, 6), 1j), r"\(4, 6\) of complex128"),
     ],
 )
-def test_an_array_that_is_no_image_is_refused(array, received):
-    with pytest.raises(ValueError, match=f"The array is no image. Wanted: .*{received}"):
+def test_an_array_that_is_no_image_is_refused(array, got):
+    with pytest.raises(ValueError, match=f"^Expected an array of numbers .*{got}"):
         load_image(array, SIZE)
 
 
-@pytest.mark.parametrize("something", [None, 7, b"\xff\xd8"])
-def test_what_is_neither_path_nor_image_nor_array_is_refused(something):
-    with pytest.raises(TypeError, match=f"Received: {type(something).__name__}"):
+def test_an_array_without_a_finite_number_is_refused():
+    with pytest.raises(ValueError, match="^Expected finite pixel values, got none"):
+        load_image(np.full((4, 6, 3), np.nan), SIZE)
+
+
+@pytest.mark.parametrize("something", [None, 7, [1, 2], StringIO("text")])
+def test_an_object_of_another_type_is_refused(something):
+    kind = "str" if isinstance(something, StringIO) else type(something).__name__
+    with pytest.raises(TypeError, match=f"^Expected the path of an image.*got {kind}"):
         load_image(something, SIZE)
+
+
+@pytest.mark.parametrize("name", ["large.jpg", "large.png"])
+def test_the_bytes_of_a_file_and_an_open_file_give_the_pixels_of_its_path(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (800, 640, 3), dtype="uint8")
+    path = saved(tmp_path, Image.fromarray(noise), name, exif=exif)
+    expected = load_image(path, SIZE)
+    np.testing.assert_array_equal(load_image(path.read_bytes(), SIZE), expected)
+    np.testing.assert_array_equal(load_image(BytesIO(path.read_bytes()), SIZE), expected)
+    with path.open("rb") as file:
+        np.testing.assert_array_equal(load_image(file, SIZE), expected)
+        np.testing.assert_array_equal(load_image(file, SIZE), expected)  # it is read from its start
+        assert not file.closed
+
+
+def test_damaged_bytes_and_files_are_named(tmp_path):
+    with pytest.raises(UnreadableImage, match="^The image cannot be read as an image"):
+        load_image(b"\xff\xd8", SIZE)
+    (tmp_path / "odd.jpg").touch()
+    with (tmp_path / "odd.jpg").open("rb") as file, pytest.raises(ValueError, match="odd.jpg can"):
+        load_image(file, SIZE)
 
 
 def test_a_damaged_image_of_pillow_is_named_by_its_file(tmp_path):
@@ -252,3 +425,15 @@ def test_a_damaged_image_of_pillow_is_named_by_its_file(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with Image.open(path) as image, pytest.raises(ValueError, match="cut.png cannot be read"):
         load_image(image, SIZE)
+
+
+def test_the_caller_keeps_an_image_of_his_own(tmp_path):
+    mine = picture()
+    opened = open_image(mine)
+    opened.paste((0, 0, 0), (0, 0, 60, 40))
+    assert mine.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_endings_of_images_that_pillow_lacks_count_films_do_not():
+    assert {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".nef"} <= image_extensions()
+    assert not {".mpg", ".h5", ".ps", ".txt", ".pdf"} & image_extensions()

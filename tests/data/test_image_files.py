@@ -1,0 +1,82 @@
+import threading
+
+import pytest
+from PIL import Image
+
+from captioning.data import image_files
+from captioning.data.images import UnreadableImage, open_image
+
+
+@pytest.fixture
+def small_budget(monkeypatch):
+    """10,000 pixels, and Pillow's own limit below that."""
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_000)
+
+
+def saved(tmp_path, name, size, mode="RGB", **options):
+    Image.new(mode, size).save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def test_a_file_beyond_the_budget_is_refused_with_its_size(tmp_path, small_budget):
+    path = saved(tmp_path, "large.webp", (101, 100))
+    with pytest.raises(UnreadableImage, match=r"large.webp is too large .*Scale it down"):
+        open_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(
+    ("name", "mode", "most"),
+    [("a.png", "RGB", 7_000), ("a.png", "I;16", 3_500), ("a.tif", "F", 3_500)],
+)
+def test_the_budget_counts_pixels_double_that_take_twice_the_memory(
+    tmp_path, monkeypatch, name, mode, most
+):
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 7_000)
+    assert open_image(saved(tmp_path, name, (most // 10, 10), mode)).size == (most // 10, 10)
+    path = saved(tmp_path, name, (most // 10 + 1, 10), mode)
+    message = rf"too large \({most // 10 + 1} x 10 pixels; at most {most:,} are decoded\)"
+    with pytest.raises(UnreadableImage, match=message):
+        open_image(path)
+
+
+def test_a_photograph_of_a_telephone_is_reduced_to_fit_whatever_pillow_thinks(
+    tmp_path, small_budget
+):
+    path = saved(tmp_path, "phone.jpg", (700, 600))  # 42 times the budget
+    assert open_image(path, at_least=60).size == (88, 75)
+    with pytest.raises(UnreadableImage, match=r"too large \(700 x 600 pixels; at most 10,000"):
+        open_image(path, at_least=200)
+
+
+def test_a_photograph_that_is_wanted_whole_is_reduced_where_it_must_be(tmp_path, small_budget):
+    assert open_image(saved(tmp_path, "whole.jpg", (100, 100))).size == (100, 100)
+    assert open_image(saved(tmp_path, "reduced.jpg", (200, 100))).size == (100, 50)
+
+
+@pytest.mark.parametrize(("options", "side"), [({}, 100), ({"progressive": True}, 50)])
+def test_a_jpeg_of_absurd_size_is_refused_before_it_is_reduced(
+    tmp_path, monkeypatch, options, side
+):
+    monkeypatch.setattr(image_files, "MAX_JPEG_PIXELS", 10_000)
+    monkeypatch.setattr(image_files, "MAX_PROGRESSIVE_COEFFICIENTS", 3_750)  # 1.5 a pixel
+    path = saved(tmp_path, "whole.jpg", (side, side), **options)
+    assert open_image(path, at_least=1).size == ((side + 7) // 8, (side + 7) // 8)
+    path = saved(tmp_path, "absurd.jpg", (side + 1, side), **options)
+    with pytest.raises(UnreadableImage, match=f"too large .*at most {side**2:,} are decoded"):
+        open_image(path, at_least=1)
+
+
+def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_files, "_LARGE", 99)
+    large = saved(tmp_path, "large.png", (10, 10))
+    small = saved(tmp_path, "small.png", (9, 11))
+    with image_files._large_image:
+        open_image(small)
+        thread = threading.Thread(target=open_image, args=[large])
+        thread.start()
+        thread.join(0.2)
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive()
