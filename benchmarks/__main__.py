@@ -1,90 +1,59 @@
-"""All measurements, or some of them: `python -m benchmarks --help`."""
+"""Measures this program beside the usual tutorial: `python -m benchmarks --help`."""
 
 import argparse
 import os
-import platform
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.findings import Finding, to_json, to_markdown
-from benchmarks.fresh import in_fresh_process
-from benchmarks.plan import Plan
-from benchmarks.questions import ONLY_IF_NAMED, QUESTIONS, ask, machine_name
-from captioning.files import write_atomically
+from benchmarks import machine
+from benchmarks.measure import Options
+from benchmarks.questions import ONLY_IF_NAMED, QUESTIONS
+from benchmarks.table import to_json, to_markdown
 
 
-def main(
-    arguments: list[str] | None = None,
-    measure: Callable[[str, Plan], list[Finding]] | None = None,
-) -> int:
-    """Prints the table; returns 1 where a target is missed, if that is to be strict."""
-    options = _parser().parse_args(arguments)
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the table. Returns 1 if `--strict` and a target is missed, 2 on other systems."""
+    parsed = _parser().parse_args(arguments)
     if not hasattr(os, "wait4"):
-        print(
-            "python -m benchmarks measures memory as Linux and macOS tell it. "
-            f"Received: {platform.system()}. Run it there, or in WSL.",
-            file=sys.stderr,
-        )
+        print("Expected Linux or macOS, got neither. Measure there, or in WSL.", file=sys.stderr)
         return 2
-    plan = Plan(options.root, options.rounds, options.most_images, options.curve)
-    names = options.question or [name for name in QUESTIONS if name not in ONLY_IF_NAMED]
-    findings = []
-    for name in names:
-        print(f"{name}: {QUESTIONS[name]} ...", file=sys.stderr)
-        findings += (measure or ask_fresh)(name, plan)
-    machine = in_fresh_process(machine_name)
-    text = (to_json if options.json else to_markdown)(machine, findings)
-    print(text, end="")
-    if options.output:
-        with write_atomically(options.output, "w") as file:
-            file.write(text)
-    return int(options.strict and any(one.verdict == "no" for one in findings))
-
-
-def ask_fresh(name: str, plan: Plan) -> list[Finding]:
-    """Each question in a process of its own, so that none leaves anything to the next, and this one
-    stays small: see `run_fresh`."""
-    return in_fresh_process(ask, name, plan)
+    options = Options(parsed.images, parsed.rounds, parsed.most_images, parsed.curve)
+    rows = []
+    for name in parsed.question or [name for name in QUESTIONS if name not in ONLY_IF_NAMED]:
+        ask, description = QUESTIONS[name]
+        print(f"{name}: {description} ...", file=sys.stderr)
+        rows += ask(options)
+    print((to_json if parsed.json else to_markdown)(machine.name(), rows))
+    return int(parsed.strict and any(row.is_met is False for row in rows))
 
 
 def _parser() -> argparse.ArgumentParser:
+    descriptions = "; ".join(f"{name}: {text}" for name, (_, text) in QUESTIONS.items())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures this program beside the usual tutorial, on this machine.",
-        epilog="Questions: " + "; ".join(f"{name}: {asks}" for name, asks in QUESTIONS.items()),
+        epilog=f"Questions: {descriptions}.",
     )
-    parser.add_argument(
-        "question", nargs="*", type=_question, metavar="QUESTION", help="which to ask"
-    )
-    parser.add_argument("--json", action="store_true", help="numbers for programs")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 if a target is missed")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write to this file")
-    parser.add_argument(
-        "--root",
-        type=Path,
-        metavar="FOLDER",
-        help="measure with the data set in this root folder (default: data made like it)",
-    )
-    parser.add_argument(
-        "--rounds", type=int, default=Plan.rounds, help="of each comparison (default %(default)s)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("question", nargs="*", metavar="QUESTION", type=_question, help="default: all but runtimes")
+    add("--images", type=Path, metavar="FOLDER", help="measure with these photographs")
+    add("--rounds", type=int, default=Options.rounds, help="default: %(default)s")
+    add("--json", action="store_true", help="print JSON")
+    add("--strict", action="store_true", help="exit with 1 if a target is missed")
+    add(
         "--most-images",
         type=int,
-        default=Plan.most_images,
+        default=Options.most_images,
         metavar="N",
-        help="how far the curve of growth goes (default %(default)s)",
+        help="the largest folder of `growth` (default: %(default)s)",
     )
-    parser.add_argument(
-        "--curve", type=Path, metavar="FILE.svg", help="draw the curve of growth into this file"
-    )
+    add("--curve", type=Path, metavar="FILE.svg", help="draw the curve of `growth`")
     return parser
 
 
 def _question(text: str) -> str:
     if text not in QUESTIONS:
-        raise argparse.ArgumentTypeError(f"wanted one of {', '.join(QUESTIONS)}, received {text}")
+        raise argparse.ArgumentTypeError(f"Expected one of {', '.join(QUESTIONS)}, got {text}.")
     return text
 
 
