@@ -2,7 +2,10 @@
 
 import sys
 
-from captioning.app.caption_command import run
+if sys.version_info < (3, 11):  # noqa: UP036 - an older Python may run this file, and should say so
+    sys.exit(f"Expected Python 3.11 or newer, got {sys.version.split()[0]}. Install it.")
+
+from captioning.app.caption_command import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(run())
+    sys.exit(main())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import ceil, inf
 
 DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
+SPLITS = ("train", "development", "test")
 DECODERS = ("attention", "merge")  # the stronger, and the classic; see `captioning.models.decoders`
 WIDEST_BEAM = 100  # wider ones cost much and bring nothing
 

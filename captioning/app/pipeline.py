@@ -1,182 +1,240 @@
-"""What each step of `python -m captioning` does: files and options in, files and lines out.
+"""The pipeline, one function a step: from captioned photographs to a model that is trained,
+exported and scored.
 
-A step imports what it needs when it runs, so that `--help` and the page wait for nothing.
+A step reads and writes the files below `paths.root`, which `captioning.paths` names, and returns
+what it made; if a file is missing, the error names the step that makes it. The command line (see
+`captioning.app.cli`) and the notebook call these functions.
+
+A step imports what it needs when it runs: `captioning --help` need not wait for TensorFlow, and
+`serve` and `check` need no TensorFlow at all.
 """
 
-import argparse
-import json
-import signal
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from captioning.data.dataset import Dataset
 from captioning.paths import Paths
 from captioning.settings import SearchSettings, TrainingSettings
 
+if TYPE_CHECKING:
+    import numpy as np
 
-def download(files: Paths, options: argparse.Namespace) -> None:
-    """Reads Flickr8k's two archives, writes its images and texts."""
+    from captioning.data.check import Findings
+    from captioning.data.dataset import Captions, Dataset
+
+
+def download(paths: Paths, source: Path | None = None) -> None:
+    """Unpacks Flickr8k's images and captions, from the archives in `source` or from the network."""
     from captioning.data.flickr8k import download_flickr8k
 
-    download_flickr8k(files, options.source)
+    download_flickr8k(paths, source)
 
 
-def check(files: Paths, options: argparse.Namespace) -> None:
-    """Reads captions and images, writes `dataset.json` and `descriptions.txt`."""
-    from captioning.data.check import check_dataset, usable
+def check(
+    paths: Paths, captions: Sequence[Path] | None = None, images: Path | None = None
+) -> tuple[Dataset, Findings]:
+    """Checks the files of `captions` and the folder of `images`, by default those of Flickr8k.
+
+    Leaves out what cannot be used, writes the rest to `dataset.json` and `descriptions.txt`, and
+    returns it with the findings. Raises ValueError if that leaves nothing of a split.
+    """
+    from captioning.data.check import check_dataset
+    from captioning.data.check import usable as keep_usable
     from captioning.data.dataset import write_descriptions
     from captioning.data.formats import read_dataset
     from captioning.data.vocabulary import clean_captions
 
-    if bool(options.captions) != bool(options.images):
-        raise ValueError("--captions and --images go together: name both, or for Flickr8k neither.")
-    dataset = read_dataset(options.captions or [files.texts], options.images or files.images)
+    if bool(captions) != bool(images):
+        raise ValueError(
+            "Expected captions and images, or for Flickr8k neither, got one of the two. Name both."
+        )
+    dataset = read_dataset(captions or [paths.texts], images or paths.images)
     findings = check_dataset(dataset)
-    print(findings)
-    dataset = usable(dataset, findings)
-    print(dataset)
-    write_descriptions(files.descriptions, clean_captions(dataset.captions))
-    dataset.save(files.dataset)
+    try:
+        dataset = keep_usable(dataset, findings)
+    except ValueError as error:  # the findings are the reason
+        raise ValueError(f"{findings}\n{error}") from error
+    write_descriptions(paths.descriptions, clean_captions(dataset.captions))
+    dataset.save(paths.dataset)
+    return dataset, findings
 
 
-def features(files: Paths, options: argparse.Namespace) -> None:
-    """Reads the data set, writes feature maps, their averages and, if need be, the encoder."""
+def extract_features(
+    paths: Paths, encoder: str | None = None, weights: str | None = None, pooled: bool = False
+) -> Mapping[str, np.ndarray]:
+    """Encodes every image of the data set. Returns image name -> features.
+
+    Writes the feature maps (3.3 GB for Flickr8k), those of each augmentation of the training images
+    (2.5 GB each) and the pooled features (66 MB). With `pooled` it writes the pooled features
+    alone, which the merge decoder can be trained from. `encoder` and `weights` choose another image
+    encoder: see `provide_encoder`.
+    """
     from captioning.data.augmentation import AUGMENTATIONS
-    from captioning.data.dataset import select
+    from captioning.data.dataset import Dataset, select
     from captioning.export.provide_encoder import provide_encoder
-    from captioning.inference.extract_features import average_features, extract_feature_maps
+    from captioning.inference.extract_features import average_features as pool_features
+    from captioning.inference.extract_features import extract_feature_maps
 
-    dataset = Dataset.load(files.dataset)
-    encoder = provide_encoder(files.models, options.encoder, options.weights)
-    names = list(dataset.captions)
-    maps = extract_feature_maps(encoder, dataset.images, names, files.feature_maps)
-    average_features(maps, files.features)
-    names = list(select(dataset.captions, dataset.splits["train"]))
-    for view in AUGMENTATIONS:
-        path = files.augmented_feature_maps(view.name)
-        extract_feature_maps(encoder, dataset.images, names, path, view.load_image)
+    dataset = Dataset.load(paths.dataset)
+    image_encoder = provide_encoder(paths.models, encoder, weights)
+    image_names = list(dataset.captions)
+    if pooled:
+        from captioning.inference.extract_features import extract_pooled_features
+
+        return extract_pooled_features(image_encoder, dataset.images, image_names, paths.features)
+    maps = extract_feature_maps(image_encoder, dataset.images, image_names, paths.feature_maps)
+    pool_features(maps, paths.features)
+    training_names = list(select(dataset.captions, dataset.splits["train"]))
+    for augmentation in AUGMENTATIONS:
+        path = paths.augmented_feature_maps(augmentation.name)
+        extract_feature_maps(
+            image_encoder, dataset.images, training_names, path, augmentation.load_image
+        )
+    return maps
 
 
-def train(files: Paths, options: argparse.Namespace) -> None:
-    """Reads data set, descriptions and feature maps, writes model, decoder and vocabulary."""
-    from captioning.data.dataset import read_descriptions
+def default_settings(
+    paths: Paths, overrides: Mapping[str, object] | None = None
+) -> TrainingSettings:
+    """The settings that suit the size of the data set, with `overrides` (name -> value)."""
+    from captioning.data.dataset import Dataset, read_descriptions, select
+
+    training_names = Dataset.load(paths.dataset).splits["train"]
+    captions = select(read_descriptions(paths.descriptions), training_names).values()
+    settings = TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions)))
+    return replace(settings, **(overrides or {}))
+
+
+def train(paths: Paths, settings: TrainingSettings | None = None) -> list[dict]:
+    """Trains the caption model and exports its decoder; writes `models/` and `tokenizer.p`.
+
+    Returns the history, a dict of numbers an epoch. A run that was stopped is resumed.
+    """
     from captioning.training.train import train_and_export
 
-    dataset = Dataset.load(files.dataset)
-    descriptions = read_descriptions(files.descriptions)
-    settings = _training_settings(dataset, descriptions, options)
-    maps, views = _maps(files)
-    train_and_export(descriptions, dataset.captions, dataset.splits, maps, views, settings, files)
+    settings = settings or default_settings(paths)
+    dataset, descriptions, features, augmented = _load_data(paths, settings)
+    return train_and_export(
+        descriptions, dataset.captions, dataset.splits, features, augmented, settings, paths
+    )
 
 
-def fine_tune(files: Paths, options: argparse.Namespace) -> None:
-    """Reads data set, images, feature maps and the trained model with its vocabulary, writes what
-    the backbone of the encoder sees, and weights for a better encoder."""
-    from captioning.data.dataset import read_descriptions
+def fine_tune(
+    paths: Paths, settings: TrainingSettings | None = None, weights: str = "imagenet"
+) -> Path:
+    """Fine-tunes the image encoder, which was made from `weights`, for captioning.
+
+    The trained caption model teaches it. Returns the path of the weights written, from which
+    `extract_features` can make the better encoder.
+    """
     from captioning.training.fine_tuning import fine_tune_encoder
     from captioning.training.training_data import TrainingData
 
-    dataset = Dataset.load(files.dataset)
-    descriptions = read_descriptions(files.descriptions)
-    settings = _training_settings(dataset, descriptions, options)
-    maps, views = _maps(files)
-    data = TrainingData.of_splits(descriptions, dataset.captions, dataset.splits, maps, views)
-    fine_tune_encoder(data, dataset.images, settings, options.weights, files)
-    print(files.fine_tuned_weights)
+    settings = settings or default_settings(paths)
+    dataset, descriptions, features, augmented = _load_data(paths, settings)
+    data = TrainingData.of_splits(
+        descriptions, dataset.captions, dataset.splits, features, augmented
+    )
+    fine_tune_encoder(data, dataset.images, settings, weights, paths)
+    return paths.fine_tuned_weights
 
 
-def evaluate(files: Paths, options: argparse.Namespace) -> None:
-    """Reads data set, encoder and decoder, prints the scores of a split."""
-    from captioning.evaluation.metrics import format_scores
+def evaluate(
+    paths: Paths, split: str = "test", search: SearchSettings = SearchSettings()
+) -> tuple[dict[str, str], dict[str, float]]:
+    """Captions the images of a split and scores them: image name -> caption, metric -> score."""
+    from captioning.data.dataset import Dataset
 
-    _, _, scores = _caption_split(Dataset.load(files.dataset), files, options)
-    print(json.dumps(scores) if options.json else format_scores(scores))
+    captions, _, scores = _caption_split(Dataset.load(paths.dataset), paths, split, search)
+    return captions, scores
 
 
-def export(files: Paths, options: argparse.Namespace) -> None:
-    """Reads the trained model and its vocabulary, writes the decoder anew."""
+def export(paths: Paths) -> None:
+    """Writes the decoder that captioning runs anew, from the trained Keras model."""
     from captioning.training.train import export_anew
 
-    export_anew(files)
+    export_anew(paths)
 
 
-def quantise(files: Paths, options: argparse.Namespace) -> None:
-    """Reads data set, encoder and decoder, writes those in floats anew in integers of 8 bits."""
+def quantise(paths: Paths) -> tuple[float, float]:
+    """Replaces encoder and decoder by their 8-bit versions if captions stay as good.
+
+    Returns the CIDEr of the development split before and after.
+    """
     from captioning.export.quantisation import quantise_within_tolerance
 
-    before, after = quantise_within_tolerance(files)
-    print(f"development CIDEr {before * 100:.1f} before, {after * 100:.1f} after: kept")
+    return quantise_within_tolerance(paths)
 
 
-def report(files: Paths, options: argparse.Namespace) -> None:
-    """Reads data set, encoder, decoder and the run's record, writes the page about it."""
+def report(
+    paths: Paths,
+    split: str = "development",
+    search: SearchSettings = SearchSettings(),
+    output: Path | None = None,
+) -> Path:
+    """Writes a page about the run and its captions of a split; returns the path of the page."""
+    from captioning.data.dataset import Dataset
     from captioning.output.page import refuse_other_page
     from captioning.output.report import write_report
     from captioning.training.checkpoints import read_record
 
-    page = options.output or files.report
-    refuse_other_page(page)
-    dataset, record = Dataset.load(files.dataset), read_record(files.models)
-    captions, references, scores = _caption_split(dataset, files, options)
-    write_report(page, options.split, captions, references, scores, dataset.images, record)
-    print(page)
+    page_path = output or paths.report
+    refuse_other_page(page_path)
+    dataset, record = Dataset.load(paths.dataset), read_record(paths.models)
+    captions, references, scores = _caption_split(dataset, paths, split, search)
+    write_report(page_path, split, captions, references, scores, dataset.images, record)
+    return page_path
 
 
-def serve(files: Paths, options: argparse.Namespace) -> None:
-    """Reads encoder, decoder and vocabulary, and shows the page until it is stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, it leaves nothing behind
+def serve(paths: Paths, port: int = 7860, open_browser: bool = False) -> None:
+    """Serves the demo page on this computer until Ctrl-C."""
+    from captioning.app.demo import serve_page
+    from captioning.inference.captioner import Captioner
+
     try:
-        from captioning.app.demo import serve_page
-        from captioning.inference.captioner import Captioner
-
-        serve_page(Captioner.load(files.root), options.port, options.open)
-    except KeyboardInterrupt:  # its ordinary end
+        serve_page(Captioner.load(paths.root), port, open_browser)
+    except KeyboardInterrupt:  # the way to end it
         pass
 
 
-def all_steps(files: Paths, options: argparse.Namespace) -> None:
-    """Reads captions and images, writes what the steps to a trained model write, prints scores."""
-    for step in (check, features, train, evaluate):
-        step(files, options)
-
-
-def _maps(files: Paths) -> tuple[Mapping, dict]:
-    """The feature maps of the images as they are, and those in each view that there are any of.
-    Raises FileNotFoundError if there are none at all."""
+def _load_data(paths: Paths, settings: TrainingSettings) -> tuple:
+    """Captions and features. The merge decoder makes do with the pooled features, if there are no
+    feature maps."""
     from captioning.data.augmentation import AUGMENTATIONS
+    from captioning.data.dataset import Dataset, read_descriptions
     from captioning.data.feature_store import FeatureStore
+    from captioning.files import load_pickle
 
-    maps = FeatureStore(files.feature_maps)
-    if not maps:
+    dataset = Dataset.load(paths.dataset)
+    descriptions = read_descriptions(paths.descriptions)
+    features = FeatureStore(paths.feature_maps)
+    augmented = {
+        augmentation: maps
+        for augmentation in AUGMENTATIONS
+        if (maps := FeatureStore(paths.augmented_feature_maps(augmentation.name)))
+    }
+    if not features and settings.uses_pooled_features and paths.features.exists():
+        features, augmented = load_pickle(paths.features), {}
+    if not features:
         raise FileNotFoundError(
-            f"There is no feature map in {files.feature_maps}. The step that makes them: "
-            "`python -m captioning features`."
+            f"Expected feature maps in {paths.feature_maps}, got none. Extract them: `python -m "
+            "captioning features`."
         )
-    views = {view: FeatureStore(files.augmented_feature_maps(view.name)) for view in AUGMENTATIONS}
-    return maps, {view: of_view for view, of_view in views.items() if of_view}
-
-
-def _training_settings(
-    dataset: Dataset, descriptions: Mapping[str, Sequence[str]], options: argparse.Namespace
-) -> TrainingSettings:
-    """Those for so many images and captions, but for what the options name."""
-    from captioning.data.dataset import select
-
-    captions = select(descriptions, dataset.splits["train"]).values()
-    settings = TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions)))
-    return replace(settings, **{"seed": options.seed, **dict(options.set)})
+    return dataset, descriptions, features, augmented
 
 
 def _caption_split(
-    dataset: Dataset, files: Paths, options: argparse.Namespace
-) -> tuple[dict, dict, dict]:
-    """Captions, references and scores of the split that the options name."""
+    dataset: Dataset, paths: Paths, split: str, search: SearchSettings
+) -> tuple[dict[str, str], Captions, dict[str, float]]:
+    """Captions, references and scores of a split."""
     from captioning.data.dataset import select
     from captioning.evaluation.evaluate import evaluate_end_to_end
     from captioning.inference.captioner import Captioner
 
-    references = select(dataset.captions, dataset.splits[options.split])
-    search = SearchSettings(options.beam_width)
-    captioner = Captioner.load(files.root)
+    references = select(dataset.captions, dataset.splits[split])
+    captioner = Captioner.load(paths.root)
     captions, scores = evaluate_end_to_end(captioner, dataset.images, references, search)
     return captions, references, scores

@@ -9,9 +9,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from captioning.data.dataset import Splits
-from captioning.settings import SplitSettings
-
-SPLITS = ("train", "development", "test")
+from captioning.settings import SPLITS, SplitSettings
 
 # What the field calls them. Karpathy's "restval" are validation images of COCO given to training.
 _MEANINGS = {

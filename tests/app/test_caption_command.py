@@ -1,5 +1,7 @@
-"""The command as a person runs it: in a process of its own where that matters, else by `main`."""
+"""The command `caption` as a person runs it: in its own process where that matters."""
 
+import ast
+import contextlib
 import csv
 import io
 import json
@@ -8,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from PIL import Image
 
 from captioning.app import caption_command
 from captioning.inference.captioner import Captioner
+from captioning.output.caption_formats import FORMATS
 from captioning.paths import Paths
 from captioning.settings import SearchSettings
 
@@ -23,12 +27,17 @@ ROOT = Path(__file__).parents[2]
 IN_ORDER = ["photos/1.jpg", "photos/2.jpg", "photos/10.jpg", "photos/sub/a.jpg"]
 
 
-def run(*arguments):
+COMMAND = [sys.executable, str(ROOT / "Testing_caption_generator.py")]
+
+
+def run(*arguments, **environment):
+    """Runs the command in its own process."""
     return subprocess.run(
-        [sys.executable, ROOT / "Testing_caption_generator.py", *map(str, arguments)],
+        [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
+        env={**os.environ, **environment},
     )
 
 
@@ -82,18 +91,48 @@ def test_greedy_search_is_a_beam_of_one(tiny_root, image_paths, caption):
     assert greedy != of_three
 
 
-def test_images_may_be_named_one_by_one(caption, image_paths):
-    _, together, _ = caption("-i", *image_paths[:2])
-    _, one_by_one, _ = caption("-i", image_paths[0], "-i", image_paths[1])
-    assert one_by_one == together
+def test_images_are_named_with_or_without_the_option(caption, image_paths):
+    one, two = image_paths[:2]
+    expected = caption("-i", one, two)
+    assert [line.split(": ")[0] for line in expected[1]] == [str(one), str(two)]
+    assert caption("-i", one, "-i", two) == expected
+    assert caption(one, two) == expected
+    assert caption(one, "-i", two) == expected
+    assert caption(one, "--beam-width", 3, two) == expected
+    assert caption("--image", one, "--beam-width", 3, two)[1][::-1] == expected[1]
 
 
-def test_one_value_of_json_is_not_written_where_lines_of_it_would_be(caption, image_paths, folder):
-    status, _, (line,) = caption("-i", image_paths[0], "--output", "captions.json")
-    assert status == 2 and "ends in .jsonl" in line and not Path("captions.json").exists()
-    arguments = ("-i", image_paths[0], "--output", "captions.json", "--format", "jsonl")
-    assert caption(*arguments)[0] == 0
-    assert json.loads(Path("captions.json").read_text(encoding="utf-8"))["caption"]
+def test_the_model_may_be_named_by_the_environment(tiny_root, image_paths, tmp_path):
+    done = run(image_paths[0], CAPTIONING_MODEL=str(tiny_root))
+    assert done.stdout.strip() == Captioner.load(tiny_root).caption(image_paths[0]).text
+    done = run(image_paths[0], "--model", tiny_root, CAPTIONING_MODEL=str(tmp_path))
+    assert done.returncode == 0
+    done = run(image_paths[0], CAPTIONING_MODEL=str(tmp_path))
+    assert done.returncode == 2 and "tokenizer.p" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["captions.json", "captions.xml", "captions.TXT.gz"])
+def test_a_file_with_an_unknown_ending_is_refused_with_the_known_ones(
+    name, caption, image_paths, folder
+):
+    status, _, (line,) = caption("-i", image_paths[0], "--output", name)
+    assert status == 2
+    assert f"ends in .txt, .jsonl or .csv, got {name}" in line
+    assert not Path(name).exists()
+    assert caption("-i", image_paths[0], "--output", name, "--format", "jsonl")[0] == 0
+    assert json.loads(Path(name).read_text(encoding="utf-8"))["caption"]
+
+
+def test_a_dash_as_output_is_standard_output(caption, folder):
+    expected = caption("photos")
+    assert caption("photos", "--output", "-") == expected
+    assert caption("photos", "--output", "-", "--gallery", "a.html") == expected
+    assert not Path("-").exists()
+    assert caption("photos", "--output", "-", "--format", "csv")[1][0] == "image,caption,log_prob"
+
+
+def test_the_formats_to_choose_from_are_those_that_can_be_written():
+    assert set(caption_command.FORMATS) == set(FORMATS)
 
 
 def test_a_missing_file_is_one_line_on_stderr_and_status_2(tiny_root, tmp_path):
@@ -124,43 +163,154 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "-i/--image"),
-        (("-i", "a.jpg", "--beam-width", "0"), "wanted a whole number from 1 to 100, received 0"),
+        ((), "name an image, a folder or a pattern: caption photo.jpg"),
+        (("-i", "a.jpg", "--beam-width", "0"), "expected a whole number from 1 to 100, got 0"),
         (
             ("-i", "a.jpg", "--beam-width", "wide"),
-            "wanted a whole number from 1 to 100",
+            "expected a whole number from 1 to 100",
         ),
-        (("-i", "a.jpg", "--top", "0"), "wanted a whole number from 1 to 100, received 0"),
+        (("-i", "a.jpg", "--top", "0"), "expected a whole number from 1 to 100, got 0"),
         (("-i", "a.jpg", "--format", "xml"), "invalid choice: 'xml'"),
-        (("-i", "a.jpg", "--gallery", "a.jpg"), "wanted a name that ends in .html, received a.jpg"),
-        (("-i", "a.jpg", "--attention", "a.gif"), "wanted a name that ends in .png or .jpg"),
-        (("-i", "a.jpg", "--output", "a.html", "--gallery", "./a.html"), "want a file each"),
-        (("-i", "a.jpg", "b.jpg", "--attention", "a.png"), "draws one image, received 2"),
-        (("-i", "a.jpg", "--beam-width", "100000"), "wanted a whole number from 1 to 100"),
-        (("-i", "a.jpg", "--length-normalisation", "2"), "wanted a number from 0 to 1"),
-        (("-i", "a.jpg", "--length-normalisation", "long"), "wanted a number from 0 to 1"),
+        (
+            ("-i", "a.jpg", "--gallery", "a.jpg"),
+            "expected a name that ends in .html or .htm, got a.jpg",
+        ),
+        (("-i", "a.jpg", "--attention", "a.gif"), "expected a name that ends in .png or .jpg"),
+        (("-i", "a.jpg", "--output", "a.html", "--gallery", "./a.html"), "Expected a file each"),
+        (
+            ("-i", "a.jpg", "b.jpg", "--attention", "a.png"),
+            "Expected one image to draw with --attention, got 2",
+        ),
+        (("-i", "a.jpg", "--beam-width", "100000"), "expected a whole number from 1 to 100"),
+        (("-i", "a.jpg", "--length-normalisation", "2"), "expected a number from 0 to 1"),
+        (("-i", "a.jpg", "--length-normalisation", "long"), "expected a number from 0 to 1"),
     ],
 )
-def test_wrong_words_are_explained(arguments, message):
+def test_wrong_arguments_are_explained(arguments, message):
     done = run(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_captioning_imports_nothing_that_only_training_needs():
-    code = "import sys, captioning.app.caption_command; print(*sys.modules)"
+def test_captioning_imports_nothing_that_only_training_needs(tiny_root, image_paths):
+    arguments = [str(image_paths[0]), "--model", str(tiny_root)]
+    code = "import sys; from captioning.app.caption_command import main; "
+    code += f"main({arguments}); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    imported = {module.split(".")[0] for module in done.stdout.split()}
-    assert imported.isdisjoint({"keras", "tensorflow", "matplotlib", "pycocoevalcap", "scipy"})
-    assert "pyexiv2" not in imported  # it is for --describe alone
-    assert imported.isdisjoint({"tqdm", "absl"})  # for many images; for converting networks
-    assert (
-        "captioning.output.attention_figure" not in done.stdout.split()
-    )  # it is for --attention alone
-    assert {"numpy", "openvino", "PIL"} <= imported
+    modules = set(done.stdout.splitlines()[1].split())
+    packages = {module.partition(".")[0] for module in modules}
+    assert packages.isdisjoint({"keras", "tensorflow", "matplotlib", "pycocoevalcap", "scipy"})
+    assert "pyexiv2" not in packages  # only --describe needs it
+    assert packages.isdisjoint({"tqdm", "absl"})  # for many images; for converting networks
+    assert "captioning.output.attention_figure" not in modules  # only --attention needs it
+    assert {"numpy", "openvino", "PIL"} <= packages
+
+
+def test_the_help_and_a_wrong_argument_are_answered_without_numpy_or_openvino():
+    code = "import sys; from captioning.app.caption_command import main\n"
+    code += "try: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    packages = {module.partition(".")[0] for module in done.stderr.split()}
+    assert packages.isdisjoint({"numpy", "openvino", "PIL"})
+
+
+@pytest.mark.parametrize("package", ["PIL", "openvino"])
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(package, tmp_path):
+    code = f"import sys; sys.modules[{package!r}] = None; import Testing_caption_generator as it; "
+    code += "sys.exit(it.main(['photo.jpg']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        f"Expected the package {package}, got none. In the folder of the clone, run: "
+        'pip install "."'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "package", "extra"),
+    [
+        (("--describe", "copies"), "pyexiv2", "metadata"),
+    ],
+)
+def test_an_option_whose_package_is_missing_names_the_extra(
+    option, package, extra, caption, folder, monkeypatch
+):
+    for module in [*sys.modules]:
+        if module.startswith(("captioning.output", package)):
+            monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    status, lines, (problem,) = caption(IN_ORDER[0], *option)
+    assert (status, lines) == (2, [])
+    assert problem.endswith(f'pip install "./[{extra}]"')
+
+
+def test_an_older_python_says_in_one_line_what_it_needs(tmp_path):
+    for path in (ROOT / "Testing_caption_generator.py", ROOT / "captioning" / "__main__.py",
+                 ROOT / "captioning" / "__init__.py"):  # fmt: skip
+        ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+    older = (
+        "import runpy, sys; sys.version_info = (3, 10, 12, 'final', 0); sys.version = '3.10.12'; "
+    )
+    for run_it in ("run_module('captioning', run_name='__main__')",
+                   "run_path('Testing_caption_generator.py', run_name='__main__')"):  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", f"{older} runpy.{run_it}"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == "Expected Python 3.11 or newer, got 3.10.12. Install it.\n"
+
+
+def test_captions_go_to_any_object_that_stands_for_standard_output(
+    tiny_root, image_paths, monkeypatch
+):
+    expected = Captioner.load(tiny_root).caption(image_paths[0]).text
+    arguments = [str(image_paths[0]), "--model", str(tiny_root)]
+    with contextlib.redirect_stdout(io.StringIO()) as buffer:
+        assert caption_command.main(arguments) == 0
+    assert buffer.getvalue() == f"{expected}\n"
+    with contextlib.redirect_stdout(io.StringIO()) as buffer:
+        assert caption_command.main([*arguments, "--format", "jsonl"]) == 0
+    assert json.loads(buffer.getvalue())["caption"] == expected
+
+
+def test_without_standard_streams_captions_still_reach_their_file(
+    tiny_root, image_paths, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    output = tmp_path / "captions.txt"
+    arguments = [*map(str, image_paths[:2]), "gone.jpg", "--model", str(tiny_root)]
+    assert caption_command.main([*arguments, "--output", str(output)]) == 1
+    assert len(output.read_text().splitlines()) == 2
+    assert caption_command.main(arguments) == 1
+
+
+def test_warnings_of_the_host_program_stay_as_they_are(caption, image_paths):
+    before = list(warnings.filters)
+    caption(image_paths[0])
+    assert warnings.filters == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_on_stderr(tiny_root, image_paths):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *map(str, image_paths[:2]), "--model", str(tiny_root)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "No space left on device" in line
 
 
 def test_a_folder_is_captioned_in_reading_order(caption, folder):
@@ -301,11 +451,11 @@ def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
 
 @contextmanager
 def captioning_many(root):
-    """The command at work, its first captions said: of more photographs than a pipe holds lines, so
-    that it cannot be done before somebody reads on."""
+    """The command at work, its first caption printed: it captions more photographs than a pipe
+    holds lines, so it cannot end before somebody reads on."""
     for number in range(4000):
         shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
-    command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "photos"]
+    command = [*COMMAND, "-i", "photos"]
     # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -327,7 +477,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
+def test_ctrl_c_ends_the_command_in_one_word(tiny_root, folder):
     with captioning_many(tiny_root) as process:
         process.send_signal(signal.SIGINT)
         _, problems = process.communicate()
@@ -335,7 +485,7 @@ def test_ctrl_c_ends_the_command_in_a_word(tiny_root, folder):
 
 
 class Screen(io.TextIOWrapper):
-    """What a person sees at a console: output and errors, one after the other."""
+    """A console: output and errors, one after the other."""
 
     def __init__(self):
         super().__init__(io.BytesIO(), encoding="utf-8", newline="")
@@ -367,11 +517,10 @@ def test_at_a_console_a_bar_below_the_captions_shows_how_far_they_are(
     assert alone.text().count("\n") == 1 and "\r" not in alone.text()
 
 
-def test_json_and_csv_are_utf_8_whatever_the_console_speaks(tiny_root, folder):
+def test_json_is_printed_in_utf_8_whatever_the_console_speaks(tiny_root, folder):
     Path("photos/1.jpg").rename("犬.jpg")
-    command = [sys.executable, ROOT / "Testing_caption_generator.py", "-i", "犬.jpg"]
     done = subprocess.run(
-        [*command, "--model", tiny_root, "--format", "jsonl"],
+        [*COMMAND, "-i", "犬.jpg", "--model", tiny_root, "--format", "jsonl"],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         check=True,

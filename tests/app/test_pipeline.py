@@ -1,22 +1,22 @@
-"""The notebook's steps as commands, from archives to scores."""
+"""The pipeline, step by step, from archives to scores."""
 
 import json
 import shutil
-import sys
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 
-from captioning.app import cli as command
+from captioning.app import pipeline
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
+from captioning.files import load_pickle
+from captioning.inference.captioner import Captioner
 from captioning.inference.network_files import (
     DECODER_METADATA_KEYS,
     DECODER_PREFILL,
@@ -27,121 +27,204 @@ from captioning.inference.network_files import (
 from captioning.inference.networks import Decoder, Encoder
 from captioning.models.image_encoder import SplitEncoder
 from captioning.paths import Paths
+from captioning.settings import TrainingSettings
 
 
-def test_the_steps_lead_from_archives_to_scores(archives, tmp_path, tiny_settings, capsys):
-    root = tmp_path / "root"
-    files = Paths(root)
+@pytest.fixture
+def paths(tmp_path) -> Paths:
+    """A root folder with nothing in it."""
+    return Paths(tmp_path / "root")
 
-    def step(*arguments):
-        assert command.main(["--root", str(root), *map(str, arguments)]) == 0
-        return capsys.readouterr().out
 
-    step("download", "--source", archives)
-    findings = step("check")
-    assert "     0  images in no split" in findings
-    assert files.descriptions.read_text().startswith("000_drawing.jpg\ta red circle\n")
+@pytest.fixture
+def prepared(paths, archives) -> Paths:
+    """A root folder with the tiny world, checked, and its encoder."""
+    pipeline.download(paths, archives)
+    pipeline.check(paths)
+    export_encoder(build_tiny_encoder(), paths.models)
+    return paths
 
-    export_encoder(build_tiny_encoder(), files.models)
-    step("features")
-    step("train", "--set", *(f"{name}={value}" for name, value in asdict(tiny_settings).items()))
-    history = json.loads((files.models / "training.json").read_text())["history"]
+
+@pytest.mark.slow
+def test_the_steps_lead_from_archives_to_scores(prepared, tiny_settings):
+    paths = prepared
+    maps = pipeline.extract_features(paths)
+    assert isinstance(maps, FeatureStore) and len(maps) == 36
+    history = pipeline.train(paths, replace(tiny_settings, seed=1))
     assert [epoch["stage"] for epoch in history].count("self-critical") == 1
     assert not any("member" in epoch for epoch in history)  # no student was asked for
-    scores = json.loads(step("evaluate", "--split", "test", "--json"))
-    assert scores["CIDEr"] > 1  # a model that knows colours and shapes; guessing gives about 0.5
+    captions, scores = pipeline.evaluate(paths, "test")
+    assert [*captions] == Dataset.load(paths.dataset).splits["test"]
+    assert scores["CIDEr"] > 1  # a model that tells colours and shapes; guessing gives about 0.5
     assert scores["distinct captions"] > 1
-    table = step("evaluate", "--split", "development")
-    assert table.splitlines()[0].startswith("BLEU-1")
 
-    # What made the features is named by all that follow from them.
-    identity = Encoder(files.models).encoder_id
-    for view in AUGMENTATIONS:
-        assert FeatureStore(files.augmented_feature_maps(view.name)).encoder_id == identity
-    assert json.loads((files.models / "training.json").read_text())["encoder"] == identity
-    assert Decoder.load(files.models, Vocabulary.load(files.vocabulary)).encoder_id == identity
-    for name, message in (("vgg16", "VGG16, which would replace it"), ("vgg", "Received: vgg")):
-        assert command.main(["--root", str(root), "features", "--encoder", name]) == 1
-        assert message in capsys.readouterr().err
+    # All that follows from the features names the encoder that made them.
+    identity = Encoder(paths.models).encoder_id
+    for augmentation in AUGMENTATIONS:
+        path = paths.augmented_feature_maps(augmentation.name)
+        assert FeatureStore(path).encoder_id == identity
+    record = json.loads((paths.models / "training.json").read_text())
+    assert record["encoder"] == identity
+    assert record["history"] == history
+    assert Decoder.load(paths.models, Vocabulary.load(paths.vocabulary)).encoder_id == identity
 
-    assert step("report") == f"{files.report}\n"
-    page = files.report.read_text(encoding="utf-8")
+    assert pipeline.report(paths) == paths.report
+    page = paths.report.read_text(encoding="utf-8")
     assert "6 images of the development split" in page
     assert "self-critical" in page and 'src="Flicker8k_Dataset/' in page
 
 
+def test_the_check_returns_and_writes_the_usable_data_and_the_findings(paths, archives):
+    pipeline.download(paths, archives)
+    dataset, findings = pipeline.check(paths)
+    assert "     0  images in no split" in str(findings)
+    assert {split: len(names) for split, names in dataset.splits.items()} == {
+        "train": 24, "development": 6, "test": 6
+    }  # fmt: skip
+    assert Dataset.load(paths.dataset) == dataset
+    assert paths.descriptions.read_text().startswith("000_drawing.jpg\ta red circle\n")
+
+
+def test_a_check_that_leaves_no_training_image_names_what_it_found(prepared):
+    for path in prepared.images.glob("*.jpg"):
+        if path.name < "024":  # all training images
+            path.write_bytes(b"no image")
+    with pytest.raises(ValueError, match="(?s)24  images that cannot be read.*The train split"):
+        pipeline.check(prepared)
+
+
+def test_features_of_another_encoder_do_not_replace_those_that_are_there(prepared):
+    pipeline.extract_features(prepared)
+    with pytest.raises(ValueError, match="VGG16, which would replace it"):
+        pipeline.extract_features(prepared, encoder="vgg16")
+    with pytest.raises(ValueError, match="vgg"):
+        pipeline.extract_features(prepared, encoder="vgg")
+
+
+def test_pooled_features_are_the_averages_of_the_maps_and_need_none_on_disk(prepared, tmp_path):
+    pooled = pipeline.extract_features(prepared, pooled=True)
+    assert not list(prepared.root.glob("*_maps.bin*"))
+    on_disk = load_pickle(prepared.features)
+    assert on_disk.keys() == pooled.keys() and len(pooled) == 36
+    maps = pipeline.extract_features(prepared)
+    for name, vector in pooled.items():
+        np.testing.assert_array_equal(on_disk[name], vector)
+        np.testing.assert_allclose(vector, maps[name].mean(axis=0), atol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_merge_model_is_trained_from_pooled_features_alone(prepared, tiny_settings):
+    pipeline.extract_features(prepared, pooled=True)
+    settings = replace(tiny_settings, decoder="merge", epochs=2, warmup_epochs=0.5)
+    history = pipeline.train(prepared, settings)
+    assert len(history) == 3
+    image_paths = sorted(prepared.images.glob("*.jpg"))
+    assert Captioner.load(prepared.root).caption(image_paths[0]).text
+    assert not list(prepared.root.glob("*_maps.bin*"))
+
+
+def test_the_default_settings_suit_the_data_and_single_ones_can_be_overridden(prepared):
+    settings = pipeline.default_settings(prepared)
+    assert settings == TrainingSettings.for_data(images=24, captions=120)
+    assert settings.batch_size == 4
+    changed = pipeline.default_settings(prepared, {"epochs": 7, "decoder": "merge"})
+    assert changed == replace(settings, epochs=7, decoder="merge")
+
+
+@pytest.mark.parametrize(
+    ("step", "decoder"), [("train", "attention"), ("train", "merge"), ("fine_tune", "attention")]
+)
+def test_training_without_features_names_the_step_that_extracts_them(step, decoder, prepared):
+    settings = TrainingSettings(decoder=decoder)
+    with pytest.raises(FileNotFoundError, match="python -m captioning features"):
+        getattr(pipeline, step)(prepared, settings)
+
+
+def test_pooled_features_are_not_enough_for_a_model_with_attention(prepared, tiny_settings):
+    pipeline.extract_features(prepared, pooled=True)
+    with pytest.raises(FileNotFoundError, match="python -m captioning features"):
+        pipeline.train(prepared, tiny_settings)
+
+
 @pytest.fixture
 def split_encoder(monkeypatch) -> SplitEncoder:
-    """The tiny world's, in the place of what fine-tuning builds."""
+    """The tiny world's, in place of the one that fine-tuning builds."""
     encoder = build_tiny_split_encoder()
     monkeypatch.setattr("captioning.training.fine_tuning.build_split_encoder", lambda *_: encoder)
     return encoder
 
 
 @pytest.fixture
-def fine_tune(split_encoder, tiny_root, tmp_path, tiny_settings) -> tuple[Paths, list[str]]:
-    """A root whose feature maps are those of the split encoder, and the command for it."""
-    root = tmp_path / "root"
-    files = Paths(root)
-    shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("*_maps.bin*", "encoder.*"))
-    export_encoder(split_encoder.whole, files.models)
-    for step in ("check", "features"):
-        assert command.main(["--root", str(root), step]) == 0
-    _record_encoder(files, make_encoder_id(split_encoder.whole))  # the old one sees the same
-    # The student may be smaller than its teacher.
-    settings = {"student_epochs": 1, "fine_tuning_epochs": 2, "units": 16, "embedding_units": 16}
-    settings = [f"{name}={value}" for name, value in (asdict(tiny_settings) | settings).items()]
-    return files, ["--root", str(root), "fine-tune", "--set", *settings]
+def before_fine_tuning(split_encoder, tiny_root, paths) -> Paths:
+    """A root folder whose model and feature maps are those of the split encoder."""
+    ignored = shutil.ignore_patterns("*_maps.bin*", "encoder.*")
+    shutil.copytree(tiny_root, paths.root, ignore=ignored)
+    export_encoder(split_encoder.whole, paths.models)
+    pipeline.check(paths)
+    pipeline.extract_features(paths)
+    record_encoder(paths, make_encoder_id(split_encoder.whole))  # its maps are the old one's
+    return paths
 
 
-def _record_encoder(files, identity):
-    record = json.loads((files.models / "training.json").read_text())
-    (files.models / "training.json").write_text(json.dumps(record | {"encoder": identity}))
+@pytest.fixture
+def fine_tuning_settings(tiny_settings) -> TrainingSettings:
+    """The student may be smaller than its teacher."""
+    return replace(tiny_settings, student_epochs=1, fine_tuning_epochs=2, units=16,
+                   embedding_units=16)  # fmt: skip
 
 
-def test_an_encoder_is_not_fine_tuned_by_a_model_of_another(fine_tune, capsys):
-    files, command_line = fine_tune
-    _record_encoder(files, "encoder 0123")
-    assert command.main(command_line) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "do not belong together" in error and "Train with these maps" in error
-    assert not files.backbone_maps.exists()
+def record_encoder(paths, identity):
+    """Writes into the record of the run that this encoder made its features."""
+    record = json.loads((paths.models / "training.json").read_text())
+    (paths.models / "training.json").write_text(json.dumps(record | {"encoder": identity}))
 
 
-def test_an_encoder_is_fine_tuned_and_made_anew_of_its_weights(split_encoder, fine_tune, capsys):
-    files, command_line = fine_tune
-    assert command.main(command_line) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(files.fine_tuned_weights)
-    names = Dataset.load(files.dataset).splits
-    assert [*FeatureStore(files.backbone_maps)] == names["train"] + names["development"]
-    assert [*FeatureStore(files.flipped_backbone_maps)] == names["train"]
+def test_an_encoder_is_not_fine_tuned_by_a_model_of_another(
+    before_fine_tuning, fine_tuning_settings
+):
+    record_encoder(before_fine_tuning, "encoder 0123")
+    with pytest.raises(ValueError, match="do not belong together.*Train with these maps"):
+        pipeline.fine_tune(before_fine_tuning, fine_tuning_settings)
+    assert not before_fine_tuning.backbone_maps.exists()
+
+
+@pytest.mark.slow
+def test_an_encoder_is_fine_tuned_and_made_anew_from_its_weights(
+    split_encoder, before_fine_tuning, fine_tuning_settings
+):
+    paths = before_fine_tuning
+    assert pipeline.fine_tune(paths, fine_tuning_settings) == paths.fine_tuned_weights
+    splits = Dataset.load(paths.dataset).splits
+    assert [*FeatureStore(paths.backbone_maps)] == splits["train"] + splits["development"]
+    assert [*FeatureStore(paths.flipped_backbone_maps)] == splits["train"]
     tuned = split_encoder.exit_flow.get_weights()
     again = build_tiny_split_encoder()
-    again.whole.get_layer("network").load_weights(files.fine_tuned_weights)
+    again.whole.get_layer("network").load_weights(paths.fine_tuned_weights)
     for one, other in zip(tuned, again.exit_flow.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_encoder_that_learnt_nothing_of_use_is_not_written(fine_tune, capsys, monkeypatch):
-    files, command_line = fine_tune
+def test_an_encoder_that_did_not_improve_is_not_written(
+    before_fine_tuning, fine_tuning_settings, monkeypatch
+):
     monkeypatch.setattr("captioning.training.fine_tuning.fine_tune", lambda *_: [])
-    assert command.main(command_line) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "The encoder stays as it is" in error and str(files.fine_tuning) in error
-    assert not files.fine_tuned_weights.exists()
+    with pytest.raises(ValueError, match="The encoder stays as it is") as caught:
+        pipeline.fine_tune(before_fine_tuning, fine_tuning_settings)
+    assert str(before_fine_tuning.fine_tuning) in str(caught.value)
+    assert not before_fine_tuning.fine_tuned_weights.exists()
 
 
 def build_tiny_split_encoder() -> SplitEncoder:
-    """What `build_tiny_encoder` sees, in two steps: a backbone of single pixels, and an exit flow that
-    begins by putting those of a line side by side."""
+    """The same as `build_tiny_encoder`, in two parts: a backbone of single pixels, and an exit flow
+    that begins by putting those of a line side by side."""
     images = keras.Input((32, 48, 3), dtype="uint8")
     scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)
     pixels = keras.layers.AveragePooling2D(8)(scaled)  # (batch, 4, 6, 3)
-    seen = keras.Input((4, 6, 3))
+    pixel_maps = keras.Input((4, 6, 3))
     side_by_side = keras.initializers.Constant(np.eye(18).reshape(1, 6, 3, 18))
-    lines = keras.layers.Conv2D(18, (1, 6), kernel_initializer=side_by_side)(seen)
-    exit_flow = keras.Model(seen, lines, name="exit_flow")
-    network = keras.Model(seen, exit_flow(seen), name="network")
+    lines = keras.layers.Conv2D(18, (1, 6), kernel_initializer=side_by_side)(pixel_maps)
+    exit_flow = keras.Model(pixel_maps, lines, name="exit_flow")
+    network = keras.Model(pixel_maps, exit_flow(pixel_maps), name="network")
     return SplitEncoder(
         keras.Model(images, keras.layers.Reshape((4, 18))(network(pixels)), name="encoder"),
         keras.Model(images, keras.layers.Reshape((24, 3))(pixels), name="encoder"),
@@ -149,141 +232,30 @@ def build_tiny_split_encoder() -> SplitEncoder:
     )
 
 
-def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, tmp_path, capsys):
-    root = tmp_path / "root"
-    shutil.copytree(tiny_root, root)
-    files = Paths(root)
-    decoder_files = [files.models / name for name in (DECODER_PREFILL, DECODER_STEP)]
+def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, paths):
+    shutil.copytree(tiny_root, paths.root)
+    decoder_files = [paths.models / name for name in (DECODER_PREFILL, DECODER_STEP)]
 
-    def notes():
-        networks = map(read_network, decoder_files)
+    def metadata():
+        networks = [read_network(path) for path in decoder_files]
         return [
             str(network.get_rt_info(["captioning", key]).value)
             for network in networks
             for key in DECODER_METADATA_KEYS
-        ] + [read_encoder_id(read_network(path)) for path in decoder_files]
+        ] + [read_encoder_id(network) for network in networks]
 
-    before = notes()
-    assert command.main(["--root", str(root), "export"]) == 0  # no dataset.json: the present limit
-    assert notes() == before
-    assert command.main(["--root", str(root), "check"]) == 0
+    before = metadata()
+    pipeline.export(paths)  # without dataset.json: the longest caption is that of the old export
+    assert metadata() == before
+    pipeline.check(paths)
     for path in decoder_files:
         path.unlink()
-    assert command.main(["--root", str(root), "export"]) == 0
-    assert notes() == before
+    pipeline.export(paths)
+    assert metadata() == before
 
 
-def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, tmp_path, capsys):
-    shutil.copytree(tiny_root / "models", tmp_path / "models")
-    Vocabulary(["a", "dog"]).save(Paths(tmp_path).vocabulary)
-    assert command.main(["--root", str(tmp_path), "export"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "do not belong together" in line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["download", "--source", "gone"], "no archive in gone"),
-        (["check"], "python -m captioning download"),
-        (["check", "--captions", "gone.csv"], "--captions and --images go together"),
-        (["check", "--captions", "gone.csv", "--images", "."], "There is no gone.csv"),
-        (["features"], "python -m captioning check"),
-        (["train"], "python -m captioning check"),
-        (["fine-tune"], "python -m captioning check"),
-        (["quantise"], "python -m captioning check"),
-        (["evaluate"], "python -m captioning check"),
-        (["export"], "python -m captioning train"),
-        (["report"], "python -m captioning check"),
-    ],
-)
-def test_a_step_taken_too_early_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
-    Path(tmp_path, "models").mkdir()
-    Path(tmp_path, "models", "encoder.xml").touch()
-    assert command.main(["--root", str(tmp_path), *arguments]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert message in line
-
-
-def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "captioning.training.train", None)
-    assert command.main(["--root", str(tmp_path), "train"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "pip install -r requirements.txt" in line
-
-
-@pytest.mark.parametrize("step", ["train", "fine-tune"])
-def test_training_without_features_is_one_line_on_stderr(
-    step, tiny_root, tmp_path, capsys, monkeypatch
-):
-    monkeypatch.setattr(
-        "captioning.training.fine_tuning.build_split_encoder", lambda *_: pytest.fail("too early")
-    )
-    root = tmp_path / "root"
-    shutil.copytree(tiny_root, root, ignore=shutil.ignore_patterns("*_maps.bin*"))
-    assert command.main(["--root", str(root), "check"]) == 0
-    assert command.main(["--root", str(root), step]) == 1
-    assert "python -m captioning features" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_the_help_lists_the_steps_and_without_a_step_they_are_asked_for(capsys):
-    with pytest.raises(SystemExit):
-        command.main(["--help"])
-    text = capsys.readouterr().out
-    names = "download check features train fine-tune evaluate export quantise report all serve"
-    for name in names.split():
-        assert f"\n    {name} " in text
-    with pytest.raises(SystemExit):
-        command.main([])
-    assert "STEP" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("width", ["0", "-3", "101", "wide"])
-def test_a_beam_width_that_cannot_be_is_refused_before_anything_is_done(width, capsys):
-    with pytest.raises(SystemExit):
-        command.main(["all", "--beam-width", width])
-    assert "wanted a whole number from 1 to 100" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("value", [True, False])
-def test_a_setting_is_read_as_what_it_is(value):
-    settings = [f"student={value}", "epochs=7", "dropout=0.1", "decoder=merge"]
-    options = command._parser().parse_args(["train", "--set", *settings])
-    assert dict(options.set) == {
-        "student": value, "epochs": 7, "dropout": 0.1, "decoder": "merge"
-    }  # fmt: skip
-
-
-def test_settings_may_be_named_one_by_one():
-    options = command._parser().parse_args(["train", "--set", "epochs=7", "--set", "members=1"])
-    assert dict(options.set) == {"epochs": 7, "members": 1}
-
-
-@pytest.mark.parametrize(
-    ("setting", "wanted"),
-    [
-        ("epoch=1", "one of min_word_count, decoder, embedding_units, units"),
-        ("epochs", "wanted a whole number for epochs"),
-        ("epochs=many", "wanted a whole number for epochs, received many"),
-        ("dropout=much", "wanted a number for dropout, received much"),
-        ("student=maybe", "wanted True or False for student, received maybe"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_refused_with_what_can(setting, wanted, capsys):
-    with pytest.raises(SystemExit):
-        command.main(["train", "--set", setting])
-    assert wanted in capsys.readouterr().err
-
-
-def test_a_step_stopped_by_a_key_ends_in_a_word(tmp_path, capsys, monkeypatch):
-    def stopped(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("captioning.data.dataset.Dataset.load", stopped)
-    assert command.main(["--root", str(tmp_path), "train"]) == 130
-    assert capsys.readouterr().err == "Stopped.\n"
-
-
-def test_the_root_may_be_named_before_the_step_or_after_it(tmp_path):
-    for arguments in (["--root", str(tmp_path), "check"], ["check", "--root", str(tmp_path)]):
-        assert command._parser().parse_args(arguments).root == tmp_path
+def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, paths):
+    shutil.copytree(tiny_root / "models", paths.models)
+    Vocabulary(["a", "dog"]).save(paths.vocabulary)
+    with pytest.raises(ValueError, match="do not belong together"):
+        pipeline.export(paths)

@@ -1,0 +1,190 @@
+"""The work of the command `caption`: captions many images and writes what was asked for.
+
+Not about the options on the command line: see `captioning.app.caption_command`.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from captioning.app.console import print_utf_8
+from captioning.data.image_paths import find_images, place, plain
+from captioning.data.names import Names
+from captioning.inference.captioner import Captioner
+from captioning.inference.networks import Caption
+from captioning.output.caption_files import CaptionFile, CaptionPrinter
+from captioning.output.caption_formats import BARE, FORMATS, Format, image_name
+from captioning.paths import Paths
+from captioning.settings import SearchSettings
+
+ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
+
+_STANDARD_OUTPUT = "-"
+_ENDINGS = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", "": "text"}  # of --output -> format
+
+WriteExtra = Callable[[str, str], None]  # image path, caption -> a file beside the captions
+
+
+def caption_images(
+    images: Sequence[str],
+    model: Path | None = None,
+    top: int | None = None,
+    search: SearchSettings = SearchSettings(),
+    form: str | None = None,
+    output: str | None = None,
+    copies: Path | None = None,
+    gallery: Path | None = None,
+    attention: Path | None = None,
+) -> int:
+    """Captions what `images` name (see `find_images`); returns the exit status.
+
+    Captions go to the file `output`, or to standard output, in the format called `form`; with
+    `top`, the `top` best ones of each image. Images already in the file are skipped. `copies`: a
+    folder for copies that carry their captions; `gallery`: a page that shows all of them;
+    `attention`: a picture of where the words of one image attend to. Failures are printed to stderr
+    at the end and stop nothing. Raises OSError or ValueError if nothing can be begun.
+    """
+    _refuse_same_file(output, gallery, attention)
+    format_ = _choose_format(form, output)
+    image_paths, failures = find_images(images, skip=copies)
+    if attention and len(image_paths) > 1:
+        raise ValueError(
+            f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
+        )
+    captioner = Captioner.load(model or Paths().root)
+    write_extras = list(_extra_writers(copies, attention, captioner, image_paths))
+    if gallery:
+        from captioning.output.gallery import write_gallery
+        from captioning.output.page import refuse_other_page
+
+        refuse_other_page(gallery)
+    if _is_file(output):
+        results = CaptionFile(Path(output), format_, top)
+    else:
+        named_alone = [*image_paths] == [*map(plain, images)] and len(images) == 1
+        results = _open_printer(format_, top, image_paths, named_alone)
+
+    in_gallery: dict[Path, str] = {}
+    captioned = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd image fails with an error, or does not matter
+            for path, captions in _captions(
+                captioner, image_paths, results.captions, top or 1, search
+            ):
+                if isinstance(captions, Exception):
+                    failures.append(captions)
+                    continue
+                captioned += 1
+                results.add(image_name(path), captions)
+                failures += _failures(write_extras, path, captions[0].text)
+                if gallery:
+                    in_gallery[Path(path)] = captions[0].text
+        results.finish(map(image_name, image_paths))
+        if in_gallery:
+            write_gallery(gallery, in_gallery)
+    except BrokenPipeError:  # the reader of the pipe has seen enough
+        return SOME_FAILED
+    except (OSError, ValueError) as error:  # the disk is full, for instance
+        failures.append(error)
+    finally:
+        for failure in failures:
+            print(failure, file=sys.stderr)
+    if not captioned:
+        return NONE_CAPTIONED
+    return SOME_FAILED if failures else ALL_CAPTIONED
+
+
+def _is_file(output: str | None) -> bool:
+    return output not in (None, _STANDARD_OUTPUT)
+
+
+def _refuse_same_file(output: str | None, gallery: Path | None, attention: Path | None) -> None:
+    paths = [path for path in (gallery, attention) if path]
+    paths += [output] if _is_file(output) else []
+    if len({place(path) for path in paths}) < len(paths):
+        raise ValueError(
+            "Expected a file each for --output, --gallery and --attention, got one twice. Name "
+            "another file."
+        )
+
+
+def _choose_format(form: str | None, output: str | None) -> Format:
+    """The format that is named, or else the one that the ending of the file stands for."""
+    if form is None:
+        ending = Path(output).suffix.lower() if _is_file(output) else ""
+        if ending not in _ENDINGS:
+            raise ValueError(
+                f"Expected an --output file that ends in .txt, .jsonl or .csv, got {output}. "
+                "Rename it, or choose a --format."
+            )
+        form = _ENDINGS[ending]
+    return FORMATS[form]
+
+
+def _open_printer(
+    format_: Format, top: int | None, image_paths: Names, named_alone: bool
+) -> CaptionPrinter:
+    """Prints to standard output; an image `named_alone` needs no name beside its caption."""
+    if format_.name == "text":
+        format_ = BARE if named_alone else format_
+    else:
+        print_utf_8()
+    return CaptionPrinter(format_, top, above_bar=_shows_progress(image_paths))
+
+
+def _extra_writers(
+    copies: Path | None, attention: Path | None, captioner: Captioner, image_paths: Names
+) -> Iterator[WriteExtra]:
+    """Their libraries are optional: each is imported only if it is needed."""
+    if copies:
+        from captioning.output.image_metadata import copy_paths, write_with_description
+
+        paths_of_copies = copy_paths(image_paths, copies)
+        yield lambda path, caption: write_with_description(
+            Path(path), caption, paths_of_copies[path]
+        )
+    if attention:
+        from captioning.output.attention_figure import refuse_to_overwrite, write_attention_figure
+
+        refuse_to_overwrite(attention)
+        yield lambda path, caption: write_attention_figure(
+            attention, path, captioner.gaze(path, caption)
+        )
+
+
+def _failures(writers: Iterable[WriteExtra], path: str, caption: str) -> Iterator[Exception]:
+    for write in writers:
+        try:
+            write(path, caption)
+        except (OSError, ValueError) as error:
+            yield error
+
+
+def _captions(
+    captioner: Captioner,
+    image_paths: Names,
+    known: Mapping[str, list[Caption]],
+    count: int,
+    search: SearchSettings,
+) -> Iterator[tuple[str, list[Caption] | Exception]]:
+    """For each image, in order, its captions: those that are `known`, or new ones."""
+    new = captioner.alternatives_of_files(
+        (path for path in image_paths if image_name(path) not in known), count, search
+    )
+    for path in _with_progress(image_paths):
+        name = image_name(path)
+        yield path, known[name] if name in known else next(new)[1]
+
+
+def _with_progress(image_paths: Names) -> Iterable[str]:
+    if not _shows_progress(image_paths):
+        return image_paths
+    from tqdm import tqdm  # only here: importing it takes longer than captioning one image does
+
+    return tqdm(image_paths, unit="image")
+
+
+def _shows_progress(image_paths: Names) -> bool:
+    return len(image_paths) > 1 and sys.stderr.isatty()

@@ -1,0 +1,239 @@
+"""The command `captioning`: its help, its options, what it prints, and how its steps fail."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioning.app import pipeline
+from captioning.app.cli import _parser, main
+from captioning.data.dataset import Dataset
+from captioning.settings import SearchSettings, TrainingSettings
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The arguments that each step of the pipeline is called with, in place of the step."""
+    calls = []
+    returned = {
+        "check": ("the data set", "the findings"),
+        "evaluate": ({}, {"CIDEr": 0.5}),
+        "quantise": (0.611, 0.613),
+        "default_settings": TrainingSettings(),
+    }
+
+    def replace(name):
+        def step(paths, *arguments):
+            calls.append((name, paths.root, *arguments))
+            return returned.get(name, f"what {name} returned")
+
+        monkeypatch.setattr(pipeline, name, step)
+
+    for name in (
+        "download", "check", "extract_features", "default_settings", "train", "fine_tune",
+        "evaluate", "export", "quantise", "report", "serve",
+    ):  # fmt: skip
+        replace(name)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["download"], [("download", None)]),
+        (["download", "--source", "a.zip"], [("download", Path("a.zip"))]),
+        (["check"], [("check", None, None)]),
+        (
+            ["check", "--captions", "a.csv", "b.csv", "--images", "photos"],
+            [("check", [Path("a.csv"), Path("b.csv")], Path("photos"))],
+        ),
+        (["features"], [("extract_features", None, None, False)]),
+        (
+            ["features", "--encoder", "VGG16", "--weights", "a.h5", "--pooled"],
+            [("extract_features", "VGG16", "a.h5", True)],
+        ),
+        (
+            ["train", "--seed", "3", "--set", "epochs=7", "--set", "decoder=merge"],
+            [
+                ("default_settings", {"seed": 3, "epochs": 7, "decoder": "merge"}),
+                ("train", TrainingSettings()),
+            ],
+        ),
+        (
+            ["fine-tune", "--weights", "a.h5"],
+            [("default_settings", {"seed": 0}), ("fine_tune", TrainingSettings(), "a.h5")],
+        ),
+        (["evaluate"], [("evaluate", "test", SearchSettings())]),
+        (
+            ["evaluate", "--split", "train", "--beam-width", "1"],
+            [("evaluate", "train", SearchSettings(1))],
+        ),
+        (["export"], [("export",)]),
+        (["quantise"], [("quantise",)]),
+        (["report"], [("report", "development", SearchSettings(), None)]),
+        (
+            ["report", "--split", "test", "--beam-width", "5", "--output", "a.html"],
+            [("report", "test", SearchSettings(5), Path("a.html"))],
+        ),
+        (["serve"], [("serve", 7860, False)]),
+        (["serve", "--port", "80", "--open"], [("serve", 80, True)]),
+        (
+            ["all"],
+            [
+                ("check", None, None),
+                ("extract_features", None, None, False),
+                ("default_settings", {"seed": 0}),
+                ("train", TrainingSettings()),
+                ("evaluate", "test", SearchSettings()),
+            ],
+        ),
+    ],
+)
+def test_a_step_calls_the_function_of_the_pipeline_with_its_options(arguments, expected, calls):
+    assert main(arguments) == 0
+    assert calls == [(name, Path(), *rest) for name, *rest in expected]
+    calls.clear()
+    assert main([*arguments, "--root", "my_run"]) == 0
+    assert main(["--root", "my_run", *arguments]) == 0
+    assert calls == 2 * [(name, Path("my_run"), *rest) for name, *rest in expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (["check"], "the findings\nthe data set\n"),
+        (["fine-tune"], "what fine_tune returned\n"),
+        (["report"], "what report returned\n"),
+        (["quantise"], "development CIDEr 61.1 before, 61.3 after: kept\n"),
+        (["evaluate", "--json"], '{"CIDEr": 0.5}\n'),
+    ],
+)
+def test_a_step_prints_what_the_function_returns(arguments, printed, calls, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_the_help_lists_the_steps_and_without_a_step_it_asks_for_one(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    names = "download check features train fine-tune evaluate export quantise report all serve"
+    for name in names.split():
+        assert f"\n    {name} " in text
+    with pytest.raises(SystemExit):
+        main([])
+    assert "STEP" in capsys.readouterr().err
+
+
+def test_the_help_needs_nothing_but_python():
+    code = "import sys; from captioning.app.cli import main; main(['train', '--help'])"
+    subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append('.'); {code}"],
+                   cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", ["0", "-3", "101", "wide"])
+def test_a_wrong_beam_width_is_refused_before_anything_is_done(width, calls, capsys):
+    with pytest.raises(SystemExit):
+        main(["all", "--beam-width", width])
+    assert f"expected a whole number from 1 to 100, got {width}" in capsys.readouterr().err
+    assert calls == []
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http"])
+def test_a_wrong_port_is_refused_with_the_right_ones(port, capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "--port", port])
+    assert f"expected a port from 1 to 65535, got {port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_setting_is_read_as_its_type(value):
+    settings = [f"student={value}", "epochs=7", "dropout=0.1", "decoder=merge"]
+    options = _parser().parse_args(["train", "--set", *settings])
+    assert dict(options.set) == {
+        "student": value, "epochs": 7, "dropout": 0.1, "decoder": "merge"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("epoch=1", "one of min_word_count, decoder, embedding_units, units"),
+        ("epochs", "expected a whole number for epochs"),
+        ("epochs=many", "expected a whole number for epochs, got many"),
+        ("dropout=much", "expected a number for dropout, got much"),
+        ("student=maybe", "expected True or False for student, got maybe"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_the_right_ones(setting, expected, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--set", setting])
+    assert expected in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["download", "--source", "gone"], "no archive in gone"),
+        (["check"], "captioning download"),
+        (["check", "--captions", "gone.csv"], "Name both"),
+        (["check", "--captions", "gone.csv", "--images", "."], "There is no gone.csv"),
+        (["features"], "captioning check"),
+        (["features", "--pooled"], "captioning check"),
+        (["train"], "captioning check"),
+        (["fine-tune"], "captioning check"),
+        (["quantise"], "captioning check"),
+        (["evaluate"], "captioning check"),
+        (["export"], "captioning train"),
+        (["report"], "captioning check"),
+    ],
+)
+def test_a_step_that_comes_too_early_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
+    Path(tmp_path, "models").mkdir()
+    Path(tmp_path, "models", "encoder.xml").touch()
+    assert main(["--root", str(tmp_path), *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path):
+    code = "import sys; sys.modules['keras'] = None; from captioning.app.cli import main; "
+    code += f"sys.exit(main(['export', '--root', {str(tmp_path)!r}]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].endswith('pip install "./[train]"')
+    assert "Traceback" not in done.stderr
+
+
+def test_a_step_stopped_by_ctrl_c_ends_in_one_word(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dataset, "load", stop)
+    assert main(["--root", str(tmp_path), "train"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_names_that_the_console_lacks_are_escaped_and_stop_nothing(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        name = "猫.png" if number == 0 else f"{number}.png"
+        Image.new("RGB", (60, 40), (20 * number, 90, 90)).save(tmp_path / "photos" / name)
+    rows = ["image,caption", *(f"{n}.png,a plain colour number {n}" for n in range(1, 12))]
+    (tmp_path / "captions.csv").write_text("\n".join(rows))
+    done = subprocess.run(
+        [sys.executable, "-m", "captioning", "check", "--root", "run",
+         "--captions", "captions.csv", "--images", "photos"],
+        capture_output=True, cwd=tmp_path, check=True, timeout=60,
+        env={"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert rb"images without a caption: \u732b.png" in done.stdout
+    splits = json.loads((tmp_path / "run" / "dataset.json").read_text())["splits"]
+    assert sum(map(len, splits.values())) == 11

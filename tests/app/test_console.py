@@ -1,0 +1,142 @@
+"""How a command ends, and what it may print on which console."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from captioning.app.console import INTERRUPTED, REQUIREMENTS, print_utf_8, run_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+def run_with_stdout(stdout):
+    """Prints a line by `run_command` in a process of its own: status, lines on stderr."""
+    code = "import sys; from captioning.app.console import run_command; "
+    code += "sys.exit(run_command(lambda: print('text') or 0, failed=3))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_a_command_that_ends_well_returns_its_status(capsys):
+    assert run_command(lambda: 0, failed=1) == 0
+    assert run_command(lambda: 7, failed=1) == 7
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [ValueError("Expected a dog, got a cat."), OSError("No dog.")])
+def test_an_error_that_the_user_can_mend_is_one_line(error, capsys):
+    assert run_command(raising(error), failed=2) == 2
+    assert capsys.readouterr() == ("", f"{error}\n")
+
+
+def test_a_fault_of_the_program_keeps_its_traceback():
+    with pytest.raises(TypeError, match="ours"):
+        run_command(raising(TypeError("ours")), failed=2)
+
+
+def test_a_missing_package_says_how_to_install_it(capsys):
+    error = ModuleNotFoundError("No module named 'gradio'", name="gradio.themes")
+    assert run_command(raising(error), failed=1) == 1
+    assert capsys.readouterr().err == (
+        "Expected the package gradio, got none. In the folder of the clone, run: "
+        'pip install "./[demo]"\n'
+    )
+
+
+def test_a_missing_module_of_our_own_keeps_its_traceback():
+    with pytest.raises(ModuleNotFoundError):
+        run_command(raising(ModuleNotFoundError(name="captioning.gone")), failed=1)
+
+
+def test_the_packages_that_may_be_missing_are_those_of_the_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = {".": project["dependencies"]} | {
+        f"./[{extra}]": requirements
+        for extra, requirements in project["optional-dependencies"].items()
+    }
+    for module, target in REQUIREMENTS.items():
+        package = "pillow" if module == "PIL" else module
+        assert any(requirement.startswith(package) for requirement in listed[target]), module
+
+
+def test_ctrl_c_and_sigterm_end_in_one_word(capsys):
+    def terminated():
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    before = signal.getsignal(signal.SIGTERM)
+    for command in (raising(KeyboardInterrupt), terminated):
+        assert run_command(command, failed=1) == INTERRUPTED == 130
+        assert capsys.readouterr().err == "Stopped.\n"
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_character_that_the_console_lacks_is_escaped(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert run_command(lambda: print("猫 and caf\udce9") or 0, failed=1) == 0
+    assert console.buffer.getvalue().split() == [rb"\u732b", b"and", rb"caf\udce9"]
+    assert (console.encoding, console.errors) == ("cp1252", "strict")
+
+
+def test_utf_8_is_printed_on_request_whatever_the_console_speaks(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert run_command(lambda: print_utf_8() or print("犬") or 0, failed=1) == 0
+    assert console.buffer.getvalue().decode("utf-8").strip() == "犬"
+    assert (console.encoding, console.errors) == ("ascii", "strict")
+
+
+def test_a_stream_in_memory_takes_the_text_as_it_is(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", memory := io.StringIO())
+    assert run_command(lambda: print_utf_8() or print("猫") or 0, failed=1) == 0
+    assert memory.getvalue() == "猫\n"
+
+
+def test_without_standard_streams_a_command_still_ends_well(monkeypatch):
+    def command():
+        print("to nobody")
+        print("to nobody", file=sys.stderr)
+        return 0
+
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert run_command(command, failed=1) == 0
+    assert run_command(raising(ValueError("to nobody")), failed=1) == 1
+    assert (sys.stdout, sys.stderr) == (None, None)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_line_and_the_failed_status():
+    with open("/dev/full", "w") as full:
+        status, (line,) = run_with_stdout(full)
+    assert status == 3
+    assert "No space left on device" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are others there")
+def test_a_closed_pipe_ends_the_command_without_a_word():
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    assert run_with_stdout(write_end) == (3, [])
+    os.close(write_end)
