@@ -42,7 +42,7 @@ def machine(options: Options) -> list[Row]:
 
 def multiply(precision: str, size: int = _SIZE) -> Work:
     """A chain of matrix products in OpenVINO; an item is one multiply-add."""
-    from captioning.inference.runtime import openvino
+    from captioning.inference.openvino_runtime import openvino
 
     ops = openvino.opset13
     random = np.random.default_rng(0)

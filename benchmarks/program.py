@@ -50,7 +50,7 @@ def extract(paths: list[Path]) -> Work:
 def encode(paths: list[Path]) -> Work:
     """Encodes photographs and keeps nothing."""
     from captioning.inference.captioner import Captioner
-    from captioning.inference.encode_images import encode_images
+    from captioning.inference.extract_features import encode_images
 
     encoder = Captioner.load().encoder
     return lambda: sum(len(batch) for batch in encode_images(encoder, paths))
@@ -61,13 +61,13 @@ def caption(paths: list[Path]) -> Work:
     from captioning.inference.captioner import Captioner
 
     captioner = Captioner.load()
-    return lambda: sum(1 for _ in captioner.caption_files(paths))
+    return lambda: sum(1 for _ in captioner.stream(paths))
 
 
 def search_shipped(paths: list[Path]) -> Work:
     """Searches the captions of photographs whose feature maps are known, with a beam of three."""
     from captioning.inference.captioner import Captioner
-    from captioning.inference.encode_images import encode_images
+    from captioning.inference.extract_features import encode_images
 
     captioner = Captioner.load()
     encoded = chain.from_iterable(encode_images(captioner.encoder, paths))
@@ -109,7 +109,7 @@ def export_untrained_decoder(folder: Path) -> None:
 
 def train(vocabulary_size: int, images: int = IMAGES) -> Work:
     """Trains the merge model for an epoch; scoring is left out."""
-    from captioning.inference.processor import training_precision
+    from captioning.inference.openvino_runtime import training_precision
     from captioning.models.caption_model import build_caption_model
     from captioning.training.cross_entropy import compile_learner, make_batches, memory_keeper
     from captioning.training.losses import SmoothedCrossentropy

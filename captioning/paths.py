@@ -1,5 +1,6 @@
 """Every file name of the project, below one root folder."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,3 +89,12 @@ class Paths:
     def models(self) -> Path:
         """What training leaves behind, and all that captioning needs besides the vocabulary."""
         return self.root / "models"
+
+
+def find_model(root: str | Path | None = None) -> Path:
+    """The root folder of the model to caption with: the argument, else the environment variable
+    CAPTIONING_MODEL, else the one that comes with this package, else the checkout."""
+    if chosen := root or os.environ.get("CAPTIONING_MODEL"):
+        return Path(chosen)
+    shipped = Path(__file__).parent / "shipped"
+    return shipped if shipped.exists() else Paths().root

@@ -14,7 +14,7 @@ from captioning.data.flickr8k import download_flickr8k
 from captioning.data.formats import read_dataset
 from captioning.data.vocabulary import clean_captions
 from captioning.export.keras_to_openvino import export_encoder
-from captioning.inference.extract_features import average_features, extract_feature_maps
+from captioning.inference.extract_features import extract_feature_maps, pool_features
 from captioning.inference.networks import Encoder
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
@@ -78,7 +78,7 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
     maps = extract_feature_maps(
         Encoder(files.models), dataset.images, list(captions), files.feature_maps
     )
-    average_features(maps, files.features)
+    pool_features(maps, files.features)
     train_and_export(
         clean_captions(captions), captions, dataset.splits, maps, {}, tiny_settings, files
     )

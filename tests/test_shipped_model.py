@@ -16,13 +16,8 @@ from captioning.data.vocabulary import START
 from captioning.evaluation.evaluate import evaluate_end_to_end
 from captioning.export.keras_to_openvino import make_encoder_id
 from captioning.inference.captioner import Captioner
-from captioning.inference.network_files import (
-    ENCODER,
-    compile_network,
-    read_encoder_id,
-    read_network,
-)
-from captioning.inference.runtime import openvino
+from captioning.inference.network_files import ENCODER, read_encoder_id
+from captioning.inference.openvino_runtime import compile_network, openvino, read_network
 from captioning.models.image_encoder import build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
@@ -127,7 +122,7 @@ def test_the_shipped_encoder_is_xception_in_integers_of_which_only_the_exit_flow
     backbone = openvino.Model([sums[-2].output(0)], network.get_parameters())
     paths = sorted((FILES.root / "examples").glob("*.jpg"))[:4]
     images = np.stack([load_image(path, (299, 299)) for path in paths])
-    received = compile_network(backbone)(images)[0].mean((2, 3))  # channels first
+    received = compile_network(backbone)([images])[0].mean((2, 3))  # channels first
     expected = pretrained.backbone.predict(images, verbose=0).mean(1)
     cosine = (received * expected).sum(1)
     cosine /= np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)

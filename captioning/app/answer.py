@@ -44,7 +44,7 @@ def answer(
     seen = perf_counter()
     search = _search(beam_width)
     count = min(search.beam_width, _MOST_SHOWN)
-    (captions,) = captioner.decoder.alternatives(features, search, count)
+    (captions,) = captioner.decoder.captions(features, search, count)
     seconds = (seen - started, perf_counter() - seen)
     try:
         gaze = compute_attention(captioner.decoder, features[0], captions[0].text)

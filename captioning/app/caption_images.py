@@ -150,7 +150,7 @@ def _extra_writers(
 
         refuse_to_overwrite(attention)
         yield lambda path, caption: write_attention_figure(
-            attention, path, captioner.gaze(path, caption)
+            attention, path, captioner.attention(path, caption)
         )
 
 
@@ -170,7 +170,7 @@ def _captions(
     search: SearchSettings,
 ) -> Iterator[tuple[str, list[Caption] | Exception]]:
     """For each image, in order, its captions: those that are `known`, or new ones."""
-    new = captioner.alternatives_of_files(
+    new = captioner.stream(
         (path for path in image_paths if image_name(path) not in known), count, search
     )
     for path in _with_progress(image_paths):

@@ -75,15 +75,16 @@ def extract_features(
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, select
     from captioning.export.provide_encoder import provide_encoder
-    from captioning.inference.extract_features import average_features as pool_features
-    from captioning.inference.extract_features import extract_feature_maps
+    from captioning.inference.extract_features import (
+        extract_feature_maps,
+        extract_pooled_features,
+        pool_features,
+    )
 
     dataset = Dataset.load(paths.dataset)
     image_encoder = provide_encoder(paths.models, encoder, weights)
     image_names = list(dataset.captions)
     if pooled:
-        from captioning.inference.extract_features import extract_pooled_features
-
         return extract_pooled_features(image_encoder, dataset.images, image_names, paths.features)
     maps = extract_feature_maps(image_encoder, dataset.images, image_names, paths.feature_maps)
     pool_features(maps, paths.features)

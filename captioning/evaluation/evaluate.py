@@ -1,4 +1,4 @@
-"""A split in, captions of a decoder and their scores out."""
+"""Captions a split and scores the captions: from feature maps, or end to end from photographs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -20,30 +20,24 @@ def evaluate(
     search: SearchSettings = SearchSettings(),
     meteor: bool = True,
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Captions every image of `references` (image name -> captions as written) and scores them.
+    """Captions every image of `references` (image name -> reference captions as written) from its
+    feature map (cells, feature_width), and scores the captions.
 
     Returns image name -> caption, and the scores of `score_captions`. Raises ValueError if an image
-    has no features, since a split is scored whole or not at all, or if the decoder was trained on
+    has no features, since only whole splits are comparable, or if the decoder was trained on
     features of another encoder.
     """
     decoder.require_encoder(encoder_id_of(features))
     missing = [image_name for image_name in references if image_name not in features]
     if missing:
         raise ValueError(
-            f"A split is scored whole, but {len(missing)} of its {len(references)} images have no "
-            f"features, among them {missing[0]}. Extract the features of all images first; if that "
-            "left some out, mend their files."
+            f"Expected features of all {len(references)} images of the split, but {len(missing)} "
+            f"have none, such as {missing[0]}. Extract the features of all images first; replace "
+            "files that cannot be read."
         )
-    found = decoder.caption(_blocks(features, references), search)
+    found = decoder.caption(_batches(features, references), search)
     captions = {name: caption.text for name, caption in zip(references, found, strict=True)}
     return captions, score_captions(captions, references, meteor)
-
-
-def _blocks(features: Mapping[str, np.ndarray], image_names: Iterable[str]) -> Iterator[np.ndarray]:
-    """Feature maps (images, cells, feature_width) of some of the images after the other."""
-    image_names = iter(image_names)
-    while some := list(islice(image_names, ENCODER_BATCH_SIZE)):
-        yield np.stack([features[name] for name in some])
 
 
 def evaluate_end_to_end(
@@ -52,12 +46,22 @@ def evaluate_end_to_end(
     references: Mapping[str, Sequence[str]],
     search: SearchSettings = SearchSettings(),
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """As `evaluate`, but from the photographs in `folder`, as anybody's are captioned: feature maps
-    for training are rounded more coarsely. Raises what is wrong with one that cannot be read."""
-    paths = {folder / image_name: image_name for image_name in references}
+    """As `evaluate`, but from the photographs in `folder`, as users caption theirs: the feature
+    maps for training are stored with fewer digits. Raises the error of the first photograph that
+    cannot be read."""
     captions = {}
-    for path, found in captioner.caption_files(paths, search):
-        if isinstance(found, Exception):
-            raise found
-        captions[paths[path]] = found.text
+    results = captioner.stream((folder / name for name in references), search=search)
+    for image_name, (_, result) in zip(references, results, strict=True):
+        if isinstance(result, Exception):
+            raise result
+        captions[image_name] = result[0].text
     return captions, score_captions(captions, references)
+
+
+def _batches(
+    features: Mapping[str, np.ndarray], image_names: Iterable[str]
+) -> Iterator[np.ndarray]:
+    """Feature maps (images, cells, feature_width) of a few images at a time."""
+    image_names = iter(image_names)
+    while batch := list(islice(image_names, ENCODER_BATCH_SIZE)):
+        yield np.stack([features[name] for name in batch])

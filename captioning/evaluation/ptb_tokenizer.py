@@ -1,24 +1,25 @@
-"""Tokens as the caption benchmarks count them: one caption in, a list of lower-case tokens out.
+"""The tokenizer of the caption benchmarks: a caption -> its lower-case tokens.
 
-BLEU, CIDEr and their kin are computed by coco-caption (Chen et al. 2015, "Microsoft COCO Captions:
-Data Collection and Evaluation Server") on the tokens of the Stanford PTBTokenizer (CoreNLP 3.4.1,
-options `-preserveLines -lowerCase`), less a list of punctuation tokens. This module does the same
-to English captions without Java, so that a score can be compared with published ones.
+coco-caption (Chen et al. 2015, "Microsoft COCO Captions: Data Collection and Evaluation Server")
+computes BLEU, CIDEr and their kin on the tokens of the Stanford PTBTokenizer (CoreNLP 3.4.1,
+options `-preserveLines -lowerCase`) without punctuation. This module gives the same tokens for
+English captions without Java, so that scores can be compared with published ones.
 
-One idea: many rules look at the same place, and the one that sees furthest wins; the earlier one,
-if two see equally far. Where a rule has a group, the group is the token and the rest only the
-reason for it: "cannot" is seen whole and gives "can"; reading goes on at "not".
+At each position all rules are tried, and the longest match wins; of equally long ones, the earlier
+rule. Where a rule has a group, the group is the token, and the rest is only its context: "cannot"
+matches as a whole and gives "can"; reading continues at "not".
 
-Peculiarities of the original, kept because the scores depend on them: brackets stay, as "-lrb-",
-since they are lower-cased before the upper-case "-LRB-" is looked for; so do "!!" and "?!"; "£"
-becomes "#" and "€" becomes "$"; a mixed fraction, "2 1/2", is one token with a no-break space.
+Peculiarities of the original that the scores depend on: brackets stay, as "-lrb-", since they are
+lower-cased before the upper-case "-LRB-" is looked for; so do "!!" and "?!"; "£" becomes "#" and
+"€" becomes "$"; a mixed fraction, "2 1/2", is one token with a no-break space.
 
-Not reproduced, being foreign to captions: HTML entities (`&amp;`), telephone numbers with blanks or
-brackets, the path after a web address without "http", file names that begin with a digit, smileys
-without a mouth like ")", typographic hyphens inside words, text glued to a curly contraction
-("don’ts") or, by a single letter, to an abbreviation ("etc.x"), and rare symbols that the original
-throws away. Nor its peeping at the next line: of a caption that ends in "A." it keeps "a." or "a",
-the latter if the next caption begins with "The" or the like; here it is always "a.".
+Not reproduced, as captions hardly contain them: HTML entities (`&amp;`), telephone numbers with
+blanks or brackets, the path after a web address without "http", file names that begin with a
+digit, smileys without a mouth like ")", typographic hyphens inside words, text joined to a curly
+contraction ("don’ts") or, by a single letter, to an abbreviation ("etc.x"), and rare symbols that
+the original drops. Nor does this module look at the next line: of a caption that ends in "A." the
+original keeps "a." or "a", the latter if the next caption begins with "The" or the like; here it
+is always "a.".
 """
 
 import re
@@ -54,11 +55,11 @@ PART = rf"(?:[dlo]['’])?(?:{LETTER}|\d)+"
 CLITIC = r"'(?:s|m|d|re|ve|ll)(?![a-z])"
 
 
-def _any(words: str) -> str:
+def _any_of(words: str) -> str:
     return "(?:" + "|".join(words.split()) + ")"
 
 
-# Sought in full at every place; the order matters only between matches of the same length.
+# All are tried at every position; the order matters only between matches of the same length.
 _RULES = [
     re.compile(rule)
     for rule in (
@@ -84,12 +85,12 @@ _RULES = [
         r"[A-Z]+(?:[&+][A-Z]+)+",
         r"[A-Za-z0-9]+(?:_[A-Za-z0-9]+)+",
         # Abbreviations and initials.
-        rf"(?i:{_any(ABBREVIATIONS)})\.",
-        rf"(?:{_any(CAPITAL_ABBREVIATIONS)}|{_any(CAPITAL_ABBREVIATIONS.upper())})\.",
-        rf"((?i:{_any(NUMBER_ABBREVIATIONS)})\.) ?\d",
+        rf"(?i:{_any_of(ABBREVIATIONS)})\.",
+        rf"(?:{_any_of(CAPITAL_ABBREVIATIONS)}|{_any_of(CAPITAL_ABBREVIATIONS.upper())})\.",
+        rf"((?i:{_any_of(NUMBER_ABBREVIATIONS)})\.) ?\d",
         r"[A-Za-z](?:\.[A-Za-z])*\.",
         rf"(?i:({PART}(?:-{PART})*\.)[,:;])",
-        rf"([A-Za-z])\.\s+(?=[A-Z])(?i:{_any(SENTENCE_STARTS)})(?!\S)",
+        rf"([A-Za-z])\.\s+(?=[A-Z])(?i:{_any_of(SENTENCE_STARTS)})(?!\S)",
         # Numbers: 1,000 and 5:30 and .5, then 2 1/2.
         r"[-+]?(?:\d+(?:[.:,]\d+)*|(?:[.:,]\d+)+)",
         r"\d{1,4}[- ]\d{1,4}/\d{1,4}",
@@ -103,7 +104,7 @@ _RULES = [
     )
 ]
 
-# Blanks, and what the original throws away: zero-width characters and emoji.
+# Blanks, and the characters that the original drops: zero-width ones and emoji.
 _SKIPPED = re.compile(r"[\s\u200b-\u200f\ufe0f\ufeff\U00010000-\U0010ffff]+")
 
 # The quote before a fraction is dropped later; it keeps "2 ½" two tokens, unlike "2 1/2".
@@ -113,7 +114,7 @@ _PLAIN = str.maketrans(
     | {"…": " ... ", "\u00a0": " ", "\u00ad": None, "£": "#", "€": "$", "¤": "$", "¢": " cents "}
     | {"½": ' "1/2 ', "¼": ' "1/4 ', "¾": ' "3/4 ', "⅓": ' "1/3 ', "⅔": ' "2/3 '}
 )
-# A curly apostrophe is made straight in "it’s" and "don’t", but not in "o’clock".
+# A curly apostrophe becomes straight in "it’s" and "don’t", but not in "o’clock".
 _CURLY_CLITIC = re.compile(r"(?i)’(?=(?:s|m|d|re|ve|ll)(?![a-z]))|(?<=n)’(?=t(?![a-z]))")
 
 _BRACKETS = str.maketrans(
@@ -122,11 +123,9 @@ _BRACKETS = str.maketrans(
 
 
 def tokenize(caption: str) -> list[str]:
-    """Return the lower-case tokens of one caption, without punctuation; [] when nothing is left.
-
-    The caption is one line. No token holds an ordinary blank, so " ".join(tokens) is the very line
-    that coco-caption scores.
-    """
+    """The lower-case tokens of a caption, which is one line, without punctuation; [] if none are
+    left. No token contains an ordinary blank, so " ".join(tokens) is the line that coco-caption
+    scores."""
     caption = _CURLY_CLITIC.sub("'", caption.translate(_PLAIN))
     tokens = []
     position = 0
@@ -135,8 +134,8 @@ def tokenize(caption: str) -> list[str]:
             position = skipped.end()
             continue
         matches = (match for rule in _RULES if (match := rule.match(caption, position)))
-        furthest = max(matches, key=re.Match.end)
-        token = furthest[furthest.lastindex or 0]
+        longest = max(matches, key=re.Match.end)
+        token = longest[longest.lastindex or 0]
         position += len(token)
         if token not in PUNCTUATION and token.strip("."):
             tokens.append(token.lower().translate(_BRACKETS).replace(" ", "\u00a0"))

@@ -1,8 +1,8 @@
-"""Networks of floats and photographs in, the same networks in integers of 8 bits out: smaller
-files, and on processors with VNNI a third of the time to see and two thirds of the time to search,
-for what it costs in captions, which is measured before it is kept.
+"""Quantises exported networks to 8-bit integers, and keeps them only if captions stay as good.
 
-Needs NNCF, as nothing else here does. Not about running a network: see `captioning.inference.networks`.
+The files are smaller, and on processors with VNNI the encoder takes a third of the time and the
+search two thirds. Needs NNCF, which nothing else here does. Not about running a network: see
+`captioning.inference.networks`.
 """
 
 import logging
@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from captioning.data.dataset import Dataset, select
-from captioning.data.feature_store import FeatureStore
 from captioning.data.images import load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.evaluation.evaluate import evaluate
@@ -27,36 +26,78 @@ from captioning.inference.network_files import (
     copy_network,
     image_size,
     read_encoder_id,
-    read_network,
     replace_network,
+    write_metadata,
 )
-from captioning.inference.networks import Decoder, Encoder
-from captioning.inference.runtime import openvino
+from captioning.inference.networks import Decoder, Encoder, RunNetwork
+from captioning.inference.openvino_runtime import openvino, read_network, without_telemetry
 from captioning.paths import Paths
 
-CALIBRATION_IMAGES = 300  # of the training images: NNCF's habit
-DECODER_CALIBRATION_IMAGES = 64  # of these: each is asked about word by word
-TOLERANCE = 0.005  # of CIDEr on the development split, 0.5 as people read it; chance is twice that
+CALIBRATION_IMAGES = 300  # training images for the encoder: NNCF's default
+DECODER_CALIBRATION_IMAGES = 64  # fewer, as each is captioned word by word
+TOLERANCE = 0.005  # of development CIDEr, 0.5 as it is printed; runs differ by twice that
 
-_DECODER = DECODER_PREFILL, DECODER_STEP
+_DECODER_FILES = DECODER_PREFILL, DECODER_STEP
 
 
 class QualityLoss(ValueError):
-    """Quantised, the networks would caption worse than is allowed."""
+    """The quantised networks caption worse than `TOLERANCE` allows."""
+
+
+def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
+    """Quantises encoder and decoder in `paths.models`, or whichever is not quantised yet, and keeps
+    the result if it costs at most `TOLERANCE`.
+
+    Calibrates on training images, compares on the development split, and returns the CIDEr there
+    before and after. Raises `QualityLoss` if the loss is larger, and leaves all files as they were;
+    ValueError if both are quantised already or do not belong together.
+    """
+    dataset = Dataset.load(paths.dataset)
+    vocabulary = Vocabulary.load(paths.vocabulary)
+    networks = {name: read_network(paths.models / name) for name in (*_DECODER_FILES, ENCODER)}
+    encoder_id = read_encoder_id(networks[ENCODER])
+    Decoder.load(paths.models, vocabulary).require_encoder(encoder_id)
+    in_floats = [name for name, network in networks.items() if not _is_quantised(network)]
+    if not in_floats:
+        raise ValueError(
+            f"Encoder and decoder in {paths.models} are quantised already. To quantise them again, "
+            "make new ones: `python -m captioning features --weights FILE`, then `python -m "
+            "captioning export`."
+        )
+    references = select(dataset.captions, dataset.splits["development"])
+
+    def development_cider(models: Path, maps_path: Path) -> float:
+        # The maps are closed when this returns: Windows removes no open file.
+        maps = extract_feature_maps(Encoder(models), dataset.images, references, maps_path)
+        decoder = Decoder.load(models, vocabulary)
+        return evaluate(decoder, maps, references, meteor=False)[1]["CIDEr"]
+
+    with tempfile.TemporaryDirectory(dir=paths.models, prefix="saving-") as folder:
+        trial = Path(folder)
+        for name in networks:
+            copy_network(paths.models / name, trial / name)
+        _quantise_trial(paths.models, trial, in_floats, dataset, vocabulary)
+        before = development_cider(paths.models, trial / "before.bin")
+        # The maps of an encoder that stays the same are not extracted again.
+        after_maps = "after.bin" if ENCODER in in_floats else "before.bin"
+        after = development_cider(trial, trial / after_maps)
+        _require_tolerable(before, after, in_floats, paths.models)
+        for name in in_floats:
+            replace_network(trial / name, paths.models / name)
+    return before, after
 
 
 def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) -> None:
-    """Writes the encoder of the folder `source` to the folder `target`, its weights in integers of
-    8 bits, and its activations too, scaled by what they are on the images. Raises ValueError if it
-    is quantised already.
+    """Writes the encoder of the folder `source` to the folder `target` with 8-bit weights and
+    activations, whose ranges the images set. Raises ValueError if it is quantised already.
 
-    Sums stay floats: the ranges of what is added differ most, and they cost least.
+    Sums stay floats: what they add differs most in range, and they cost least.
     """
     network = read_network(source / ENCODER)
     if _is_quantised(network):
         raise ValueError(
-            f"{source / ENCODER} is quantised already. To quantise it once more, make it anew from "
-            "the weights that it was made of: `python -m captioning features --weights FILE`."
+            f"{source / ENCODER} is quantised already. To quantise it again, make a new one: "
+            "`python -m captioning features --weights FILE`."
         )
     size = image_size(network)
     quantised = _quantise(
@@ -65,8 +106,8 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
         lambda path: load_image(path, size)[None],
         lambda operation: operation.get_type_name() != "Add",
     )
-    if identity := read_encoder_id(network):
-        quantised.set_rt_info(f"{identity} int8", ["captioning", ENCODER_ID_KEY])
+    if encoder_id := read_encoder_id(network):
+        write_metadata(quantised, {ENCODER_ID_KEY: f"{encoder_id} int8"})
     target.mkdir(parents=True, exist_ok=True)
     _save(quantised, target / ENCODER)
 
@@ -74,129 +115,100 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
 def quantise_decoder(
     source: Path, vocabulary: Vocabulary, features: np.ndarray, target: Path
 ) -> None:
-    """Writes the decoder of the folder `source` to the folder `target`, its products with weights
-    in integers of 8 bits, scaled by what they are while it captions `features` (images, cells,
-    feature_width). All else stays in floats: normalisation would lose its small differences. Raises
-    ValueError if it is quantised already; of a decoder of which one file is, that is copied.
+    """Writes the decoder of the folder `source` to the folder `target` with its products with
+    weights in 8-bit integers, whose ranges captioning `features` (images, cells, feature_width)
+    sets. Raises ValueError if it is quantised already; if one of its two files is, that is copied.
+
+    All else stays in floats: normalisation would lose its small differences.
     """
-    if all(_is_quantised(read_network(source / name)) for name in _DECODER):
+    if all(_is_quantised(read_network(source / name)) for name in _DECODER_FILES):
         raise ValueError(
-            f"The decoder in {source} is quantised already. To quantise it once more, export it "
-            "anew: `python -m captioning export`."
+            f"The decoder in {source} is quantised already. To quantise it again, export a new "
+            "one: `python -m captioning export`."
         )
     target.mkdir(parents=True, exist_ok=True)
     decoder = _RecordingDecoder.load(source, vocabulary)
-    for of_image in features:  # one by one, so that each counts for as much as it says
-        decoder.caption(of_image[None])
-    for name, asked in zip(_DECODER, (decoder.looks, decoder.steps), strict=True):
+    for feature_map in features:  # one by one, so that each image has the same weight
+        decoder.caption(feature_map[None])
+    recorded = decoder.prefill_inputs, decoder.step_inputs
+    for name, inputs in zip(_DECODER_FILES, recorded, strict=True):
         network = read_network(source / name)
         if _is_quantised(network):
             copy_network(source / name, target / name)
         else:
-            _save(_quantise(network, asked, None, _multiplies_by_weights), target / name)
+            _save(_quantise(network, inputs, None, _multiplies_by_weights), target / name)
 
 
-def quantise_within_tolerance(files: Paths) -> tuple[float, float]:
-    """Quantises encoder and decoder in `files.models`, whichever is in floats, on training images,
-    and keeps what came out if it costs no more than `TOLERANCE`. Returns the development CIDEr
-    before and after. Raises `QualityLoss` if that is too much, and leaves all as it was; ValueError
-    if both are quantised already, or do not belong together."""
-    dataset = Dataset.load(files.dataset)
-    vocabulary = Vocabulary.load(files.vocabulary)
-    networks = {name: read_network(files.models / name) for name in (*_DECODER, ENCODER)}
-    identity = read_encoder_id(networks[ENCODER])
-    Decoder.load(files.models, vocabulary).require_encoder(identity)
-    in_floats = [name for name, network in networks.items() if not _is_quantised(network)]
-    if not in_floats:
-        raise ValueError(
-            f"Encoder and decoder in {files.models} are quantised already. To quantise them once "
-            "more, make them anew: `python -m captioning features --weights FILE`, `python -m "
-            "captioning export`."
-        )
+def _quantise_trial(
+    models: Path, trial: Path, in_floats: list[str], dataset: Dataset, vocabulary: Vocabulary
+) -> None:
+    """Quantises the networks of the folder `models` that are `in_floats` to the folder `trial`."""
     train = dataset.splits["train"]
-    calibration = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
-    references = select(dataset.captions, dataset.splits["development"])
+    names = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
+    if ENCODER in in_floats:
+        quantise_encoder(models, [dataset.images / name for name in names], trial)
+    if any(name in in_floats for name in _DECODER_FILES):
+        names = names[:DECODER_CALIBRATION_IMAGES]
+        maps_path = trial / "calibration.bin"
+        maps = extract_feature_maps(Encoder(trial), dataset.images, names, maps_path)
+        quantise_decoder(models, vocabulary, np.stack(list(maps.values())), trial)
 
-    def maps_of(models: Path, image_names: Sequence[str], path: Path) -> FeatureStore:
-        return extract_feature_maps(Encoder(models), dataset.images, image_names, path)
 
-    def cider(models: Path, maps_path: Path) -> float:
-        """Of the networks in `models`. The maps are closed at the end: Windows removes no open
-        file."""
-        features = maps_of(models, list(references), maps_path)
-        decoder = Decoder.load(models, vocabulary)
-        return evaluate(decoder, features, references, meteor=False)[1]["CIDEr"]
-
-    with tempfile.TemporaryDirectory(dir=files.models, prefix="saving-") as folder:
-        trial = Path(folder)
-        for name in networks:
-            copy_network(files.models / name, trial / name)
-        if ENCODER in in_floats:
-            paths = [dataset.images / image_name for image_name in calibration]
-            quantise_encoder(files.models, paths, trial)
-        if DECODER_PREFILL in in_floats or DECODER_STEP in in_floats:
-            few = calibration[:DECODER_CALIBRATION_IMAGES]
-            features = np.stack(list(maps_of(trial, few, trial / "calibration.bin").values()))
-            quantise_decoder(files.models, vocabulary, features, trial)
-        before = cider(files.models, trial / "before.bin")
-        seen_anew = ENCODER in in_floats  # the same encoder would see the same
-        after = cider(trial, trial / ("after.bin" if seen_anew else "before.bin"))
-        loss = before - after
-        if loss > TOLERANCE:
-            raise QualityLoss(
-                f"{files.models} stays as it is: with {', '.join(in_floats)} in integers, "
-                f"{loss * 100:.2f} of development CIDEr would be lost ({before * 100:.2f} before, "
-                f"{after * 100:.2f} after). Wanted: no more than {TOLERANCE * 100:.1f}."
-            )
-        for name in in_floats:
-            replace_network(trial / name, files.models / name)
-    return before, after
+def _require_tolerable(before: float, after: float, in_floats: list[str], models: Path) -> None:
+    loss = before - after
+    if loss > TOLERANCE:
+        raise QualityLoss(
+            f"{models} stays as it is: with {', '.join(in_floats)} in 8-bit integers, development "
+            f"CIDEr falls by {loss * 100:.2f} ({before * 100:.2f} before, {after * 100:.2f} "
+            f"after). Expected a fall of at most {TOLERANCE * 100:.1f}."
+        )
 
 
 class _RecordingDecoder(Decoder):
-    """Remembers what its two networks are asked, in the form in which NNCF wants it."""
+    """Records all inputs of its two networks, in the form that NNCF takes."""
 
-    def __init__(self, look: Callable, step: Callable, *others):
-        self.looks: list[np.ndarray] = []
-        self.steps: list[dict[int, np.ndarray]] = []
+    def __init__(self, prefill: RunNetwork, step: RunNetwork, *others):
+        self.prefill_inputs: list[dict[int, np.ndarray]] = []
+        self.step_inputs: list[dict[int, np.ndarray]] = []
 
-        def look_and_note(features):
-            self.looks.append(features)
-            return look(features)
+        def record(run: RunNetwork, recorded: list) -> RunNetwork:
+            def record_and_run(inputs):
+                recorded.append(dict(enumerate(inputs)))
+                return run(inputs)
 
-        def step_and_note(inputs):
-            self.steps.append(dict(enumerate(inputs)))
-            return step(inputs)
+            return record_and_run
 
-        super().__init__(look_and_note, step_and_note, *others)
+        super().__init__(
+            record(prefill, self.prefill_inputs), record(step, self.step_inputs), *others
+        )
 
 
+@without_telemetry()
 def _quantise(
     network: openvino.Model,
     items: Sequence,
-    as_inputs: Callable | None,
-    becomes_integers: Callable[[openvino.Node], bool],
+    to_inputs: Callable | None,
+    is_quantisable: Callable[[openvino.Node], bool],
 ) -> openvino.Model:
-    """A copy of the network, its notes included, with the operations chosen in integers, scaled by
-    what they are on the inputs that `as_inputs` makes of each of `items`, or on these themselves.
-    Weights of sums over channels leave one bit free, so that no processor overflows, and all
-    compute the same."""
-    # Here, behind `captioning.inference.runtime`: it would send its makers a message each time, too.
+    """A copy of the network, metadata included, whose `is_quantisable` operations compute in 8-bit
+    integers. `to_inputs` makes the network's inputs of each of `items`, which set the ranges; None
+    if they are its inputs."""
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
     nncf.set_log_level(logging.WARNING)  # or it lists every operation that stays a float
-    ignored = [
+    floats = [
         operation.get_friendly_name()
         for operation in network.get_ops()
-        if not becomes_integers(operation)
+        if not is_quantisable(operation)
     ]
     return nncf.quantize(
         network,
-        nncf.Dataset(items, as_inputs),
+        nncf.Dataset(items, to_inputs),
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(items),
-        ignored_scope=nncf.IgnoredScope(names=ignored, validate=False),
+        ignored_scope=nncf.IgnoredScope(names=floats, validate=False),
+        # Weights leave one bit free, so that no processor overflows and all compute the same.
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
 
@@ -213,6 +225,6 @@ def _multiplies_by_weights(operation: openvino.Node) -> bool:
     if operation.get_type_name() != "MatMul":
         return False
     factor = operation.input_value(1).get_node()
-    if factor.get_type_name() == "Convert":  # of weights that are kept in float16
+    if factor.get_type_name() == "Convert":  # of weights stored as float16
         factor = factor.input_value(0).get_node()
     return factor.get_type_name() == "Constant"

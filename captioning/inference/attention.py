@@ -1,9 +1,9 @@
-"""What each word of a caption looked at: a feature map and a sentence in, a weight a cell out.
+"""How much each word of a caption attends to each cell of the feature map.
 
-A decoder with attention says it itself. Of any other it is found by occlusion (Zeiler and Fergus,
-"Visualizing and understanding convolutional networks", 2014): cells are left out of the feature
-map, one at a time, and a word has looked at those without which it would be less probable. Not
-about drawing: see `captioning.output.attention_figure`.
+A decoder with attention gives the weights itself. For any other they are found by occlusion (Zeiler
+and Fergus, "Visualizing and understanding convolutional networks", 2014): without one cell at a
+time, how much less probable does the word become? Not about drawing: see
+`captioning.output.attention_figure`.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ ATTENTION, OCCLUSION = "attention", "occlusion"
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Where the words of a caption looked: `weights` (words, cells) float32, not negative, of which
-    those of a word sum to 1, and the `method`, "attention" or "occlusion", that found them."""
+    """`weights` (words, cells) float32, from 0 to 1, which sum to 1 for each of the `words`, and
+    the `method` that found them: "attention" or "occlusion"."""
 
     words: tuple[str, ...]
     weights: np.ndarray
@@ -28,57 +28,61 @@ class AttentionMaps:
 
     @property
     def maps(self) -> np.ndarray:
-        """The weights in place (words, rows, columns): cells are those of a square, row by row.
-        Raises ValueError where they are not."""
+        """The weights as maps (words, rows, columns), square and row by row. Raises ValueError if
+        the number of cells is no square."""
         words, cells = self.weights.shape
         side = isqrt(cells)
         if side**2 != cells:
             raise ValueError(
-                "What words looked at is shown on a square feature map, of 10 x 10 cells for "
-                f"instance. Received: {cells} cells. Take an encoder for square images."
+                f"Expected a square feature map, such as 10 x 10 cells, got {cells} cells. Use an "
+                "encoder for square images."
             )
         return self.weights.reshape(words, side, side)
 
 
 def compute_attention(decoder: Decoder, features: np.ndarray, caption: str) -> AttentionMaps:
-    """Where the words of `caption` look in an image of this feature map (cells, feature_width).
-
-    The caption may be anyone's: the decoder hears it word by word, as if it had said it.
-    """
+    """The attention of each word of `caption` to the feature map (cells, feature_width) of an
+    image. Any caption will do: the decoder scores it word by word. Raises ValueError for a caption
+    without words."""
     words = tuple(clean_caption(caption).split())
-    word_ids = decoder.vocabulary.encode(" ".join(words))[:-1]  # the end looks at nothing
-    log_probs, weights = _hear(decoder, features[None], word_ids)
+    if not words:
+        raise ValueError(f"Expected a caption of one word or more, got {caption!r}.")
+    word_ids = decoder.vocabulary.encode(" ".join(words))[:-1]  # without the end
+    log_probs, weights = _score_words(decoder, features[None], word_ids)
     if weights is not None:
         return AttentionMaps(words, weights[0], ATTENTION)
+    return AttentionMaps(words, _occlude(decoder, features, word_ids, log_probs[0]), OCCLUSION)
+
+
+def _occlude(
+    decoder: Decoder, features: np.ndarray, word_ids: list[int], log_probs: np.ndarray
+) -> np.ndarray:
+    """Weights (words, cells): by how much the `log_probs` (words,) fall without each cell."""
     if len(features) < 2:
-        raise ValueError("Occlusion wants a feature map of 2 cells or more. Received: 1.")
+        raise ValueError("Expected a feature map of 2 cells or more for occlusion, got 1.")
     without_cell = np.stack([np.delete(features, cell, axis=0) for cell in range(len(features))])
-    log_probs_without, _ = _hear(decoder, without_cell, word_ids)  # (cells, words)
-    return AttentionMaps(words, _shares((log_probs - log_probs_without).T.clip(0)), OCCLUSION)
+    log_probs_without, _ = _score_words(decoder, without_cell, word_ids)  # (cells, words)
+    losses = (log_probs - log_probs_without).T.clip(0)  # (words, cells)
+    totals = losses.sum(axis=1, keepdims=True)
+    uniform = np.full_like(losses, 1 / losses.shape[1])  # for a word that depends on no cell
+    return np.divide(losses, totals, out=uniform, where=totals > 0)
 
 
-def _hear(
+def _score_words(
     decoder: Decoder, features: np.ndarray, word_ids: list[int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Of a caption's ids, the start in front, and feature maps (images, cells, feature_width): the
-    log-probability of each word after the start (images, words), and the decoder's attention, if
-    it has any (images, words, cells)."""
-    images, cells, _ = features.shape
-    seen, state = decoder.prefill(features), decoder.initial_state(images)
-    log_probs = np.zeros((images, len(word_ids) - 1), "float32")
-    weights = np.zeros((images, len(word_ids) - 1, cells), "float32")
-    attention = None
-    for position, (last_id, word_id) in enumerate(zip(word_ids, word_ids[1:], strict=False)):
-        last_ids = np.full((images, 1), last_id)
-        of_words, state, attention = decoder.step_with_attention(last_ids, state, seen)
-        log_probs[:, position] = of_words[:, 0, word_id]
+    """For feature maps (images, cells, feature_width) and one caption's ids, the start in front:
+    the log-probability of each word (images, words) and the decoder's attention weights (images,
+    words, cells), or None."""
+    image_context = decoder.prefill(features)
+    state = decoder.initial_state(len(features))
+    log_probs, weights = [], []
+    for last_id, word_id in zip(word_ids, word_ids[1:], strict=False):
+        last_ids = np.full((len(features), 1), last_id)
+        next_log_probs, state, attention = decoder.step_with_attention(
+            last_ids, state, image_context
+        )
+        log_probs.append(next_log_probs[:, 0, word_id])
         if attention is not None:
-            weights[:, position] = attention[:, 0]
-    return log_probs, None if attention is None else weights
-
-
-def _shares(weights: np.ndarray) -> np.ndarray:
-    """Weights (words, cells) with the sum 1 a word: all alike where a word has none."""
-    sums = weights.sum(axis=1, keepdims=True)
-    alike = np.full_like(weights, 1 / weights.shape[1])
-    return np.divide(weights, sums, out=alike, where=sums > 0)
+            weights.append(attention[:, 0])
+    return np.stack(log_probs, axis=1), np.stack(weights, axis=1) if weights else None

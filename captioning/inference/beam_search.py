@@ -1,6 +1,6 @@
-"""Beam search: a function that scores next words in, the most probable sequences out.
+"""Beam search: from a function that scores the next word to the most probable sequences.
 
-Knows ids and arrays only; neither Keras, nor photographs, nor words.
+Knows ids and arrays only; no Keras, no photographs, no words.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,8 +16,8 @@ Step = Callable[[np.ndarray, State, ImageContext], tuple[np.ndarray, State]]
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One sequence found: its ids without start and end, and its log-probability (natural log),
-    the end included. `finished` is False if the length limit cut it off."""
+    """One sequence: its ids without start and end, and its log-probability (natural logarithm, the
+    end included). `finished` is False if the length limit cut it off."""
 
     ids: tuple[int, ...]
     log_prob: float
@@ -31,183 +31,197 @@ class Hypothesis:
 def beam_search(
     step: Step,
     initial_state: State,
-    images: Iterable[ImageContext],
+    image_contexts: Iterable[ImageContext],
     *,
-    start: int,
-    end: int,
+    start_id: int,
+    end_id: int,
     max_length: int,
     beam_width: int,
     length_normalisation: float = 0.0,
-    never: Sequence[int] = (),
-    at_once: int = 32,
+    forbidden_ids: Sequence[int] = (),
+    batch_size: int = 32,
 ) -> Iterator[list[Hypothesis]]:
-    """For each of `images`, in order, up to `beam_width` hypotheses, best first.
+    """For each image, in order, up to `beam_width` hypotheses, best first.
 
-    An image is what was seen in it, a tuple of arrays (...). `step(ids, state, seen)` takes the
-    last ids (rows, beams), the state after the words before them, arrays (rows, beams, ...), and
-    what was seen in the image of each row, arrays (rows, ...), and returns log-probabilities (rows,
-    beams, vocabulary) of the next id with the new state: each word costs one step, prefixes are not
-    run again. `initial_state` is the state of a beam before the first word, arrays (...). State is
-    copied, dropped and reordered along with the beams that it belongs to.
+    `image_contexts` holds a tuple of arrays (...) for each image. `step(ids, state, image_context)`
+    takes the last ids (images, beams), the state after the words before them, arrays (images,
+    beams, ...), and the context of each image, arrays (images, ...). It returns log-probabilities
+    of the next id (images, beams, vocabulary) and the new state, so each word costs one step.
+    `initial_state` is the state of one beam before the first word, arrays (...).
 
-    `at_once` images are searched side by side, a row each, and one that is decided gives its row
-    to the next: none waits for the longest sentence, and memory holds these only. When there are
-    no more images, rows become fewer.
+    `batch_size` images are searched side by side. As soon as one is decided, the next image takes
+    its place: none waits for the longest sentence, and memory holds these images only.
 
-    A hypothesis is finished when its end is among the `beam_width` best continuations of its row;
-    `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences;
-    `length_normalisation` 0 keeps them as they are, 1 compares means a word (Wu et al., 2016).
-    Ids in `never` are not chosen. At most `max_length` ids are chosen, the end not counted.
+    A hypothesis is finished when its end is among the `beam_width` best continuations of its image;
+    `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences:
+    `length_normalisation` 0 keeps the sums, 1 compares means per word (Wu et al., 2016).
+    `forbidden_ids` are never chosen. At most `max_length` ids are chosen, the end not counted.
+    Raises ValueError if a width, length or size is below 1.
     """
-    if min(beam_width, max_length, at_once) < 1:
+    if min(beam_width, max_length, batch_size) < 1:
         raise ValueError(
-            "Beam search wants a beam width, a length and images at once of at least 1. "
-            f"Received: beam_width={beam_width}, max_length={max_length}, at_once={at_once}."
+            f"Expected a beam_width, max_length and batch_size of at least 1, got {beam_width}, "
+            f"{max_length} and {batch_size}."
         )
-    rows = _Rows(initial_state, start, at_once, beam_width, max_length)
-    return _search(step, rows, images, end, length_normalisation, list(never))
+    batch = _Batch(initial_state, batch_size, beam_width, max_length, start_id, end_id)
+    return _search(step, batch, image_contexts, length_normalisation, list(forbidden_ids))
 
 
 def _search(
     step: Step,
-    rows: "_Rows",
-    images: Iterable[ImageContext],
-    end: int,
+    batch: "_Batch",
+    image_contexts: Iterable[ImageContext],
     length_normalisation: float,
-    never: list[int],
+    forbidden_ids: list[int],
 ) -> Iterator[list[Hypothesis]]:
-    numbered = enumerate(images)
-    decided: dict[int, list[Hypothesis]] = {}
-    for number in count():
-        while number not in decided:
-            rows.fill(numbered)
-            if not len(rows):
+    images = enumerate(image_contexts)
+    decided: dict[int, list[Hypothesis]] = {}  # by the number of the image
+    for next_image in count():
+        while next_image not in decided:
+            batch.fill(images)
+            if not len(batch):
                 return
-            next_log_probs, state = step(rows.last_ids, rows.state, rows.seen)
-            next_log_probs = np.require(next_log_probs, requirements="W")
-            next_log_probs[:, :, never] = -np.inf
-            decided |= rows.go_on(next_log_probs, state, end, length_normalisation)
-        yield decided.pop(number)
+            log_probs, state = step(batch.last_ids, batch.state, batch.image_context)
+            log_probs = np.require(log_probs, requirements="W")
+            log_probs[:, :, forbidden_ids] = -np.inf
+            decided |= batch.extend(log_probs, state, length_normalisation)
+        yield decided.pop(next_image)
 
 
-class _Rows:
-    """The images that are searched side by side, and the beams of each, best first. All take the
-    step; an image begins with one, and the others weigh -inf until there are words to fill them.
+class _Batch:
+    """The images that are searched side by side, one a row, with their open beams, best first.
 
-    `state` and `seen`: as for the step of `beam_search`.
+    An image begins with one beam; the others have log-probability -inf until there are enough
+    continuations. `state` (rows, beams, ...) and `image_context` (rows, ...): as `step` takes them.
     """
 
     def __init__(
-        self, initial_state: State, start: int, rows: int, beam_width: int, max_length: int
+        self,
+        initial_state: State,
+        rows: int,
+        beam_width: int,
+        max_length: int,
+        start_id: int,
+        end_id: int,
     ):
-        self._nothing_said = initial_state
+        self._initial_state = initial_state
+        self._end_id = end_id
         self._is_free = np.ones(rows, bool)
-        self._numbers = np.zeros(rows, int)
-        self._ids = np.full((rows, beam_width, 1 + max_length), start)
+        self._images = np.zeros(rows, int)  # their numbers
+        self._ids = np.full((rows, beam_width, 1 + max_length), start_id)
         self._lengths = np.zeros(rows, int)  # of the sequences, the start not counted
         self._log_probs = np.zeros((rows, beam_width))
-        self._found: dict[int, list[Hypothesis]] = {}  # by the number of the image
+        self._finished: dict[int, list[Hypothesis]] = {}  # by the number of the image
         self.state = tuple(
             np.empty((rows, beam_width, *part.shape), part.dtype) for part in initial_state
         )
-        self.seen: ImageContext = ()
+        self.image_context: ImageContext = ()
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._images)
 
     @property
     def last_ids(self) -> np.ndarray:
-        """The last of each sequence (rows, beams)."""
+        """The last id of each beam (rows, beams)."""
         return np.take_along_axis(self._ids, self._lengths[:, None, None], axis=2)[:, :, 0]
 
     def fill(self, images: Iterator[tuple[int, ImageContext]]) -> None:
-        """Gives each row that is free to the next of the numbered `images`, and drops those that
-        stay free."""
-        for row, (number, seen) in zip(np.nonzero(self._is_free)[0], images, strict=False):
-            if not self.seen:
-                self.seen = tuple(np.empty((len(self), *part.shape), part.dtype) for part in seen)
+        """Puts the next of the numbered images into each free row; drops rows that stay free."""
+        for row, (image, context) in zip(np.nonzero(self._is_free)[0], images, strict=False):
+            if not self.image_context:
+                self.image_context = tuple(
+                    np.empty((len(self), *part.shape), part.dtype) for part in context
+                )
             self._is_free[row] = False
-            self._numbers[row] = number
+            self._images[row] = image
             self._lengths[row] = 0
             self._log_probs[row] = np.where(np.arange(self._log_probs.shape[1]) == 0, 0, -np.inf)
-            self._found[number] = []
-            for ours, part in zip(
-                (*self.state, *self.seen), (*self._nothing_said, *seen), strict=True
-            ):
-                ours[row] = part
+            self._finished[image] = []
+            arrays = (*self.state, *self.image_context)
+            for array, part in zip(arrays, (*self._initial_state, *context), strict=True):
+                array[row] = part
         if self._is_free.any():
-            self._drop_free()
+            self._drop_free_rows()
 
-    def _drop_free(self) -> None:
-        """Moves the last rows to where others are free."""
-        count = np.count_nonzero(~self._is_free)
-        to = np.nonzero(self._is_free[:count])[0]
-        last = count + np.nonzero(~self._is_free[count:])[0]
+    def _drop_free_rows(self) -> None:
+        """Moves the last occupied rows into the free ones before them, and shortens all arrays."""
+        occupied = np.count_nonzero(~self._is_free)
+        gaps = np.nonzero(self._is_free[:occupied])[0]
+        last = occupied + np.nonzero(~self._is_free[occupied:])[0]
 
-        def without_gaps(part: np.ndarray) -> np.ndarray:
-            part[to] = part[last]
-            return part[:count]
+        def close_gaps(array: np.ndarray) -> np.ndarray:
+            array[gaps] = array[last]
+            return array[:occupied]
 
-        self._numbers, self._ids, self._lengths, self._log_probs, self._is_free = map(
-            without_gaps,
-            (self._numbers, self._ids, self._lengths, self._log_probs, self._is_free),
-        )
-        self.state, self.seen = (tuple(map(without_gaps, of)) for of in (self.state, self.seen))
+        self._images = close_gaps(self._images)
+        self._ids = close_gaps(self._ids)
+        self._lengths = close_gaps(self._lengths)
+        self._log_probs = close_gaps(self._log_probs)
+        self.state = tuple(map(close_gaps, self.state))
+        self.image_context = tuple(map(close_gaps, self.image_context))
+        self._is_free = np.zeros(occupied, bool)
 
-    def go_on(
-        self, next_log_probs: np.ndarray, state: State, end: int, length_normalisation: float
+    def extend(
+        self, next_log_probs: np.ndarray, state: State, length_normalisation: float
     ) -> dict[int, list[Hypothesis]]:
-        """Adds an id to each sequence, by log-probabilities (rows, beams, vocabulary), which are
-        overwritten; `state` is that after the ids before. Frees the rows of the images that are
-        decided then, and returns what is found of them, by their numbers."""
+        """Adds one id to each beam, by its log-probabilities (rows, beams, vocabulary), which are
+        overwritten; `state` is the one after the ids before it. Frees the rows of the images that
+        are decided now, and returns their hypotheses by the number of the image."""
         beam_width = self._log_probs.shape[1]
-        # Each beam ends in one way only, so one more of it than the beam is wide is enough.
-        parents, words, totals = _most_probable(self._log_probs, next_log_probs, beam_width + 1)
-        ends = words == end
-        self._collect(parents, totals, ends[:, :beam_width], length_normalisation)
+        # Only one continuation of a beam is its end, so one more than the beam width is enough.
+        beams, ids, log_probs = _best_continuations(
+            self._log_probs, next_log_probs, beam_width + 1
+        )  # each (rows, continuations), best first
+        is_end = ids == self._end_id
+        self._finish(beams, log_probs, is_end[:, :beam_width], length_normalisation)
         at_limit = self._lengths == self._ids.shape[2] - 1
         self._cut_off(at_limit)
 
-        go_on = np.argsort(ends, axis=1, kind="stable")[:, :beam_width]  # the others, best first
-        totals[ends] = -np.inf  # of few ids, some may be among those that go on
-        parents, words, self._log_probs = (
-            np.take_along_axis(each, go_on, axis=1) for each in (parents, words, totals)
-        )  # (rows, beams)
-        self.state = tuple(part[np.arange(len(self))[:, None], parents] for part in state)
-        self._ids = np.take_along_axis(self._ids, parents[:, :, None], axis=1)
+        open_beams = np.argsort(is_end, axis=1, kind="stable")[:, :beam_width]  # ends come last
+        log_probs[is_end] = -np.inf  # of a small vocabulary some are still among the open beams
+        beams, ids, self._log_probs = (
+            np.take_along_axis(array, open_beams, axis=1) for array in (beams, ids, log_probs)
+        )  # each (rows, beam_width)
+        self.state = tuple(part[np.arange(len(self))[:, None], beams] for part in state)
+        self._ids = np.take_along_axis(self._ids, beams[:, :, None], axis=1)
         self._lengths += ~at_limit
-        np.put_along_axis(self._ids, self._lengths[:, None, None], words[:, :, None], axis=2)
+        np.put_along_axis(self._ids, self._lengths[:, None, None], ids[:, :, None], axis=2)
 
-        # A row is decided once its best open beam, as it stands, loses to all that it has found.
+        self._is_free = at_limit | self._is_decided(length_normalisation)
+        return {image: self._finished.pop(image) for image in self._images[self._is_free]}
+
+    def _is_decided(self, length_normalisation: float) -> np.ndarray:
+        """Whether a row's best open beam, as it stands, loses to `beam_width` finished hypotheses:
+        bool (rows,)."""
+        beam_width = self._log_probs.shape[1]
         open_scores = self._log_probs[:, 0] / self._lengths**length_normalisation
-        to_beat = [
-            found[-1].score(length_normalisation) if len(found) == beam_width else -np.inf
-            for found in (self._found[number] for number in self._numbers)
+        worst_finished = [
+            finished[-1].score(length_normalisation) if len(finished) == beam_width else -np.inf
+            for finished in map(self._finished.get, self._images)
         ]
-        self._is_free = at_limit | (open_scores <= to_beat)
-        return {number: self._found.pop(number) for number in self._numbers[self._is_free]}
+        return open_scores <= worst_finished
 
-    def _collect(
+    def _finish(
         self,
-        parents: np.ndarray,
-        totals: np.ndarray,
-        ends: np.ndarray,
+        beams: np.ndarray,
+        log_probs: np.ndarray,
+        is_end: np.ndarray,
         length_normalisation: float,
     ) -> None:
-        """Adds the ends among the best continuations to what is found of their images, of which as
-        many are kept as a beam is wide."""
-        for row, rank in zip(*np.nonzero(ends), strict=True):
-            if totals[row, rank] > -np.inf:
-                found = self._found[self._numbers[row]]
-                found.append(self._hypothesis(row, parents[row, rank], totals[row, rank], True))
-                found.sort(key=lambda one: one.score(length_normalisation), reverse=True)
-                del found[self._log_probs.shape[1] :]
+        """Adds the continuations that end to the finished hypotheses of their images, and keeps the
+        `beam_width` best of these."""
+        for row, rank in zip(*np.nonzero(is_end), strict=True):
+            if log_probs[row, rank] > -np.inf:
+                finished = self._finished[self._images[row]]
+                finished.append(self._hypothesis(row, beams[row, rank], log_probs[row, rank], True))
+                finished.sort(key=lambda best: best.score(length_normalisation), reverse=True)
+                del finished[self._log_probs.shape[1] :]
 
     def _cut_off(self, at_limit: np.ndarray) -> None:
-        """Of images of which nothing else is found, takes the beams as they are."""
+        """Where an image at the length limit has no finished hypothesis, takes its open beams."""
         for row in np.nonzero(at_limit)[0]:
-            if not self._found[self._numbers[row]]:
-                self._found[self._numbers[row]] = [
+            if not self._finished[self._images[row]]:
+                self._finished[self._images[row]] = [
                     self._hypothesis(row, beam, log_prob, False)
                     for beam, log_prob in enumerate(self._log_probs[row])
                     if log_prob > -np.inf
@@ -218,23 +232,27 @@ class _Rows:
         return Hypothesis(tuple(ids.tolist()), float(log_prob), finished)
 
 
-def _most_probable(
-    log_probs: np.ndarray, next_log_probs: np.ndarray, of_beam: int
+def _best_continuations(
+    log_probs: np.ndarray, next_log_probs: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of log_probs (rows, beams) and what each word adds to them (rows, beams, vocabulary), the
-    `of_beam` highest sums of each beam, those of a row highest first: their beams, words and
-    values, each (rows, beams * of_beam). Overwrites `next_log_probs`."""
-    of_beam = min(of_beam, next_log_probs.shape[2])
-    words = np.empty((*log_probs.shape, of_beam), int)
-    totals = np.empty(words.shape)
-    # The highest, several times: three times as fast as a partition for three beams of 32 images,
-    # and up to three times as slow for very wide ones.
-    for rank in range(of_beam):
-        highest = next_log_probs.argmax(axis=2, keepdims=True)
-        words[:, :, [rank]] = highest
-        totals[:, :, [rank]] = np.take_along_axis(next_log_probs, highest, axis=2)
-        np.put_along_axis(next_log_probs, highest, -np.inf, axis=2)
+    """Of beams with `log_probs` (rows, beams), each with `next_log_probs` (rows, beams,
+    vocabulary), the `count` most probable continuations: their beams, ids and log-probabilities,
+    each (rows, beams * count), best first. Overwrites `next_log_probs`."""
+    count = min(count, next_log_probs.shape[2])
+    ids = np.empty((*log_probs.shape, count), int)
+    totals = np.empty(ids.shape)
+    # The maximum, `count` times: three times as fast as a partition for three beams of 32 images,
+    # and up to three times as slow for very wide beams.
+    for rank in range(count):
+        best = next_log_probs.argmax(axis=2, keepdims=True)
+        ids[:, :, [rank]] = best
+        totals[:, :, [rank]] = np.take_along_axis(next_log_probs, best, axis=2)
+        np.put_along_axis(next_log_probs, best, -np.inf, axis=2)
     totals += log_probs[:, :, None]
-    words, totals = (part.reshape(len(log_probs), -1) for part in (words, totals))
-    best = np.argsort(-totals, axis=1, kind="stable")
-    return best // of_beam, *(np.take_along_axis(part, best, axis=1) for part in (words, totals))
+    ids, totals = (array.reshape(len(log_probs), -1) for array in (ids, totals))
+    order = np.argsort(-totals, axis=1, kind="stable")
+    return (
+        order // count,
+        np.take_along_axis(ids, order, axis=1),
+        np.take_along_axis(totals, order, axis=1),
+    )

@@ -1,26 +1,31 @@
-"""The journey from photograph to sentence."""
+"""From a photograph to its caption."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from captioning.data.images import ImageLike, load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.inference.attention import AttentionMaps, compute_attention
-from captioning.inference.encode_images import encode_images
+from captioning.inference.extract_features import encode_images
 from captioning.inference.networks import Caption, Decoder, Encoder
-from captioning.paths import Paths
+from captioning.paths import Paths, find_model
 from captioning.settings import SearchSettings
 
-# Paths in order; with those that cannot be captioned, the error that says why.
-_Waiting = deque[tuple[ImageLike, Exception | None]]
+# Images in order, each with the error if it could not be read.
+_Pending = deque[tuple[ImageLike, Exception | None]]
 
 
 class Captioner:
-    """Captions photographs with a trained model.
+    """Captions photographs with a trained model. Any number of threads may share one captioner.
+
+    An image is the path of a file, its content as bytes, an open binary file, a Pillow image or an
+    array: see `captioning.data.images.open_image`.
 
     >>> captioner = Captioner.load()
     >>> print(captioner.caption("photo.jpg"))  # doctest: +SKIP
@@ -28,95 +33,106 @@ class Captioner:
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder):
+        """Raises ValueError if the decoder was trained with another encoder."""
         if encoder.feature_width != decoder.feature_width:
             raise ValueError(
-                "Encoder and decoder do not belong together. Wanted: features of "
-                f"{decoder.feature_width} numbers. Received: {encoder.feature_width}. Take both "
-                "from one training run."
+                f"Encoder and decoder do not belong together. Expected {decoder.feature_width} "
+                f"features a cell, got {encoder.feature_width}. Take both from one training run."
             )
         decoder.require_encoder(encoder.encoder_id)
         self.encoder = encoder
         self.decoder = decoder
 
     @classmethod
-    def load(cls, root: str | Path = Paths().root) -> "Captioner":
-        """The trained model below the folder `root`: `models/` and `tokenizer.p`. By default the
-        one that lies beside this package. Raises FileNotFoundError where a part is missing and
-        ValueError where parts do not belong together."""
-        files = Paths(Path(root))
-        vocabulary = Vocabulary.load(files.vocabulary)
-        with ThreadPoolExecutor(1) as pool:  # a core is idle for much of either
-            decoder = pool.submit(Decoder.load, files.models, vocabulary)
-            encoder = Encoder(files.models)
+    def load(cls, root: str | Path | None = None) -> "Captioner":
+        """Loads the model in the folder `root`, which holds `models/` and `tokenizer.p`; without
+        one, the model that `captioning.paths.find_model` finds. Raises FileNotFoundError if a part
+        is missing and ValueError if a part is damaged or the parts do not belong together."""
+        paths = Paths(find_model(root))
+        vocabulary = Vocabulary.load(paths.vocabulary)
+        with ThreadPoolExecutor(1) as pool:  # compiling one network leaves half of the cores idle
+            decoder = pool.submit(Decoder.load, paths.models, vocabulary)
+            encoder = Encoder(paths.models)
         return cls(encoder, decoder.result())
 
-    def caption(
-        self, image: ImageLike | Sequence[ImageLike], search: SearchSettings = SearchSettings()
-    ) -> Caption | list[Caption]:
-        """The best caption of an image; of a list of images, the list of their best captions.
+    def caption(self, image: ImageLike, search: SearchSettings = SearchSettings()) -> Caption:
+        """The best caption of an image. Raises what `captioning.data.images.load_image` raises if
+        it cannot be read: FileNotFoundError, ValueError or TypeError."""
+        ((best,),) = self.caption_batch([image], search=search)
+        return best
 
-        An image is a path, an image of Pillow, or an array: uint8 or floats from 0 to 1, (height,
-        width, 3) for RGB or (height, width) for grey. Raises what `load_image` raises where one of
-        them is no image that can be read.
-        """
-        found = self.alternatives(image, 1, search)
-        return [best for best, *_ in found] if isinstance(image, (list, tuple)) else found[0]
-
-    def alternatives(
+    def caption_batch(
         self,
-        image: ImageLike | Sequence[ImageLike],
-        count: int,
+        images: Iterable[ImageLike],
+        num_captions: int = 1,
         search: SearchSettings = SearchSettings(),
-    ) -> list[Caption] | list[list[Caption]]:
-        """As `caption`, but the `count` best captions of an image, best first. A beam that is
-        narrower than `count` is widened to it, which may find a better best one as well."""
-        if not isinstance(image, (list, tuple)):
-            return self.alternatives([image], count, search)[0]
-        found = []
-        for _, captions in self.alternatives_of_files(image, count, search):
-            if isinstance(captions, Exception):
-                raise captions
-            found.append(captions)
-        return found
+    ) -> list[list[Caption]]:
+        """For each image its `num_captions` best captions, best first. A beam narrower than
+        `num_captions` is widened to it. Raises what `caption` raises for the first image that
+        cannot be read, and ValueError unless `num_captions` is from 1 to 100."""
+        captions = []
+        for _, result in self.stream(images, num_captions, search):
+            if isinstance(result, Exception):
+                raise result
+            captions.append(result)
+        return captions
 
-    def gaze(self, image: ImageLike, caption: Caption | str) -> AttentionMaps:
-        """Where in the image each word of the caption looked; the caption may be anyone's."""
+    def stream(
+        self,
+        images: Iterable[ImageLike],
+        num_captions: int = 1,
+        search: SearchSettings = SearchSettings(),
+    ) -> Iterator[tuple[ImageLike, list[Caption] | Exception]]:
+        """As `caption_batch`, but lazily and in order: yields each image with its captions, or with
+        the error if it cannot be read. Images are drawn about 70 ahead, and memory does not grow
+        with their number, except with those that fail one after the other."""
+        _require_several(images)
+        pending: _Pending = deque()
+        captions = self.decoder.captions(self._encode(images, pending), search, num_captions)
+        return _in_order(pending, captions)
+
+    def attention(self, image: ImageLike, caption: Caption | str) -> AttentionMaps:
+        """How much each word of the caption, which may be anybody's, attends to each cell of the
+        image. Raises what `caption` raises, and ValueError for a caption without words."""
         pixels = load_image(image, self.encoder.image_size)
         (features,) = self.encoder(pixels[None])
         return compute_attention(self.decoder, features, str(caption))
 
-    def caption_files(
-        self, paths: Iterable[ImageLike], search: SearchSettings = SearchSettings()
-    ) -> Iterator[tuple[ImageLike, Caption | Exception]]:
-        """For each path, in order, the best caption or the error that says why there is none."""
-        for path, found in self.alternatives_of_files(paths, 1, search):
-            yield path, found if isinstance(found, Exception) else found[0]
-
-    def alternatives_of_files(
-        self, paths: Iterable[ImageLike], count: int, search: SearchSettings = SearchSettings()
-    ) -> Iterator[tuple[ImageLike, list[Caption] | Exception]]:
-        """For each path, in order, the `count` best captions or the error that says why there are
-        none. Memory does not grow with the number of images, but with those that fail one after
-        the other, which are told when an image that does not, or the last one, was seen."""
-        waiting: _Waiting = deque()
-        for captions in self.decoder.alternatives(self._see(paths, waiting), search, count):
-            yield from _failed(waiting)
-            yield waiting.popleft()[0], captions
-        yield from _failed(waiting)
-
-    def _see(self, paths: Iterable[ImageLike], waiting: _Waiting) -> Iterator[np.ndarray]:
-        """Feature maps of the images that can be read, batch after batch. All paths are added to
-        those that wait for their captions, before their maps are handed out."""
-        for batch in encode_images(self.encoder, paths):
-            maps = [each for _, each in batch if isinstance(each, np.ndarray)]
-            waiting.extend(
-                (path, None if isinstance(each, np.ndarray) else each) for path, each in batch
-            )
-            if maps:
-                yield np.stack(maps)
+    def _encode(self, images: Iterable[ImageLike], pending: _Pending) -> Iterator[np.ndarray]:
+        """Batches of feature maps of the images that can be read. All images of a batch are pending
+        before its maps are handed out."""
+        for batch in encode_images(self.encoder, images):
+            feature_maps = []
+            for image, result in batch:
+                is_error = isinstance(result, Exception)
+                pending.append((image, result if is_error else None))
+                if not is_error:
+                    feature_maps.append(result)
+            if feature_maps:
+                yield np.stack(feature_maps)
 
 
-def _failed(waiting: _Waiting) -> Iterator[tuple[ImageLike, Exception]]:
-    """Takes out those in front that cannot be captioned."""
-    while waiting and waiting[0][1] is not None:
-        yield waiting.popleft()
+def _in_order(
+    pending: _Pending, captions: Iterator[list[Caption]]
+) -> Iterator[tuple[ImageLike, list[Caption] | Exception]]:
+    """Pairs captions with the pending images that could be read, errors with the others."""
+    for image_captions in captions:
+        yield from _pop_errors(pending)
+        yield pending.popleft()[0], image_captions
+    yield from _pop_errors(pending)
+
+
+def _pop_errors(pending: _Pending) -> Iterator[tuple[ImageLike, Exception]]:
+    """Takes out the images at the front that could not be read."""
+    while pending and pending[0][1] is not None:
+        yield pending.popleft()
+
+
+def _require_several(images: Iterable[ImageLike]) -> None:
+    """Refuses one image in the place of several: its lines or characters would be taken as such."""
+    is_one = isinstance(images, (str, bytes, PathLike, Image.Image)) or hasattr(images, "read")
+    if is_one or isinstance(images, np.ndarray) and images.ndim != 4:
+        raise TypeError(
+            f"Expected several images, such as a list of paths, got one {type(images).__name__}. "
+            "Put it into a list, or use caption()."
+        )

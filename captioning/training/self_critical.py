@@ -17,7 +17,7 @@ from captioning.data.vocabulary import END, PADDING, START, Vocabulary
 from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
 from captioning.inference.networks import Decoder
-from captioning.inference.processor import training_precision
+from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import AugmentedData, pad

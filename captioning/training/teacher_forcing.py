@@ -6,7 +6,7 @@ Whatever the model would have said, it is told the right word and asked for the 
 import keras
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.processor import training_precision
+from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.checkpoints import Run

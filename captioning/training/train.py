@@ -18,7 +18,7 @@ from captioning.data.dataset import Captions, Dataset, select
 from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.export.keras_to_openvino import export_decoder
 from captioning.inference.networks import Decoder
-from captioning.inference.processor import training_precision
+from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.models.ensemble import build_ensemble
 from captioning.paths import Paths

@@ -353,7 +353,7 @@ def test_json_lines_hold_image_caption_and_log_probability(caption, folder, tiny
 
 
 def test_top_gives_the_best_captions_with_their_log_probabilities(caption, folder, tiny_root):
-    expected = Captioner.load(tiny_root).alternatives("photos/1.jpg", 4)
+    (expected,) = Captioner.load(tiny_root).caption_batch(["photos/1.jpg"], num_captions=4)
     _, (line,), _ = caption("-i", "photos/1.jpg", "--top", 4, "--format", "jsonl")
     listed = json.loads(line)["captions"]
     assert [row["caption"] for row in listed] == [each.text for each in expected]
@@ -380,14 +380,14 @@ def test_what_a_file_holds_is_not_captioned_again(caption, folder, monkeypatch):
     Path("away.jpg").rename("photos/1.jpg")
 
     captioned = []
-    of_files = Captioner.alternatives_of_files
+    stream = Captioner.stream
 
     def watched(self, paths, *rest):
         paths = list(paths)
         captioned.extend(paths)
-        return of_files(self, paths, *rest)
+        return stream(self, paths, *rest)
 
-    monkeypatch.setattr(Captioner, "alternatives_of_files", watched)
+    monkeypatch.setattr(Captioner, "stream", watched)
     assert caption("-i", *IN_ORDER, "--output", "captions.csv") == (0, [], [])
     assert captioned == [str(Path("photos/1.jpg"))]
     with open("captions.csv", newline="") as file:

@@ -70,7 +70,7 @@ class Piece(HTMLParser):
 
 def test_an_answer_is_the_caption_its_alternatives_and_a_heat_map_a_word(captioner, image_path):
     said, seen = map(Piece, answer(captioner, str(image_path), 3))
-    found = captioner.alternatives(image_path, 3)
+    (found,) = captioner.caption_batch([image_path], num_captions=3)
     assert said.texts["p"][0] == found[0].text
     assert said.texts["td"] == [
         text for one in found for text in (one.text, f"{one.log_prob:.2f}".replace("-", "−"))

@@ -22,9 +22,9 @@ from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
     read_encoder_id,
-    read_network,
 )
 from captioning.inference.networks import Decoder, Encoder
+from captioning.inference.openvino_runtime import read_network
 from captioning.models.image_encoder import SplitEncoder
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings

@@ -5,29 +5,33 @@ from captioning.evaluation.confusions import GROUPS, Confusion, find_confusions
 
 def confusions(caption, *references, group="people"):
     found = find_confusions({"a.jpg": caption}, {"a.jpg": references})
-    return [(one.said, one.meant) for one in found[group]]
+    return [(confusion.said, confusion.meant) for confusion in found[group]]
 
 
-def test_a_word_that_no_reference_says_is_confused_with_the_one_that_two_agree_on():
+def test_a_word_that_no_reference_contains_is_confused_with_the_one_that_two_agree_on():
     assert confusions("a man runs", "A woman runs .", "The woman jogs .") == [("man", "woman")]
 
 
 @pytest.mark.parametrize(
     ("caption", "references", "why"),
     [
-        ("a man runs", ["A woman runs .", "Somebody runs ."], "one reference alone proves little"),
-        ("a man runs", ["A woman .", "A woman .", "A man ."], "one person sees it as the model"),
+        ("a man runs", ["A woman runs .", "Somebody runs ."], "a single reference proves little"),
+        ("a man runs", ["A woman .", "A woman .", "A man ."], "one reference contains the word"),
         ("a person runs", ["A woman .", "A woman ."], "an open word is not wrong"),
-        ("a man and a woman", ["A woman .", "A woman ."], "the caption says what people say, too"),
+        (
+            "a man and a woman",
+            ["A woman .", "A woman ."],
+            "the caption contains the agreed word as well",
+        ),
         ("a dog runs", ["A woman .", "A woman ."], "words of two groups are not compared"),
-        ("a man runs", [], "nobody says anything"),
+        ("a man runs", [], "there are no references"),
     ],
 )
 def test_no_confusion_is_counted_where(caption, references, why):
     assert confusions(caption, *references) == [], why
 
 
-def test_forms_of_a_word_are_that_word():
+def test_all_forms_of_a_word_count_as_that_word():
     assert confusions("two men run", "Two girls run .", "A girl and another girl") == [
         ("man", "girl")
     ]
@@ -35,7 +39,7 @@ def test_forms_of_a_word_are_that_word():
     assert confusions("two dogs", "3 dogs", "Three dogs", group="counts") == [("two", "three")]
 
 
-def test_what_the_caption_names_rightly_is_not_what_it_confuses():
+def test_a_word_that_the_caption_contains_is_not_meant_by_another():
     references = ["A brown and white dog .", "A white dog with brown ears ."]
     assert confusions("a black and white dog", *references, group="colours") == [("black", "brown")]
 
@@ -50,7 +54,7 @@ def test_confusions_are_sorted_by_the_number_of_their_images():
     ]
 
 
-def test_every_group_is_there_even_if_nothing_is_confused():
+def test_every_group_is_listed_even_without_confusions():
     assert find_confusions({}, {}) == {group: [] for group in GROUPS}
 
 

@@ -1,5 +1,3 @@
-"""Whole splits, captioned and scored: of the tiny world."""
-
 import numpy as np
 import pytest
 
@@ -22,7 +20,7 @@ def references(tiny_root):
     return select(read_captions(texts / "Flickr8k.token.txt"), read_splits(texts)["test"])
 
 
-def test_the_whole_way_says_what_the_features_of_the_same_photographs_say(
+def test_end_to_end_gives_the_captions_of_the_features_of_the_same_photographs(
     captioner, references, tiny_root
 ):
     folder = Paths(tiny_root).images
@@ -35,10 +33,12 @@ def test_the_whole_way_says_what_the_features_of_the_same_photographs_say(
     assert same_scores == scores
 
 
-def test_a_split_is_scored_whole_or_not_at_all(captioner, references):
+def test_a_split_with_missing_features_is_refused(captioner, references):
     features = {name: np.zeros((4, 18), "float32") for name in list(references)[1:]}
     missing = next(iter(references))
-    with pytest.raises(ValueError, match=f"1 of its 6 images have no features, .*{missing}"):
+    with pytest.raises(
+        ValueError, match=f"of all 6 images of the split, but 1 have none, such as {missing}"
+    ):
         evaluate(captioner.decoder, features, references)
 
 

@@ -24,7 +24,7 @@ CAPTIONS = {
 
 
 def test_a_caption_equal_to_a_reference_scores_bleu_of_one():
-    same = {name: written[0] for name, written in REFERENCES.items()}
+    same = {name: captions[0] for name, captions in REFERENCES.items()}
     scores = score_captions(same, REFERENCES, meteor=False)
     assert [scores[f"BLEU-{n}"] for n in (1, 2, 3, 4)] == pytest.approx([1] * 4)
     assert scores["ROUGE-L"] == pytest.approx(1)
@@ -50,14 +50,14 @@ def test_case_and_punctuation_do_not_count():
 
 
 def test_cider_is_the_mean_over_the_images():
-    each = cider_per_image(CAPTIONS, REFERENCES)
-    assert list(each) == list(CAPTIONS)
-    assert each["dog.jpg"] > each["boy.jpg"] > each["man.jpg"]
+    per_image = cider_per_image(CAPTIONS, REFERENCES)
+    assert list(per_image) == list(CAPTIONS)
+    assert per_image["dog.jpg"] > per_image["boy.jpg"] > per_image["man.jpg"]
     scores = score_captions(CAPTIONS, REFERENCES, meteor=False)
-    assert sum(each.values()) / 3 == pytest.approx(scores["CIDEr"])
+    assert sum(per_image.values()) / 3 == pytest.approx(scores["CIDEr"])
 
 
-def test_variety_is_counted():
+def test_distinct_captions_and_words_are_counted():
     captions = {"dog.jpg": "A dog .", "boy.jpg": "a dog", "man.jpg": "a man"}
     scores = score_captions(captions, REFERENCES, meteor=False)
     assert scores["distinct captions"] == 2
@@ -77,8 +77,8 @@ def test_cider_is_what_its_formula_gives():
     two, except "a", which stands in both and weighs log(2/2) = 0. The caption equals its
     reference for 1- and 2-grams and has no longer ones: (1 + 1 + 0 + 0) / 4 * 10 = 5. "a car"
     shares only "a" with its reference, which weighs nothing: 0."""
-    each = cider_per_image({"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]})
-    assert each == pytest.approx({"1": 5.0, "2": 0.0})
+    per_image = cider_per_image({"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]})
+    assert per_image == pytest.approx({"1": 5.0, "2": 0.0})
 
 
 def test_rouge_is_what_its_formula_gives():
@@ -100,7 +100,9 @@ def test_the_order_of_the_images_does_not_matter():
 def test_meteor_forgives_inflections():
     close = {**CAPTIONS, "man.jpg": "two man riding their bike"}
     far = {**CAPTIONS, "man.jpg": "zebras graze behind fences somewhere"}
-    close_score, far_score = (score_captions(each, REFERENCES)["METEOR"] for each in (close, far))
+    close_score, far_score = (
+        score_captions(captions, REFERENCES)["METEOR"] for captions in (close, far)
+    )
     assert 0 < far_score < close_score < 1
 
 
@@ -109,14 +111,14 @@ def test_without_java_meteor_is_left_out(monkeypatch):
     assert "METEOR" not in score_captions(CAPTIONS, REFERENCES)
 
 
-def test_a_java_that_does_not_work_is_no_java(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda program: sys.executable)  # knows no -version
+def test_with_a_java_that_does_not_work_meteor_is_left_out(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: sys.executable)  # refuses -version
     assert "METEOR" not in score_captions(CAPTIONS, REFERENCES)
 
 
 @pytest.mark.parametrize("captions", [{}, {"dog.jpg": "a dog"}, {**CAPTIONS, "cat.jpg": "a cat"}])
-def test_a_split_is_scored_whole_or_not_at_all(captions):
-    with pytest.raises(ValueError, match="one caption and some references for each image"):
+def test_captions_and_references_of_different_images_are_refused(captions):
+    with pytest.raises(ValueError, match="Expected one caption and its references for each image"):
         score_captions(captions, REFERENCES)
 
 
@@ -125,7 +127,7 @@ def test_scores_are_printed_times_a_hundred_and_counts_as_they_are():
     assert [line.split()[-1] for line in text.splitlines()] == ["18.5", "50.0", "812"]
 
 
-def test_saved_scores_tell_of_which_split_and_which_search_they_are(tmp_path):
+def test_saved_scores_name_their_split_and_beam_width(tmp_path):
     save_scores(tmp_path / "scores.json", "test", 3, {"CIDEr": 0.5, "distinct words": 7})
     assert json.loads((tmp_path / "scores.json").read_text()) == {
         "split": "test", "beam width": 3, "CIDEr": 0.5, "distinct words": 7

@@ -9,9 +9,8 @@ from conftest import build_tiny_encoder
 
 from captioning.data.vocabulary import START, Vocabulary
 from captioning.export.keras_to_openvino import export_decoder, export_encoder, to_decoder
-from captioning.inference import network_files as networks
-from captioning.inference.network_files import compile_network, read_network
 from captioning.inference.networks import Decoder, Encoder
+from captioning.inference.openvino_runtime import read_network
 from captioning.models.caption_model import build_caption_model
 from captioning.models.image_encoder import build_encoder
 from captioning.models.step_model import EinsumAsMatmul
@@ -45,28 +44,28 @@ def test_the_exported_decoder_scores_every_word_as_the_keras_model_does(exported
     words[:, :, 0] = START
     expected = keras.ops.log_softmax(model({"features": features, "words": words}))
     expected = keras.ops.convert_to_numpy(expected)
-    seen = decoder.prefill(features)
+    image_context = decoder.prefill(features)
     state = tuple(np.repeat(part, 2, axis=1) for part in decoder.initial_state(6))
     for position in range(words.shape[2]):
-        log_probs, state = decoder.step(words[:, :, position], state, seen)
+        log_probs, state = decoder.step(words[:, :, position], state, image_context)
         np.testing.assert_allclose(log_probs, expected[:, :, position], atol=CLOSE)
 
 
-def test_the_exported_step_tells_the_attention_that_the_keras_model_paid(exported, features):
+def test_the_exported_step_gives_the_attention_of_the_keras_model(exported, features):
     model, vocabulary, folder = exported
     loaded, in_memory = Decoder.load(folder, vocabulary), to_decoder(model, vocabulary, 7)
     ids = np.array([[START, 5]] * 6)
-    found = []
+    weights = []
     for decoder in (loaded, in_memory):
         state = tuple(np.repeat(part, 2, axis=1) for part in decoder.initial_state(6))
         *_, attention = decoder.step_with_attention(ids, state, decoder.prefill(features))
-        found.append(attention)
+        weights.append(attention)
     if model.name == "merge":
-        assert found == [None, None]
+        assert weights == [None, None]
         return
-    np.testing.assert_allclose(*found, atol=CLOSE)
-    assert found[0].shape == (6, 2, 4)  # images, beams, cells
-    np.testing.assert_allclose(found[0].sum(axis=2), 1, atol=1e-5)
+    np.testing.assert_allclose(*weights, atol=CLOSE)
+    assert weights[0].shape == (6, 2, 4)  # images, beams, cells
+    np.testing.assert_allclose(weights[0].sum(axis=2), 1, atol=1e-5)
 
     words = ids[:, :, None]
     decoder = model.get_layer("decoder")
@@ -75,16 +74,16 @@ def test_the_exported_step_tells_the_attention_that_the_keras_model_paid(exporte
     states = model.get_layer("sequence_processor")(embedded)
     heads = layer([*model.get_layer("feature_extractor")(features), states])
     expected = keras.ops.convert_to_numpy(heads)[:, :, :, 0].mean(axis=1)
-    np.testing.assert_allclose(found[0], expected, atol=CLOSE)
+    np.testing.assert_allclose(weights[0], expected, atol=CLOSE)
 
 
-def test_the_decoder_in_memory_and_the_exported_one_say_the_same(exported, features):
+def test_the_decoder_in_memory_and_the_exported_one_give_the_same_captions(exported, features):
     model, vocabulary, folder = exported
     in_memory = to_decoder(model, vocabulary, longest_caption=7).caption(features)
     loaded = Decoder.load(folder, vocabulary).caption(features)
     assert [caption.text for caption in in_memory] == [caption.text for caption in loaded]
-    for one, other in zip(in_memory, loaded, strict=True):
-        assert one.log_prob == pytest.approx(other.log_prob, abs=8 * CLOSE)
+    for ours, theirs in zip(in_memory, loaded, strict=True):
+        assert ours.log_prob == pytest.approx(theirs.log_prob, abs=8 * CLOSE)
 
 
 def test_the_exported_networks_hold_no_einsum(exported):
@@ -138,11 +137,11 @@ def test_what_is_no_product_of_two_matrices_as_they_lie_is_refused(equation, act
 def test_the_state_does_not_grow_from_word_to_word(exported, features):
     decoder = Decoder.load(exported[2], exported[1])
     shapes = []
-    seen, state = decoder.prefill(features), decoder.initial_state(6)
+    image_context, state = decoder.prefill(features), decoder.initial_state(6)
     for _ in range(5):
         shapes.append([part.shape for part in state])
-        _, state = decoder.step(np.full((6, 1), START), state, seen)
-    assert all(each == shapes[0] for each in shapes)
+        _, state = decoder.step(np.full((6, 1), START), state, image_context)
+    assert shapes == [shapes[0]] * 5
 
 
 def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, features):
@@ -158,30 +157,6 @@ def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, f
         assert caption.log_prob == pytest.approx(expected, abs=len(ids) * CLOSE)
 
 
-def test_what_came_often_is_seen_as_before(exported, features, monkeypatch):
-    _, vocabulary, folder = exported
-    monkeypatch.setattr(networks, "_OFTEN", 3 * len(features))
-    compiled = []
-
-    def compile_and_count(network):
-        compiled.append(network.input(0).partial_shape)
-        return compile_network(network)
-
-    monkeypatch.setattr(networks, "compile_network", compile_and_count)
-    look = networks.ShapeByShape(read_network(folder / networks.DECODER_PREFILL))
-    before, second = look(features), look(features)
-    alone = look(features[:1])
-    assert len(compiled) == 1
-    after, more = look(features), look(features)
-    assert [shape.to_string() for shape in compiled[1:]] == ["[6,4,5]"]
-    look(features[:1])
-    for first, *others in zip(before, second, after, more, strict=True):
-        for other in others:
-            np.testing.assert_allclose(other, first, atol=1e-6)
-    for first, one in zip(before, alone, strict=True):
-        np.testing.assert_allclose(one, first[:1], atol=1e-6)
-
-
 def test_captions_found_together_are_those_found_alone(exported, features):
     decoder = Decoder.load(exported[2], exported[1])
     together = [caption.text for caption in decoder.caption(features)]
@@ -193,7 +168,7 @@ def test_no_features_give_no_captions(exported):
     assert Decoder.load(exported[2], exported[1]).caption(np.zeros((0, 4, 5), "float32")) == []
 
 
-def test_no_caption_is_longer_than_the_longest_seen_in_training(exported, features):
+def test_no_caption_is_longer_than_the_longest_in_training(exported, features):
     for caption in Decoder.load(exported[2], exported[1]).caption(features):
         assert len(caption.text.split()) <= 7
 
@@ -253,7 +228,7 @@ def test_an_encoder_of_an_older_version_is_refused(tmp_path):
     pixels = keras.layers.Rescaling(1 / 255)(images)
     averages = keras.layers.GlobalAveragePooling2D()(pixels)
     export_encoder(keras.Model(images, averages), tmp_path)
-    with pytest.raises(ValueError, match="written by an older version"):
+    with pytest.raises(ValueError, match="from an older version"):
         Encoder(tmp_path)
 
 
@@ -286,7 +261,7 @@ def test_xception_scales_its_input_and_keeps_its_features_when_exported(shared, 
     assert cosine.min() > 0.9999
 
 
-def test_notes_in_the_file_name_no_folder_of_the_machine(exported, tmp_path):
+def test_the_metadata_names_no_folder_of_the_machine(exported, tmp_path):
     text = (exported[2] / "decoder_step.xml").read_text()
     assert json.dumps(str(exported[2]))[1:-1] not in text
     assert "/tmp" not in text

@@ -9,21 +9,16 @@ from captioning.data.feature_store import FeatureStore
 from captioning.export import provide_encoder as module
 from captioning.export.keras_to_openvino import export_encoder
 from captioning.export.provide_encoder import has_encoder, provide_encoder
-from captioning.inference.network_files import (
-    ENCODER,
-    read_encoder_id,
-    read_network,
-    replace_network,
-)
+from captioning.inference.network_files import ENCODER, read_encoder_id, replace_network
 from captioning.inference.networks import Encoder
-from captioning.inference.runtime import openvino
+from captioning.inference.openvino_runtime import openvino, read_network
 from captioning.paths import Paths
 
 
 @pytest.fixture
 def shipped(tiny_root, monkeypatch):
-    """The tiny world's encoder in the place of the repository's."""
-    monkeypatch.setattr(module, "Paths", lambda root=tiny_root: Paths(root))
+    """The folder of the tiny world's encoder, which takes the place of the shipped one."""
+    monkeypatch.setattr(module, "find_model", lambda: tiny_root)
     return Paths(tiny_root).models
 
 
@@ -34,14 +29,14 @@ def test_a_root_without_an_encoder_is_given_the_shipped_one(shipped, tmp_path):
         assert (tmp_path / "models" / name).read_bytes() == (shipped / name).read_bytes()
 
 
-def test_an_encoder_that_is_there_is_left_as_it_is(shipped, monkeypatch):
+def test_an_existing_encoder_is_kept(shipped, monkeypatch):
     monkeypatch.setattr("shutil.copyfile", lambda *_: pytest.fail("copied"))
     before = (shipped / "encoder.xml").stat()
     assert provide_encoder(shipped).feature_width == 18
     assert (shipped / "encoder.xml").stat() == before
 
 
-def test_a_copy_that_was_stopped_is_made_again(shipped, tmp_path, monkeypatch):
+def test_an_interrupted_copy_is_made_again(shipped, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError))
         with pytest.raises(OSError):
@@ -50,7 +45,7 @@ def test_a_copy_that_was_stopped_is_made_again(shipped, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.bin", "encoder.xml"]
 
 
-def test_a_replacement_that_was_stopped_leaves_no_network_on_the_weights_of_another(
+def test_an_interrupted_replacement_leaves_no_network_beside_the_weights_of_another(
     shipped, tmp_path, monkeypatch
 ):
     for folder in ("old", "new"):
@@ -71,12 +66,12 @@ def test_a_replacement_that_was_stopped_leaves_no_network_on_the_weights_of_anot
 @pytest.fixture
 def in_use(shipped, tmp_path):
     """A root folder with an encoder and the feature maps that it made."""
-    files = Paths(tmp_path)
-    export_encoder(_tiny_encoder_named("Xception"), files.models)
-    maps = FeatureStore(files.feature_maps, Encoder(files.models).encoder_id)
+    paths = Paths(tmp_path)
+    export_encoder(_tiny_encoder_named("Xception"), paths.models)
+    maps = FeatureStore(paths.feature_maps, Encoder(paths.models).encoder_id)
     maps.append("000.jpg", np.zeros((4, 18)))
     maps.save()
-    return files
+    return paths
 
 
 @pytest.mark.parametrize("name", [None, "vgg16"])
@@ -88,70 +83,72 @@ def test_an_encoder_whose_feature_maps_exist_is_not_replaced_by_another(in_use, 
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
     before = (in_use.models / ENCODER).read_bytes()
-    with pytest.raises(ValueError, match="feature_maps.bin was made with .* would replace it"):
+    with pytest.raises(
+        ValueError, match="the encoder that made .*feature_maps.bin, got .* would replace it"
+    ):
         provide_encoder(in_use.models, name, weights="imagenet")
     assert (in_use.models / ENCODER).read_bytes() == before
 
 
-def test_features_with_weights_that_were_stopped_go_on_with_the_same_command(
+def test_an_interrupted_extraction_with_weights_resumes_with_the_same_command(
     shipped, tmp_path, monkeypatch
 ):
     def build(name, weights):
         return _tiny_encoder_named(name)
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
-    files = Paths(tmp_path)
-    encoder = provide_encoder(files.models, weights="my.h5")
-    maps = FeatureStore(files.feature_maps, encoder.encoder_id)
+    paths = Paths(tmp_path)
+    encoder = provide_encoder(paths.models, weights="my.h5")
+    maps = FeatureStore(paths.feature_maps, encoder.encoder_id)
     maps.append("000.jpg", np.zeros((4, 18)))
     maps.save()
-    again = provide_encoder(files.models, weights="my.h5")
+    again = provide_encoder(paths.models, weights="my.h5")
     assert again.encoder_id == encoder.encoder_id
 
 
-@pytest.mark.parametrize("there", ["Xception", "ResNet50V2", None])
-def test_with_weights_it_is_made_anew_of_the_same_name(there, tmp_path, monkeypatch):
-    if there:
-        export_encoder(_tiny_encoder_named(there), tmp_path)
-    asked = []
+@pytest.mark.parametrize("present", ["Xception", "ResNet50V2", None])
+def test_weights_make_a_new_encoder_of_the_same_name(present, tmp_path, monkeypatch):
+    if present:
+        export_encoder(_tiny_encoder_named(present), tmp_path)
+    built = []
 
     def build(name, weights):
-        asked.append((name, weights))
+        built.append((name, weights))
         return build_tiny_encoder()
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
     assert provide_encoder(tmp_path, weights="my.h5").encoder_id.startswith("encoder ")
-    assert asked == [(there or "Xception", "my.h5")]
+    assert built == [(present or "Xception", "my.h5")]
 
 
-def test_an_encoder_of_the_name_that_is_asked_for_is_left_as_it_is(shipped):
+def test_an_encoder_of_the_requested_name_is_kept(shipped):
     before = (shipped / "encoder.xml").stat()
     assert provide_encoder(shipped, "Encoder").encoder_id.startswith("encoder ")
     assert (shipped / "encoder.xml").stat() == before
 
 
-def test_an_encoder_of_another_name_is_made_anew(shipped, tmp_path, monkeypatch):
+def test_another_name_makes_a_new_encoder(shipped, tmp_path, monkeypatch):
     provide_encoder(tmp_path)
-    asked = []
+    built = []
 
     def build(name, weights):
-        asked.append((name, weights))
+        built.append((name, weights))
         return _tiny_encoder_named(name)
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
     assert provide_encoder(tmp_path, "VGG16").encoder_id.startswith("VGG16 ")
     assert provide_encoder(tmp_path, "VGG16").encoder_id.startswith("VGG16 ")
-    assert asked == [("VGG16", "imagenet")]
+    assert built == [("VGG16", "imagenet")]
 
 
-def test_an_encoder_without_a_name_is_the_default_that_all_once_were(shipped, monkeypatch):
+def test_an_encoder_without_an_id_has_the_default_name(shipped, monkeypatch):
     monkeypatch.setattr(module, "read_encoder_id", lambda network: None)
     assert has_encoder(shipped, "xception")
     assert not has_encoder(shipped, "VGG16")
 
 
-def test_encoders_of_the_same_weights_share_their_fingerprint_however_exported(tmp_path):
-    identities = []
+def test_encoders_of_equal_weights_share_their_fingerprint_however_exported(tmp_path):
+    encoder_ids = []
     for number, value in enumerate((0.1, 0.1, 0.1 + 1e-7)):  # all the same in float16
         images = keras.Input((8, 8, 3), dtype="uint8")
         fill = keras.initializers.Constant(value)
@@ -159,8 +156,8 @@ def test_encoders_of_the_same_weights_share_their_fingerprint_however_exported(t
         grid = keras.layers.Conv2D(4, 8, kernel_initializer=fill)(scaled)
         cells = keras.layers.Reshape((1, 4))(grid)
         export_encoder(keras.Model(images, cells, name="Small"), tmp_path / str(number))
-        identities.append(Encoder(tmp_path / str(number)).encoder_id)
-    first, same, other = identities
+        encoder_ids.append(Encoder(tmp_path / str(number)).encoder_id)
+    first, same, other = encoder_ids
     assert first == same != other
     assert first.split()[0] == other.split()[0] == "Small"
     network = read_network(tmp_path / "0" / ENCODER)

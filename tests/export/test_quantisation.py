@@ -19,9 +19,9 @@ from captioning.export.quantisation import (
     quantise_encoder,
     quantise_within_tolerance,
 )
-from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER, read_network
+from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER
 from captioning.inference.networks import Decoder, Encoder
-from captioning.inference.processor import has_bfloat16_units
+from captioning.inference.openvino_runtime import has_bfloat16_units, read_network
 from captioning.models.caption_model import build_caption_model
 from captioning.models.ensemble import build_ensemble
 from captioning.models.image_encoder import build_encoder
@@ -63,11 +63,11 @@ def quantised(drawings, tmp_path_factory):
     return folder / "floats", folder / "integers"
 
 
-def test_a_quantised_encoder_sees_what_it_saw_before(quantised, drawings):
+def test_a_quantised_encoder_gives_nearly_the_same_feature_maps(quantised, drawings):
     images = np.stack([load_image(path, (32, 48)) for path in drawings[12:24]])
     floats, integers = (Encoder(folder)(images) for folder in quantised)
     assert cosines(integers, floats).min() > 0.99
-    assert np.abs(integers - floats).max() > 0  # it is another one
+    assert np.abs(integers - floats).max() > 0  # but other ones
 
 
 def integer_weights(path: Path) -> list[np.ndarray]:
@@ -87,33 +87,33 @@ def test_its_weights_are_integers_of_seven_bits_where_channels_are_summed(quanti
     assert depthwise.max() == 127
 
 
-def test_a_quantised_encoder_is_noted_as_the_same_in_another_form(quantised):
+def test_a_quantised_encoder_keeps_its_id_and_adds_the_type(quantised):
     floats, integers = (Encoder(folder).encoder_id for folder in quantised)
     assert integers == f"{floats} int8"
     assert floats.startswith("encoder ")
 
 
 def test_a_quantised_encoder_is_not_quantised_again(quantised, drawings, tmp_path):
-    with pytest.raises(ValueError, match="is quantised already. To quantise it once more"):
+    with pytest.raises(ValueError, match="is quantised already. To quantise it again"):
         quantise_encoder(quantised[1], drawings[:2], tmp_path)
 
 
 FEATURES = np.random.default_rng(0).random((24, 4, 5), dtype="float32")
 VOCABULARY = Vocabulary([f"word{number}" for number in range(20)])
-IDENTITY = "Xception 0123456789abcdef"
+ENCODER_ID = "Xception 0123456789abcdef"
 
 
 @pytest.fixture(scope="module", params=DECODERS)
 def decoders(request, tmp_path_factory):
     """The folders of a decoder of floats and of the same in integers."""
     folder = tmp_path_factory.mktemp("decoders") / request.param
-    export_decoder(build_decided_model(request.param), VOCABULARY, 7, folder / "floats", IDENTITY)
+    export_decoder(build_decided_model(request.param), VOCABULARY, 7, folder / "floats", ENCODER_ID)
     quantise_decoder(folder / "floats", VOCABULARY, FEATURES[:12], folder / "integers")
     return folder / "floats", folder / "integers"
 
 
 def build_decided_model(decoder: str, seed: int = 0) -> keras.Model:
-    """One that prefers some words, as if it were trained: a new one thinks all as likely."""
+    """A model that prefers some words, as a trained one does."""
     keras.utils.set_random_seed(seed)
     settings = TrainingSettings(embedding_units=8, units=12, heads=3, decoder=decoder)
     model = build_caption_model(len(VOCABULARY), FEATURES.shape[-1], settings)
@@ -127,30 +127,31 @@ def divergence(expected: np.ndarray, received: np.ndarray) -> float:
     return (np.exp(expected) * (expected - received)).sum(axis=-1).mean()
 
 
-def test_a_quantised_decoder_thinks_what_it_thought_before(decoders):
+def test_a_quantised_decoder_gives_nearly_the_same_log_probabilities(decoders):
     words = np.random.default_rng(1).integers(4, len(VOCABULARY), (12, 2, 6))
     words[:, :, 0] = START
-    found = []
+    results = []
     for folder in decoders:
         decoder = Decoder.load(folder, VOCABULARY)
-        seen = decoder.prefill(FEATURES[12:])
+        image_context = decoder.prefill(FEATURES[12:])
         state = tuple(np.repeat(part, 2, axis=1) for part in decoder.initial_state(12))
         log_probs = []
         for position in range(words.shape[2]):
-            of_next, state = decoder.step(words[:, :, position], state, seen)
-            log_probs.append(of_next.copy())
-        found.append(np.stack(log_probs))
-    floats, integers = found
-    no_idea = np.full_like(floats, -np.log(len(VOCABULARY)))
-    assert 0 < divergence(floats, integers) < 0.02 * divergence(floats, no_idea)
+            next_log_probs, state = decoder.step(words[:, :, position], state, image_context)
+            log_probs.append(next_log_probs)
+        results.append(np.stack(log_probs))
+    floats, integers = results
+    uniform = np.full_like(floats, -np.log(len(VOCABULARY)))
+    assert 0 < divergence(floats, integers) < 0.02 * divergence(floats, uniform)
 
 
-# Attention: cells, average, keys, values; twice the LSTM, queries, what was seen, gate, two behind
-# the merge, the way to the embedding, and that. Merge: image; twice the LSTM, dense, embedding.
+# In prefill and step. Attention: cells, mean, keys, values; LSTM (two), queries, attended cells,
+# gate, two after the merge, projection to the embedding, embedding. Merge: image; LSTM (two),
+# dense, embedding.
 PRODUCTS = {"attention": (4, 9), "merge": (1, 4)}
 
 
-def test_of_a_decoder_all_products_with_weights_become_integers_and_nothing_else(decoders):
+def test_the_products_of_a_decoder_with_weights_become_integers_and_nothing_else(decoders):
     decoder = decoders[1].parent.name
     for name, products in zip((DECODER_PREFILL, DECODER_STEP), PRODUCTS[decoder], strict=True):
         users = [
@@ -163,31 +164,31 @@ def test_of_a_decoder_all_products_with_weights_become_integers_and_nothing_else
         assert users == ["MatMul"] * products
 
 
-def test_a_quantised_decoder_keeps_what_is_noted_of_it(decoders):
+def test_a_quantised_decoder_keeps_its_metadata(decoders):
     floats, integers = (Decoder.load(folder, VOCABULARY) for folder in decoders)
-    assert integers.encoder_id == floats.encoder_id == IDENTITY
+    assert integers.encoder_id == floats.encoder_id == ENCODER_ID
     assert integers.longest_caption == 7
 
 
 def test_a_quantised_decoder_is_not_quantised_again(decoders, tmp_path):
-    with pytest.raises(ValueError, match="is quantised already. To quantise it once more, export"):
+    with pytest.raises(ValueError, match="is quantised already. To quantise it again, export"):
         quantise_decoder(decoders[1], VOCABULARY, FEATURES[:2], tmp_path)
 
 
-@pytest.mark.parametrize("done", [DECODER_PREFILL, DECODER_STEP])
-def test_a_decoder_of_which_a_killed_run_replaced_one_half_is_quantised_whole(
-    done, decoders, tmp_path
+@pytest.mark.parametrize("replaced", [DECODER_PREFILL, DECODER_STEP])
+def test_a_decoder_of_which_a_killed_run_replaced_one_file_is_quantised_whole(
+    replaced, decoders, tmp_path
 ):
     half = tmp_path / "half"
     shutil.copytree(decoders[0], half)
     for suffix in (".xml", ".bin"):
-        shutil.copy((decoders[1] / done).with_suffix(suffix), half)
+        shutil.copy((decoders[1] / replaced).with_suffix(suffix), half)
     quantise_decoder(half, VOCABULARY, FEATURES[:12], tmp_path)
     assert all(integer_weights(tmp_path / name) for name in (DECODER_PREFILL, DECODER_STEP))
     Decoder.load(tmp_path, VOCABULARY).caption(FEATURES[:2])
 
 
-def test_several_models_in_one_decoder_are_quantised_all(tmp_path):
+def test_all_models_of_an_ensemble_are_quantised(tmp_path):
     models = [build_decided_model("attention", seed) for seed in (0, 1)]
     export_decoder(build_ensemble(models), VOCABULARY, 7, tmp_path / "floats")
     quantise_decoder(tmp_path / "floats", VOCABULARY, FEATURES[:4], tmp_path / "integers")
@@ -204,7 +205,7 @@ def root(tiny_root, tmp_path):
 
 
 def mark_networks(monkeypatch):
-    """In the place of quantising them, which leaves them as they are but for a comment."""
+    """Replaces quantising by adding a comment to the files."""
 
     def mark(names, target):
         for path in (target / name for name in names):
@@ -228,7 +229,7 @@ def contents(models: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in models.iterdir() if path.suffix != ".keras"}
 
 
-def test_networks_that_cost_nothing_are_kept(root, monkeypatch, capsys):
+def test_quantised_networks_without_a_loss_are_kept(root, monkeypatch, capsys):
     mark_networks(monkeypatch)
     assert command.main(["--root", str(root), "quantise"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
@@ -239,54 +240,54 @@ def test_networks_that_cost_nothing_are_kept(root, monkeypatch, capsys):
     assert not list(models.glob("saving-*"))
 
 
-def test_training_images_calibrate_both(root, monkeypatch):
-    asked = {}
+def test_training_images_calibrate_both_networks(root, monkeypatch):
+    calibrated = {}
     monkeypatch.setattr(
         "captioning.export.quantisation.quantise_encoder",
-        lambda source, image_paths, target: asked.update(paths=image_paths),
+        lambda source, image_paths, target: calibrated.update(paths=image_paths),
     )
     monkeypatch.setattr(
         "captioning.export.quantisation.quantise_decoder",
-        lambda source, vocabulary, features, target: asked.update(features=features),
+        lambda source, vocabulary, features, target: calibrated.update(features=features),
     )
     monkeypatch.setattr("captioning.export.quantisation.CALIBRATION_IMAGES", 9)
     monkeypatch.setattr("captioning.export.quantisation.DECODER_CALIBRATION_IMAGES", 5)
-    files = Paths(root)
-    quantise_within_tolerance(files)
-    names = [path.name for path in asked["paths"]]
+    paths = Paths(root)
+    quantise_within_tolerance(paths)
+    names = [path.name for path in calibrated["paths"]]
     assert len(set(names)) == 9
-    assert set(names) < set(Dataset.load(files.dataset).splits["train"])
-    maps = FeatureStore(files.feature_maps)
+    assert set(names) < set(Dataset.load(paths.dataset).splits["train"])
+    maps = FeatureStore(paths.feature_maps)
     expected = np.stack([maps[name] for name in names[:5]]).astype("float32")
-    np.testing.assert_allclose(asked["features"], expected, atol=0.01)
+    np.testing.assert_allclose(calibrated["features"], expected, atol=0.01)
 
 
-def test_whichever_is_in_floats_is_quantised(root, monkeypatch):
-    """Both; then the decoder, exported anew, beside an encoder of integers; then the encoder."""
-    files = Paths(root)
+def test_only_networks_in_floats_are_quantised(root, monkeypatch):
+    """Both; then the decoder, exported again, beside a quantised encoder; then the encoder."""
+    paths = Paths(root)
     monkeypatch.setattr("captioning.export.quantisation.TOLERANCE", 1.0)
-    floats = contents(files.models)
-    quantise_within_tolerance(files)
-    integers = contents(files.models)
+    floats = contents(paths.models)
+    quantise_within_tolerance(paths)
+    integers = contents(paths.models)
     assert all(floats[name] != integers[name] for name in floats if name.endswith(".bin"))
     with pytest.raises(ValueError, match="Encoder and decoder in .* are quantised already"):
-        quantise_within_tolerance(files)
+        quantise_within_tolerance(paths)
 
     assert command.main(["--root", str(root), "export"]) == 0
-    quantise_within_tolerance(files)
-    assert integer_weights(files.models / DECODER_STEP)
-    assert contents(files.models)[ENCODER] == integers[ENCODER]
+    quantise_within_tolerance(paths)
+    assert integer_weights(paths.models / DECODER_STEP)
+    assert contents(paths.models)[ENCODER] == integers[ENCODER]
 
     for name in (ENCODER, Path(ENCODER).with_suffix(".bin").name):
-        (files.models / name).write_bytes(floats[name])
-    before = contents(files.models)
-    quantise_within_tolerance(files)
-    after = contents(files.models)
+        (paths.models / name).write_bytes(floats[name])
+    before = contents(paths.models)
+    quantise_within_tolerance(paths)
+    after = contents(paths.models)
     assert {name for name in after if after[name] != before[name]} == {"encoder.xml", "encoder.bin"}
 
 
-def test_networks_that_cost_quality_are_not_kept(root, monkeypatch, capsys):
-    def write_blind(source, image_paths, target):
+def test_networks_that_caption_worse_are_not_kept(root, monkeypatch, capsys):
+    def write_blind_encoder(source, image_paths, target):
         images = keras.Input((32, 48, 3), dtype="uint8", name="images")
         grey = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(0.0, offset=1.0)(images))
         blind = keras.Model(images, keras.layers.Reshape((4, 18))(grey), name="encoder")
@@ -299,66 +300,65 @@ def test_networks_that_cost_quality_are_not_kept(root, monkeypatch, capsys):
     _, fingerprint = Encoder(models).encoder_id.split()
     before = contents(models)
     mark_networks(monkeypatch)
-    monkeypatch.setattr("captioning.export.quantisation.quantise_encoder", write_blind)
+    monkeypatch.setattr("captioning.export.quantisation.quantise_encoder", write_blind_encoder)
     assert command.main(["--root", str(root), "quantise"]) == 1
-    expected = "stays as it is: with decoder_prefill.xml, decoder_step.xml, encoder.xml in integers"
+    expected = "stays as it is: with decoder_prefill.xml, decoder_step.xml, encoder.xml in 8-bit"
     assert expected in capsys.readouterr().err
     assert contents(models) == before
 
 
-def test_a_decoder_of_another_encoder_is_refused_before_anything_is_done(root, monkeypatch):
-    files = Paths(root)
+def test_a_decoder_of_another_encoder_is_refused_first(root, monkeypatch):
+    paths = Paths(root)
     encoder = build_tiny_encoder()
-    export_encoder(keras.Model(encoder.inputs, encoder.outputs, name="another"), files.models)
+    export_encoder(keras.Model(encoder.inputs, encoder.outputs, name="another"), paths.models)
     monkeypatch.setattr("captioning.export.quantisation.quantise_encoder", None)
     with pytest.raises(ValueError, match="Encoder and decoder do not belong together"):
-        quantise_within_tolerance(files)
+        quantise_within_tolerance(paths)
 
 
 @pytest.mark.parametrize(("after", "kept"), [(0.5751, True), (0.5749, False)])
-def test_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatch):
-    files = Paths(root)
+def test_at_most_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatch):
+    paths = Paths(root)
     mark_networks(monkeypatch)
     scores = iter([0.58, after])
     monkeypatch.setattr(
         "captioning.export.quantisation.evaluate", lambda *_, **__: ({}, {"CIDEr": next(scores)})
     )
     if kept:
-        assert quantise_within_tolerance(files) == (0.58, after)
+        assert quantise_within_tolerance(paths) == (0.58, after)
     else:
-        with pytest.raises(QualityLoss, match=r"0.51 .*58.00 before, 57.49 after.* than 0.5\."):
-            quantise_within_tolerance(files)
-    assert bool(marked(files.models)) == kept
+        with pytest.raises(QualityLoss, match=r"0.51 .*58.00 before, 57.49 after.* at most 0.5\."):
+            quantise_within_tolerance(paths)
+    assert bool(marked(paths.models)) == kept
 
 
-def test_both_encoders_are_scored_on_maps_made_alike(root, monkeypatch):
-    """Those in feature_maps.bin may be of another precision, or another processor."""
-    files = Paths(root)
+def test_both_encoders_are_compared_on_maps_extracted_in_the_same_way(root, monkeypatch):
+    """Those in feature_maps.bin may come from another precision or processor."""
+    paths = Paths(root)
     mark_networks(monkeypatch)
-    files.feature_maps.write_bytes(bytes(files.feature_maps.stat().st_size))
-    before, after = quantise_within_tolerance(files)
+    paths.feature_maps.write_bytes(bytes(paths.feature_maps.stat().st_size))
+    before, after = quantise_within_tolerance(paths)
     assert before == after > 0
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_no_feature_map_is_open_when_their_folder_is_removed(root, monkeypatch):
-    """Windows would refuse. ImageContext on Linux, where a process lists what it has mapped."""
+    """Windows would refuse. Tested on Linux, where a process lists the files that it maps."""
     mark_networks(monkeypatch)
-    seen = []
+    any_open = []
 
-    def look_and_move(source, target):
+    def check_and_move(source, target):
         open_files = Path("/proc/self/maps").read_text()
         maps = ("calibration.bin", "before.bin", "after.bin")
-        seen.append(any(name in open_files for name in maps))
+        any_open.append(any(name in open_files for name in maps))
 
-    monkeypatch.setattr("captioning.export.quantisation.replace_network", look_and_move)
+    monkeypatch.setattr("captioning.export.quantisation.replace_network", check_and_move)
     quantise_within_tolerance(Paths(root))
-    assert seen == [False] * 3
+    assert any_open == [False] * 3
 
 
 @pytest.mark.real
 def test_every_fast_path_agrees_with_keras_in_float32_on_photographs(shared, tmp_path):
-    """Whole maps of the examples, by their cosine."""
     (weights,) = (shared / "xception").glob("*.h5")
     xception = build_encoder("Xception", weights)
     paths = sorted((ROOT / "examples").glob("*.jpg"))

@@ -6,49 +6,49 @@ from captioning.inference.beam_search import beam_search
 END, A, B, C, START = range(5)
 
 
-def step_of(*tables):
-    """A fake model: `tables` give the next-id probabilities after each sequence of ids, one for
-    each image, of which its number is seen. The state holds the sequence, so that a wrongly
-    carried state gives wrong words."""
+def make_step(*models):
+    """The step of fake models, one for each image: a model gives the probabilities of the next id
+    after a sequence of ids. The image context is the number of the image, and the state holds the
+    whole sequence, so that a state of the wrong beam gives wrong ids."""
 
-    def step(ids, state, seen):
-        (sequences,), (numbers,) = state, seen
+    def step(ids, state, image_context):
+        (sequences,), (numbers,) = state, image_context
         assert sequences.shape == ids.shape == (len(numbers), ids.shape[1])
-        said = np.empty_like(sequences)
-        for place in np.ndindex(ids.shape):
-            said[place] = (*sequences[place], int(ids[place]))
+        longer = np.empty_like(sequences)
+        for position in np.ndindex(ids.shape):
+            longer[position] = (*sequences[position], int(ids[position]))
         with np.errstate(divide="ignore"):
             log_probs = np.log(
                 [
-                    [tables[number % len(tables)](one[1:]) for one in of_row]
-                    for number, of_row in zip(numbers, said, strict=True)
+                    [models[number % len(models)](sequence[1:]) for sequence in beams]
+                    for number, beams in zip(numbers, longer, strict=True)
                 ]
             )
-        return log_probs, (said,)
+        return log_probs, (longer,)
 
     return step
 
 
-NOTHING_SAID = np.empty((), dtype=object)
-NOTHING_SAID[()] = ()
+EMPTY_SEQUENCE = np.empty((), dtype=object)
+EMPTY_SEQUENCE[()] = ()
 
 
-def numbered(images):
-    return ((np.array(number),) for number in range(images))
+def image_contexts(count):
+    return ((np.array(number),) for number in range(count))
 
 
-def search(*tables, images=None, step=None, **options):
-    options = {"max_length": 6, "beam_width": 2, "start": START, "end": END, **options}
-    images = numbered(len(tables)) if images is None else images
-    return list(beam_search(step or step_of(*tables), (NOTHING_SAID,), images, **options))
+def search(*models, images=None, step=None, **options):
+    options = {"max_length": 6, "beam_width": 2, "start_id": START, "end_id": END, **options}
+    images = image_contexts(len(models)) if images is None else images
+    return list(beam_search(step or make_step(*models), (EMPTY_SEQUENCE,), images, **options))
 
 
 def spell_abca(sequence):
-    word = (A, B, C, A, END)[len(sequence)]
-    return [0.96 if word == each else 0.01 for each in range(5)]
+    next_id = (A, B, C, A, END)[len(sequence)]
+    return [0.96 if next_id == word_id else 0.01 for word_id in range(5)]
 
 
-# After A the model is unsure, after B it is sure: greedy search falls for A.
+# After A the model is unsure, after B it is sure: greedy search chooses A.
 GARDEN_PATH = {
     (): [0.0, 0.6, 0.4, 0.0, 0.0],
     (A,): [0.1, 0.3, 0.3, 0.3, 0.0],
@@ -62,26 +62,26 @@ def garden_path(sequence):
 
 
 @pytest.mark.parametrize("beam_width", [1, 2, 3, 5])
-def test_a_model_that_spells_a_sentence_is_heard_out(beam_width):
+def test_a_model_that_spells_a_sentence_is_followed_to_its_end(beam_width):
     best = search(spell_abca, beam_width=beam_width)[0][0]
     assert best.ids == (A, B, C, A)
     assert best.log_prob == pytest.approx(5 * np.log(0.96))
     assert best.finished
 
 
-def test_greedy_search_takes_the_likeliest_word_each_time():
+def test_greedy_search_takes_the_most_probable_id_each_time():
     assert search(garden_path, beam_width=1)[0][0].ids == (A, A)
 
 
-def test_greedy_search_does_not_end_before_the_end_is_the_likeliest_word():
-    def table(sequence):  # at every place the end comes second, until four words are said
+def test_greedy_search_ends_only_when_the_end_is_the_most_probable_id():
+    def model(sequence):  # the end comes second until there are four ids
         return [0.4, 0.6, 0.0, 0.0, 0.0] if len(sequence) < 4 else [1.0, 0.0, 0.0, 0.0, 0.0]
 
-    best = search(table, beam_width=1, length_normalisation=0.0)[0][0]
-    assert best.ids == (A, A, A, A)  # of probability 0.13, where ending at once would have 0.4
+    best = search(model, beam_width=1, length_normalisation=0.0)[0][0]
+    assert best.ids == (A, A, A, A)  # of probability 0.13; to end at once has 0.4
 
 
-def test_a_wider_beam_finds_the_likelier_sentence():
+def test_a_wider_beam_finds_the_more_probable_sequence():
     best, second = search(garden_path, beam_width=2)[0]
     assert best.ids == (B, C)
     assert best.log_prob == pytest.approx(np.log(0.4))
@@ -89,76 +89,73 @@ def test_a_wider_beam_finds_the_likelier_sentence():
     assert second.log_prob == pytest.approx(np.log(0.6 * 0.3))
 
 
-def test_hypotheses_come_best_first_and_no_more_than_the_beam_is_wide():
+def test_hypotheses_come_best_first_and_at_most_as_many_as_the_beam_is_wide():
     found = search(garden_path, beam_width=3)[0]
     assert len(found) == 3
-    assert [one.log_prob for one in found] == sorted((one.log_prob for one in found), reverse=True)
-    assert len({one.ids for one in found}) == 3
+    log_probs = [hypothesis.log_prob for hypothesis in found]
+    assert log_probs == sorted(log_probs, reverse=True)
+    assert len({hypothesis.ids for hypothesis in found}) == 3
 
 
-def test_length_normalisation_prefers_the_longer_of_equally_likely_words():
-    def table(sequence):  # END at once: 0.3; A B END: 0.7 * 0.4 = 0.28
+def test_length_normalisation_prefers_the_longer_sequence():
+    def model(sequence):  # END at once: 0.3; A B END: 0.7 * 0.4 = 0.28
         return {
             (): [0.3, 0.7, 0.0, 0.0, 0.0],
             (A,): [0.4, 0.0, 0.4, 0.2, 0.0],
         }.get(sequence, [1.0, 0.0, 0.0, 0.0, 0.0])
 
-    assert search(table, length_normalisation=0.0)[0][0].ids == ()
-    assert search(table, length_normalisation=1.0)[0][0].ids == (A, B)
+    assert search(model, length_normalisation=0.0)[0][0].ids == ()
+    assert search(model, length_normalisation=1.0)[0][0].ids == (A, B)
 
 
-def random_table(seed):
+def random_model(seed, concentration=(0.3, 0.3, 0.3, 0.3, 1e-4)):
     random = np.random.default_rng(seed)
-    rows = {}
+    probabilities = {}
 
-    def table(sequence):
-        if sequence not in rows:
-            rows[sequence] = random.dirichlet([0.3] * 4 + [0.0001])
-        return rows[sequence]
+    def model(sequence):
+        if sequence not in probabilities:
+            probabilities[sequence] = random.dirichlet(concentration)
+        return probabilities[sequence]
 
-    return table
+    return model
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3, 4, 100])
-def test_images_searched_together_find_what_each_finds_alone(at_once):
-    tables = [random_table(seed) for seed in range(9)]
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 100])
+def test_images_searched_together_give_the_hypotheses_of_each_alone(batch_size):
+    models = [random_model(seed) for seed in range(9)]
     options = {"max_length": 8, "beam_width": 3}
-    alone = [search(table, **options)[0] for table in tables]
-    together = search(*tables, at_once=at_once, **options)
-    assert [[one.ids for one in found] for found in together] == [
-        [one.ids for one in found] for found in alone
+    alone = [search(model, **options)[0] for model in models]
+    together = search(*models, batch_size=batch_size, **options)
+    assert [[hypothesis.ids for hypothesis in found] for found in together] == [
+        [hypothesis.ids for hypothesis in found] for found in alone
     ]
     assert len({found[0].ids for found in together}) > 1
 
 
-def test_a_wide_beam_finds_the_best_of_all_sentences():
-    random = np.random.default_rng(7)
-    rows = {}
+def test_a_wide_beam_finds_the_best_of_all_sequences():
+    model = random_model(7, concentration=(1.0, 1.0, 1.0, 1.0, 1e-9))
 
-    def table(sequence):
-        if sequence not in rows:
-            rows[sequence] = random.dirichlet([1.0, 1.0, 1.0, 1.0, 1e-9])
-        return rows[sequence]
-
-    def all_sentences(prefix=(), log_prob=0.0):
-        probabilities = table(prefix)
+    def all_sequences(prefix=(), log_prob=0.0):
+        probabilities = model(prefix)
         yield prefix, log_prob + np.log(probabilities[END])
         if len(prefix) < 3:
-            for word in (A, B, C):
-                yield from all_sentences((*prefix, word), log_prob + np.log(probabilities[word]))
+            for next_id in (A, B, C):
+                yield from all_sequences(
+                    (*prefix, next_id), log_prob + np.log(probabilities[next_id])
+                )
 
-    expected = max(all_sentences(), key=lambda one: one[1])
-    best = search(table, beam_width=27, max_length=3, never=(START,))[0][0]
+    expected = max(all_sequences(), key=lambda sequence: sequence[1])
+    best = search(model, beam_width=27, max_length=3, forbidden_ids=(START,))[0][0]
     assert best.ids == expected[0]
     assert best.log_prob == pytest.approx(expected[1])
 
 
-def test_ids_that_are_never_to_be_chosen_are_not():
-    for hypothesis in search(spell_abca, never=(B,), beam_width=3)[0]:
+def test_forbidden_ids_are_never_chosen():
+    for hypothesis in search(spell_abca, forbidden_ids=(B,), beam_width=3)[0]:
         assert B not in hypothesis.ids
 
 
-def test_the_length_limit_cuts_a_sentence_that_does_not_end():
+def test_the_length_limit_cuts_off_a_sequence_that_does_not_end():
     def endless(sequence):
         return [0.0, 0.9, 0.1, 0.0, 0.0]
 
@@ -167,59 +164,61 @@ def test_the_length_limit_cuts_a_sentence_that_does_not_end():
     assert not best.finished
 
 
-def test_a_sentence_may_end_right_at_the_length_limit():
+def test_a_sequence_may_end_right_at_the_length_limit():
     best = search(spell_abca, max_length=4)[0][0]
     assert best.ids == (A, B, C, A)
     assert best.finished
 
 
-def ends_after(words):
-    def table(sequence):
-        return [1.0, 0, 0, 0, 0] if len(sequence) == words else [0, 1.0, 0, 0, 0]
+def model_of_length(length):
+    def model(sequence):
+        return [1.0, 0, 0, 0, 0] if len(sequence) == length else [0, 1.0, 0, 0, 0]
 
-    return table
-
-
-def watched(step, rows):
-    def watching(ids, state, seen):
-        rows.append(seen[0].tolist())
-        return step(ids, state, seen)
-
-    return watching
+    return model
 
 
-def test_a_decided_image_gives_its_row_to_the_next():
-    rows = []
-    step = watched(step_of(*map(ends_after, [3, 0, 1, 0])), rows)
-    found = search(images=numbered(4), step=step, beam_width=1, at_once=2)
+def recording(step, images):
+    """The same step, which adds the numbers of the images of each call to `images`."""
+
+    def record_and_step(ids, state, image_context):
+        images.append(image_context[0].tolist())
+        return step(ids, state, image_context)
+
+    return record_and_step
+
+
+def test_the_next_image_takes_the_row_of_a_decided_one():
+    images = []
+    step = recording(make_step(*map(model_of_length, [3, 0, 1, 0])), images)
+    found = search(images=image_contexts(4), step=step, beam_width=1, batch_size=2)
     assert [len(best.ids) for best, *_ in found] == [3, 0, 1, 0]
-    assert rows == [[0, 1], [0, 2], [0, 2], [0, 3]]
+    assert images == [[0, 1], [0, 2], [0, 2], [0, 3]]
 
 
-def test_when_no_image_is_left_the_decided_are_not_run_any_longer():
-    rows = []
-    step = watched(step_of(*map(ends_after, [0, 2, 1])), rows)
-    search(images=numbered(3), step=step, beam_width=1)
-    assert list(map(sorted, rows)) == [[0, 1, 2], [1, 2], [1]]
+def test_rows_become_fewer_when_no_image_is_left():
+    images = []
+    step = recording(make_step(*map(model_of_length, [0, 2, 1])), images)
+    search(images=image_contexts(3), step=step, beam_width=1)
+    assert list(map(sorted, images)) == [[0, 1, 2], [1, 2], [1]]
 
 
 def test_images_are_drawn_when_there_is_room_for_them():
     drawn = []
 
     def images():
-        for image in numbered(100):
+        for image in image_contexts(100):
             drawn.append(image)
             yield image
 
     found = beam_search(
-        step_of(ends_after(1)),
-        (NOTHING_SAID,),
+        make_step(model_of_length(1)),
+        (EMPTY_SEQUENCE,),
         images(),
-        start=START,
-        end=END,
+        start_id=START,
+        end_id=END,
         max_length=6,
         beam_width=1,
-        at_once=4,
+        batch_size=4,
     )
     assert drawn == []
     next(found)
@@ -229,28 +228,28 @@ def test_images_are_drawn_when_there_is_room_for_them():
 def test_each_word_costs_one_step():
     lengths = []
 
-    def table(sequence):
+    def model(sequence):
         lengths.append(len(sequence))
         return spell_abca(sequence)
 
-    search(table, beam_width=1)
+    search(model, beam_width=1)
     assert lengths == [0, 1, 2, 3, 4]
 
 
-def test_a_sentence_that_has_ended_does_not_go_on_though_there_are_fewer_ids_than_beams():
-    def table(sequence):
+def test_a_finished_sequence_is_not_extended_even_if_there_are_fewer_ids_than_beams():
+    def model(sequence):
         return [0.4, 0.3, 0.2, 0.1, 0.0]
 
-    found = search(table, beam_width=9, max_length=3)[0]
+    found = search(model, beam_width=9, max_length=3)[0]
     assert len(found) == 9
-    assert all(END not in one.ids for one in found)
+    assert all(END not in hypothesis.ids for hypothesis in found)
 
 
 def test_no_images_give_no_hypotheses():
-    assert search(images=[], step=step_of(spell_abca)) == []
+    assert search(images=[], step=make_step(spell_abca)) == []
 
 
-@pytest.mark.parametrize("options", [{"beam_width": 0}, {"max_length": 0}, {"at_once": 0}])
-def test_a_beam_or_length_of_nothing_is_refused(options):
-    with pytest.raises(ValueError, match="at least 1.*Received"):
+@pytest.mark.parametrize("options", [{"beam_width": 0}, {"max_length": 0}, {"batch_size": 0}])
+def test_a_width_length_or_batch_size_of_zero_is_refused(options):
+    with pytest.raises(ValueError, match="of at least 1, got"):
         search(spell_abca, **options)

@@ -1,136 +1,162 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 from PIL import Image
+from tiny_world import drawings
 
+import captioning
+from captioning import Captioner, SearchSettings
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder
-from captioning.inference.captioner import Captioner
 from captioning.paths import Paths
-from captioning.settings import SearchSettings
 
 ROOT = Path(__file__).parents[2]
-SHAPE_CAPTION_WORDS = {"a", "there", "one", "the", "is", "on", "white", "page", "circle", "square"}
+SHAPE_CAPTION_WORDS = set("a there one the is on white page circle square red green blue".split())
 
 
 @pytest.fixture(scope="module")
 def captioner(tiny_root):
-    return Captioner.load(tiny_root)
+    return captioning.load(tiny_root)
 
 
-def test_drawings_never_seen_are_described(captioner, tiny_root):
+@pytest.fixture(scope="module")
+def image_paths(tiny_root):
+    return sorted(Paths(tiny_root).images.glob("*.jpg"))
+
+
+def test_unseen_drawings_are_described(captioner, image_paths):
     """The tiny world's test images: colour and shape must both be right, in most of them."""
-    paths = sorted(Paths(tiny_root).images.glob("*.jpg"))[30:]
-    expected = [("red", "circle"), ("green", "circle"), ("blue", "circle")]
-    expected += [("red", "square"), ("green", "square"), ("blue", "square")]
-    captions = [captioner.caption(path).text.split() for path in paths]
+    expected = [
+        ("red", "circle"), ("green", "circle"), ("blue", "circle"),
+        ("red", "square"), ("green", "square"), ("blue", "square"),
+    ]  # fmt: skip
+    captions = [captioner.caption(path).text.split() for path in image_paths[30:]]
     right = sum(
         colour in words and shape in words
         for words, (colour, shape) in zip(captions, expected, strict=True)
     )
     assert right >= 4  # of 6, where guessing finds one
-    assert {word for words in captions for word in words} <= SHAPE_CAPTION_WORDS | {
-        "red",
-        "green",
-        "blue",
-    }
+    assert {word for words in captions for word in words} <= SHAPE_CAPTION_WORDS
 
 
-def test_many_files_get_the_captions_that_each_gets_alone(captioner, tiny_root):
-    paths = sorted(Paths(tiny_root).images.glob("*.jpg"))
-    together = list(captioner.caption_files(paths))
-    assert [path for path, _ in together] == paths
-    for path, caption in together[::5]:
-        assert caption.text == captioner.caption(path).text
+def test_a_batch_gives_the_captions_that_each_image_gets_alone(captioner, image_paths):
+    batch = captioner.caption_batch(image_paths)
+    assert len(batch) == 36
+    for path, (best,) in zip(image_paths, batch, strict=True):
+        alone = captioner.caption(path)
+        assert best.text == alone.text
+        assert best.log_prob == pytest.approx(alone.log_prob, abs=1e-4)
 
 
-def test_a_path_an_image_and_its_pixels_get_the_same_caption(captioner, tiny_root):
-    path = sorted(Paths(tiny_root).images.glob("*.jpg"))[0]
-    with Image.open(path) as image:
+def test_an_image_gets_the_same_caption_in_every_form(captioner, image_paths):
+    expected = captioner.caption(image_paths[0])
+    with Image.open(image_paths[0]) as image:
         pixels = np.asarray(image)
-        expected = captioner.caption(path)
-        assert captioner.caption(str(path)) == expected
-        assert captioner.caption(image) == expected
-        assert captioner.caption(pixels) == expected
-        assert captioner.caption(pixels / 255) == expected
+        for form in (str(image_paths[0]), image, pixels, pixels / 255):
+            assert captioner.caption(form) == expected
 
 
-def test_a_list_gives_a_list_of_captions_in_its_order(captioner, tiny_root):
-    paths = sorted(Paths(tiny_root).images.glob("*.jpg"))[:4]
-    alone = [captioner.caption(path).text for path in paths]
-    with Image.open(paths[1]) as image:
-        mixed = [paths[0], image, np.asarray(Image.open(paths[2])), str(paths[3])]
-        assert [caption.text for caption in captioner.caption(mixed)] == alone
-    assert [caption.text for caption in captioner.caption(tuple(paths))] == alone
-    assert captioner.caption([]) == []
+def test_a_batch_may_mix_all_forms_of_images(captioner, image_paths):
+    alone = [captioner.caption(path).text for path in image_paths[:4]]
+    with Image.open(image_paths[1]) as image:
+        pixels = np.asarray(Image.open(image_paths[2]))
+        mixed = [image_paths[0], image, pixels, str(image_paths[3])]
+        assert [best.text for (best,) in captioner.caption_batch(mixed)] == alone
+    assert [best.text for (best,) in captioner.caption_batch(iter(image_paths[:4]))] == alone
 
 
-def test_a_list_with_a_missing_file_is_refused(captioner, tiny_root, tmp_path):
-    path = next(Paths(tiny_root).images.glob("*.jpg"))
+def test_an_empty_batch_gives_no_captions(captioner):
+    assert captioner.caption_batch([]) == []
+    assert list(captioner.stream([])) == []
+
+
+@pytest.mark.parametrize("kind", ["text", "path", "bytes", "image", "array", "file"])
+def test_one_image_in_the_place_of_a_batch_is_refused(captioner, image_paths, kind):
+    path = image_paths[0]
+    with Image.open(path) as image, path.open("rb") as file:
+        one = {
+            "text": str(path), "path": path, "bytes": path.read_bytes(), "image": image,
+            "array": np.asarray(image), "file": file,
+        }[kind]  # fmt: skip
+        with pytest.raises(TypeError, match="Expected several images.*got one"):
+            captioner.caption_batch(one)
+
+
+def test_an_unreadable_image_ends_a_batch_with_its_error(captioner, image_paths, tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.jpg"):
-        captioner.caption([path, tmp_path / "gone.jpg"])
+        captioner.caption_batch([image_paths[0], tmp_path / "gone.jpg"])
 
 
-def test_alternatives_are_different_captions_the_best_first(captioner, tiny_root):
-    path = next(Paths(tiny_root).images.glob("*.jpg"))
+def test_a_stream_yields_errors_as_values_in_their_places(captioner, image_paths, tmp_path):
+    (tmp_path / "text.jpg").write_text("no image")
+    names = [tmp_path / "gone.jpg", image_paths[0], tmp_path / "text.jpg", 5, image_paths[0]]
+    streamed = list(captioner.stream(names))
+    assert [image for image, _ in streamed] == names
+    missing, first, damaged, number, last = (result for _, result in streamed)
+    assert isinstance(missing, FileNotFoundError)
+    assert isinstance(damaged, ValueError)
+    assert isinstance(number, TypeError)
+    assert first == last
+    assert first[0].text == captioner.caption(image_paths[0]).text
+
+
+def test_a_stream_draws_images_as_it_goes(captioner, image_paths):
+    drawn = []
+
+    def endless():
+        while True:
+            drawn.append(image_paths[len(drawn) % 36])
+            yield drawn[-1]
+
+    stream = captioner.stream(endless())
+    assert drawn == []
+    image, (best,) = next(stream)
+    assert image == image_paths[0]
+    assert best.text == captioner.caption(image).text
+    assert len(drawn) < 100
+
+
+def test_several_captions_are_different_and_the_best_comes_first(captioner, image_paths):
     search = SearchSettings(beam_width=5, length_normalisation=0.0)
-    found = captioner.alternatives(path, 5, search)
-    assert len({caption.text for caption in found}) == 5
-    log_probs = [caption.log_prob for caption in found]
+    (captions,) = captioner.caption_batch(image_paths[:1], 5, search)
+    assert len({caption.text for caption in captions}) == 5
+    log_probs = [caption.log_prob for caption in captions]
     assert log_probs == sorted(log_probs, reverse=True)
-    assert captioner.alternatives(path, 2, search) == found[:2]
-    assert captioner.caption(path, search) == found[0]
+    assert captioner.caption_batch(image_paths[:1], 2, search) == [captions[:2]]
+    assert captioner.caption(image_paths[0], search) == captions[0]
 
 
-def test_a_narrow_beam_is_widened_to_the_number_of_alternatives(captioner, tiny_root):
-    path = next(Paths(tiny_root).images.glob("*.jpg"))
+def test_a_narrow_beam_is_widened_to_the_number_of_captions(captioner, image_paths):
     narrow, wide = SearchSettings(beam_width=1), SearchSettings(beam_width=4)
-    assert captioner.alternatives(path, 4, narrow) == captioner.alternatives(path, 4, wide)
+    captions = captioner.caption_batch(image_paths[:2], 4, narrow)
+    assert captions == captioner.caption_batch(image_paths[:2], 4, wide)
+    assert [len(image_captions) for image_captions in captions] == [4, 4]
 
 
-def test_alternatives_of_a_list_are_a_list_for_each_image(captioner, tiny_root):
-    paths = sorted(Paths(tiny_root).images.glob("*.jpg"))[:3]
-    found = captioner.alternatives(paths, 2)
-    assert [len(captions) for captions in found] == [2, 2, 2]
-    assert [best.text for best, _ in found] == [
-        captioner.alternatives(path, 2)[0].text for path in paths
-    ]
+@pytest.mark.parametrize("number", [0, -1, 101, 2.5, None])
+def test_an_impossible_number_of_captions_is_refused_at_once(captioner, image_paths, number):
+    with pytest.raises(ValueError, match="Expected num_captions to be .* from 1 to 100, got"):
+        captioner.caption_batch(image_paths[:1], number)
+    with pytest.raises(ValueError, match="Expected num_captions"):
+        captioner.stream(image_paths, number)
 
 
-def test_the_package_gives_its_captioner_and_imports_it_only_then():
-    code = (
-        "import sys, captioning; before = set(sys.modules); from captioning import Captioner; "
-        "print('openvino' in before, 'openvino' in sys.modules, Captioner.__module__)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stdout.split() == ["False", "True", "captioning.inference.captioner"]
+def test_a_wider_beam_finds_no_less_probable_caption(captioner, image_paths):
+    greedy = captioner.caption(image_paths[0], SearchSettings(1, length_normalisation=0.0))
+    wide = captioner.caption(image_paths[0], SearchSettings(5, length_normalisation=0.0))
+    assert wide.log_prob >= greedy.log_prob - 1e-5
 
 
-def test_a_caption_prints_as_its_text(captioner, tiny_root):
-    caption = captioner.caption(next(Paths(tiny_root).images.glob("*.jpg")))
+def test_a_caption_prints_as_its_text(captioner, image_paths):
+    caption = captioner.caption(image_paths[0])
     assert f"{caption}" == caption.text != ""
     assert caption.log_prob < 0
-
-
-def test_a_failure_among_many_stays_in_its_place(captioner, tiny_root, tmp_path):
-    path = next(Paths(tiny_root).images.glob("*.jpg"))
-    found = [caption for _, caption in captioner.caption_files([path, tmp_path / "gone.jpg", path])]
-    assert isinstance(found[1], FileNotFoundError)
-    assert found[0] == found[2]
-
-
-def test_a_wider_beam_finds_no_less_likely_captions(captioner, tiny_root):
-    path = next(Paths(tiny_root).images.glob("*.jpg"))
-    greedy = captioner.caption(path, SearchSettings(beam_width=1, length_normalisation=0.0))
-    wide = captioner.caption(path, SearchSettings(beam_width=5, length_normalisation=0.0))
-    assert wide.log_prob >= greedy.log_prob - 1e-5
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "I;16"])
@@ -143,68 +169,127 @@ def test_every_kind_of_image_is_captioned(captioner, tmp_path, mode):
     assert captioner.caption(path).text
 
 
-def test_each_word_looked_at_shares_of_the_feature_map(captioner, tiny_root):
-    path = next(Paths(tiny_root).images.glob("*.jpg"))
-    caption = captioner.caption(path)
-    gaze = captioner.gaze(path, caption)
-    assert " ".join(gaze.words) == caption.text
-    assert gaze.method == "attention"
-    assert gaze.weights.shape == (len(gaze.words), 4)
-    np.testing.assert_allclose(gaze.weights.sum(axis=1), 1, atol=1e-5)
+def test_the_attention_of_each_word_is_shared_among_the_cells(captioner, image_paths):
+    caption = captioner.caption(image_paths[0])
+    attention = captioner.attention(image_paths[0], caption)
+    assert " ".join(attention.words) == caption.text
+    assert attention.method == "attention"
+    assert attention.weights.shape == (len(attention.words), 4)
+    np.testing.assert_allclose(attention.weights.sum(axis=1), 1, atol=1e-5)
+
+
+def test_attention_for_an_empty_caption_is_refused(captioner, image_paths):
+    with pytest.raises(ValueError, match="Expected a caption of one word or more, got '...'"):
+        captioner.attention(image_paths[0], "...")
+
+
+def test_threads_that_share_a_captioner_get_the_captions_of_their_own_images(captioner):
+    images = [image for image, _ in drawings(200).values()]
+    alone = [captioner.caption(image) for image in images]
+    assert len({caption.log_prob for caption in alone}) > 100  # a swap would show
+
+    def caption_all(first: int):
+        order = [*range(first, 200), *range(first)]
+        return {number: captioner.caption(images[number].copy()) for number in order}
+
+    with ThreadPoolExecutor(4) as pool:
+        for captions in pool.map(caption_all, range(0, 200, 50)):
+            assert [captions[number] for number in range(200)] == alone
+
+
+def test_threads_that_share_the_shipped_model_get_the_captions_of_their_own_photographs():
+    captioner = captioning.load(ROOT)
+    paths = sorted((ROOT / "examples").glob("*.jpg"))[:8]
+    alone = [captioner.caption(path) for path in paths]
+    batch = captioner.caption_batch(paths)
+    assert len({caption.log_prob for caption in alone}) == 8
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(captioner.caption, paths * 4)) == alone * 4
+        assert list(pool.map(captioner.caption_batch, [paths] * 4)) == [batch] * 4
+
+
+def test_what_was_captioned_before_does_not_change_a_caption(captioner, image_paths):
+    batch = captioner.caption_batch(image_paths)
+    alone = captioner.caption(image_paths[3])
+    captioner.caption_batch(image_paths * 10)
+    assert captioner.caption_batch(image_paths) == batch
+    assert captioner.caption(image_paths[3]) == alone
+
+
+def test_the_package_imports_its_captioner_only_when_it_is_used():
+    code = (
+        "import sys, captioning; before = set(sys.modules)\n"
+        "from captioning import Caption, Captioner, SearchSettings, load\n"
+        "print('numpy' in before, 'openvino' in sys.modules, Captioner.__module__)\n"
+        "print(sorted(captioning.__all__), set(captioning.__all__) <= set(dir(captioning)))\n"
+        "print(hasattr(captioning, 'no_such_name'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "False True captioning.inference.captioner",
+        "['Caption', 'Captioner', 'SearchSettings', 'load'] True",
+        "False",
+    ]
+
+
+def test_the_environment_variable_names_the_model(tiny_root, image_paths, monkeypatch, captioner):
+    monkeypatch.setenv("CAPTIONING_MODEL", str(tiny_root))
+    assert captioning.load().caption(image_paths[0]) == captioner.caption(image_paths[0])
 
 
 def test_model_and_vocabulary_of_two_runs_are_refused(tiny_root, tmp_path):
-    root = tmp_path / "mixed"
-    shutil.copytree(tiny_root / "models", root / "models")
-    Vocabulary(["some", "other", "words"]).save(root / "tokenizer.p")
+    shutil.copytree(tiny_root / "models", tmp_path / "models")
+    Vocabulary(["some", "other", "words"]).save(tmp_path / "tokenizer.p")
     with pytest.raises(ValueError, match="do not belong together"):
-        Captioner.load(root)
+        captioning.load(tmp_path)
 
 
 def test_an_encoder_of_another_width_is_refused(captioner):
-    class Wide:
+    class WideEncoder:
         feature_width = 2048
 
-    with pytest.raises(ValueError, match="features of 18 numbers. Received: 2048"):
-        Captioner(Wide(), captioner.decoder)
+    with pytest.raises(ValueError, match="Expected 18 features a cell, got 2048"):
+        Captioner(WideEncoder(), captioner.decoder)
 
 
-def test_an_encoder_that_the_decoder_was_not_trained_on_is_refused(tiny_root, tmp_path):
+def test_an_encoder_that_the_decoder_was_not_trained_with_is_refused(tiny_root, tmp_path):
     shutil.copytree(tiny_root / "models", tmp_path / "models")
     shutil.copy(tiny_root / "tokenizer.p", tmp_path)
     other = build_tiny_encoder()
     other.name = "Other"
     export_encoder(other, tmp_path / "models")
-    with pytest.raises(ValueError, match="trained on, encoder [0-9a-f]{16}. Received: Other"):
-        Captioner.load(tmp_path)
+    with pytest.raises(ValueError, match="trained with, encoder [0-9a-f]{16}, got Other"):
+        captioning.load(tmp_path)
 
 
-def test_an_encoder_from_before_encoders_were_noted_is_let_pass(tiny_root):
-    captioner = Captioner.load(tiny_root)
+def test_an_encoder_without_an_id_passes(tiny_root):
+    captioner = captioning.load(tiny_root)
     captioner.encoder.encoder_id = None
     Captioner(captioner.encoder, captioner.decoder)
 
 
-def test_a_decoder_from_before_encoders_were_noted_wants_the_default(tiny_root, monkeypatch):
+def test_a_decoder_without_an_encoder_id_expects_the_default_encoder(tiny_root, monkeypatch):
     monkeypatch.setattr("captioning.inference.networks.read_encoder_id", lambda network: None)
-    captioner = Captioner.load(tiny_root)
+    captioner = captioning.load(tiny_root)
     captioner.encoder.encoder_id = "Xception 0123456789abcdef"
     Captioner(captioner.encoder, captioner.decoder)
     captioner.encoder.encoder_id = "VGG16 0123456789abcdef"
-    with pytest.raises(ValueError, match="trained on, Xception. Received: VGG16 0123456789abcdef"):
+    with pytest.raises(ValueError, match="trained with, Xception, got VGG16 0123456789abcdef"):
         Captioner(captioner.encoder, captioner.decoder)
 
 
-def test_a_quantised_encoder_is_the_one_that_the_decoder_was_trained_on(tiny_root):
-    captioner = Captioner.load(tiny_root)
+def test_a_quantised_encoder_is_the_one_that_the_decoder_was_trained_with(tiny_root):
+    captioner = captioning.load(tiny_root)
     name, fingerprint = captioner.encoder.encoder_id.split()
     captioner.encoder.encoder_id = f"{name} {fingerprint} int8"
     Captioner(captioner.encoder, captioner.decoder)
     captioner.encoder.encoder_id = f"{name} 0123456789abcdef int8"
-    with pytest.raises(ValueError, match="Received: encoder 0123456789abcdef int8"):
+    with pytest.raises(ValueError, match="got encoder 0123456789abcdef int8"):
         Captioner(captioner.encoder, captioner.decoder)
 
 
-def test_an_empty_folder_is_no_model(tmp_path):
+def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="tokenizer.p"):
-        Captioner.load(tmp_path)
+        captioning.load(tmp_path)

@@ -9,8 +9,12 @@ from PIL import Image
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.feature_store import FeatureStore
 from captioning.data.images import UnreadableImage
-from captioning.inference.encode_images import encode_images
-from captioning.inference.extract_features import average_features, extract_feature_maps
+from captioning.inference.extract_features import (
+    encode_images,
+    extract_feature_maps,
+    extract_pooled_features,
+    pool_features,
+)
 from captioning.inference.networks import Encoder
 from captioning.paths import Paths
 
@@ -34,32 +38,32 @@ def image_names(image_paths):
     return [path.name for path in image_paths]
 
 
-class Counting:
-    """An encoder that counts the images it is shown, and may be stopped."""
+class CountingEncoder:
+    """Counts the images it encodes, and is interrupted after some of them."""
 
     def __init__(self, encoder, stop_after=1000):
         self.encoder = encoder
         self.image_size = encoder.image_size
         self.encoder_id = encoder.encoder_id
         self.stop_after = stop_after
-        self.seen = 0
+        self.encoded = 0
 
     def __call__(self, images):
-        if self.seen >= self.stop_after:
+        if self.encoded >= self.stop_after:
             raise KeyboardInterrupt
-        self.seen += len(images)
+        self.encoded += len(images)
         return self.encoder(images)
 
 
-def keep_map(path, image_name, feature_map):
-    """As if an extraction had been stopped after this map."""
+def store_map(path, image_name, feature_map):
+    """Leaves what an extraction leaves that was interrupted after this map."""
     maps = FeatureStore(path)
     maps.append(image_name, feature_map)
     maps.save()
 
 
 def test_every_image_gets_its_own_features_in_order(encoder, image_paths):
-    encoded = [each for batch in encode_images(encoder, image_paths) for each in batch]
+    encoded = [pair for batch in encode_images(encoder, image_paths) for pair in batch]
     assert [path for path, _ in encoded] == image_paths
     for path, features in encoded:
         ((_, alone),) = next(encode_images(encoder, [path]))
@@ -67,36 +71,38 @@ def test_every_image_gets_its_own_features_in_order(encoder, image_paths):
     assert np.ptp([features for _, features in encoded], axis=0).max() > 0.01
 
 
-def test_an_unreadable_image_yields_its_error_in_its_place(encoder, image_paths):
+def test_an_unreadable_image_gives_its_error_in_its_place(encoder, image_paths):
     image_paths[1].write_text("no image")
     image_paths[2].unlink()
-    found = [found for batch in encode_images(encoder, image_paths[:4]) for _, found in batch]
-    assert [type(each) for each in found] == [
+    results = [result for batch in encode_images(encoder, image_paths[:4]) for _, result in batch]
+    assert [type(result) for result in results] == [
         np.ndarray, UnreadableImage, FileNotFoundError, np.ndarray,
     ]  # fmt: skip
 
 
-def test_no_images_yield_nothing(encoder):
+def test_no_images_give_nothing(encoder):
     assert list(encode_images(encoder, [])) == []
 
 
-def test_an_extraction_looks_at_each_image_in_the_way_that_it_is_given(
+def test_an_extraction_loads_each_image_with_the_given_function(
     encoder, image_paths, image_names, tmp_path
 ):
-    view = AUGMENTATIONS[2]
+    augmentation = AUGMENTATIONS[2]
     maps = extract_feature_maps(
-        encoder, tmp_path, image_names, tmp_path / "maps.bin", view.load_image
+        encoder, tmp_path, image_names, tmp_path / "maps.bin", augmentation.load_image
     )
     for path in image_paths:
-        (expected,) = encoder(view.load_image(path, encoder.image_size)[None])
+        (expected,) = encoder(augmentation.load_image(path, encoder.image_size)[None])
         np.testing.assert_allclose(maps[path.name], expected, rtol=1e-2, atol=1e-3)
         ((_, plain),) = next(encode_images(encoder, [path]))
         assert np.abs(expected - plain).max() > 0.01
 
 
-def test_averages_are_a_plain_dict_of_float32_arrays(encoder, image_paths, image_names, tmp_path):
+def test_pooled_features_are_a_plain_dict_of_float32_means(
+    encoder, image_paths, image_names, tmp_path
+):
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
-    features = average_features(maps, tmp_path / "features.p")
+    features = pool_features(maps, tmp_path / "features.p")
     stored = pickle.loads((tmp_path / "features.p").read_bytes())
     assert type(stored) is dict
     assert list(stored) == list(features) == [path.name for path in image_paths]
@@ -105,53 +111,51 @@ def test_averages_are_a_plain_dict_of_float32_arrays(encoder, image_paths, image
         np.testing.assert_allclose(array, maps[name].astype("float32").mean(0), atol=1e-6)
 
 
-def test_averages_of_images_that_came_later_are_added(encoder, image_paths, image_names, tmp_path):
+def test_pooled_features_of_new_images_are_added(encoder, image_paths, image_names, tmp_path):
     path = tmp_path / "features.p"
-    average_features(
+    pool_features(
         extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin"), path
     )
     first = path.stat().st_mtime_ns
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
-    assert len(average_features(maps, path)) == 21
+    assert len(pool_features(maps, path)) == 21
     second = path.stat().st_mtime_ns
     assert second > first
-    average_features(maps, path)
+    pool_features(maps, path)
     assert path.stat().st_mtime_ns == second
 
 
-def test_what_was_extracted_is_not_extracted_again(encoder, image_paths, image_names, tmp_path):
+def test_maps_that_exist_are_not_extracted_again(encoder, image_paths, image_names, tmp_path):
     extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin")
-    counting = Counting(encoder)
+    counting = CountingEncoder(encoder)
     maps = extract_feature_maps(counting, tmp_path, image_names, tmp_path / "maps.bin")
-    assert counting.seen == 1 + 16  # one to see that it is the same encoder
+    assert counting.encoded == 1 + 16  # one to see that it is the same encoder
     assert len(maps) == 21
 
 
-def test_an_image_that_is_named_twice_is_looked_at_once(
-    encoder, image_paths, image_names, tmp_path
-):
-    counting = Counting(encoder)
+def test_an_image_that_is_named_twice_is_encoded_once(encoder, image_paths, image_names, tmp_path):
+    counting = CountingEncoder(encoder)
     twice = [*image_names[:9], *image_names[:9]]
     maps = extract_feature_maps(counting, tmp_path, twice, tmp_path / "maps.bin")
     assert list(maps) == image_names[:9]
-    assert counting.seen == 9
+    assert counting.encoded == 9
 
 
-def test_an_extraction_that_was_stopped_goes_on(encoder, image_paths, image_names, tmp_path):
+def test_an_interrupted_extraction_resumes(encoder, image_paths, image_names, tmp_path):
     path = tmp_path / "maps.bin"
     with pytest.raises(KeyboardInterrupt):
-        extract_feature_maps(Counting(encoder, stop_after=16), tmp_path, image_names, path)
+        extract_feature_maps(CountingEncoder(encoder, stop_after=16), tmp_path, image_names, path)
     assert len(FeatureStore(path)) == 16
-    counting = Counting(encoder)
+    counting = CountingEncoder(encoder)
     stopped = extract_feature_maps(counting, tmp_path, image_names, path)
-    assert counting.seen == 1 + 5
+    assert counting.encoded == 1 + 5
     whole = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "whole.bin")
     assert stopped.keys() == whole.keys()
     for name in whole:
         np.testing.assert_allclose(stopped[name], whole[name], atol=1e-3)
 
 
-def test_an_extraction_that_is_stopped_while_it_writes_keeps_what_is_written(
+def test_an_extraction_interrupted_while_it_writes_keeps_what_is_written(
     encoder, image_names, tmp_path, monkeypatch
 ):
     append = FeatureStore.append
@@ -168,39 +172,41 @@ def test_an_extraction_that_is_stopped_while_it_writes_keeps_what_is_written(
     assert list(FeatureStore(path)) == image_names[:9]
 
 
-def test_the_next_images_are_seen_while_maps_are_written(
+def test_the_next_images_are_encoded_while_maps_are_written(
     encoder, image_names, tmp_path, monkeypatch
 ):
-    append, seen_twice, waited = FeatureStore.append, Event(), []
+    append, encoded_more, waited = FeatureStore.append, Event(), []
 
-    class Telling(Counting):
+    class SignallingEncoder(CountingEncoder):
         def __call__(self, images):
-            if self.seen:
-                seen_twice.set()
+            if self.encoded:
+                encoded_more.set()
             return super().__call__(images)
 
-    def append_when_more_was_seen(maps, image_name, feature_map):
-        waited.append(seen_twice.wait(timeout=20))
+    def append_when_more_is_encoded(maps, image_name, feature_map):
+        waited.append(encoded_more.wait(timeout=20))
         append(maps, image_name, feature_map)
 
-    monkeypatch.setattr(FeatureStore, "append", append_when_more_was_seen)
-    maps = extract_feature_maps(Telling(encoder), tmp_path, image_names, tmp_path / "maps.bin")
+    monkeypatch.setattr(FeatureStore, "append", append_when_more_is_encoded)
+    maps = extract_feature_maps(
+        SignallingEncoder(encoder), tmp_path, image_names, tmp_path / "maps.bin"
+    )
     assert waited == [True] * len(image_names)
     assert list(maps) == image_names
 
 
 def test_features_of_another_encoder_are_refused(encoder, image_paths, image_names, tmp_path):
-    keep_map(
+    store_map(
         tmp_path / "maps.bin",
         image_paths[0].name,
         np.linspace(-1, 1, 72, dtype="float32").reshape(4, 18),
     )
-    with pytest.raises(ValueError, match="another encoder, or of other images: it disagrees on 00"):
+    with pytest.raises(ValueError, match="another encoder, or of other images: it differs for 00"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
 def test_features_of_another_width_are_refused(encoder, image_paths, image_names, tmp_path):
-    keep_map(tmp_path / "maps.bin", image_paths[0].name, np.ones((4, 2048), "float32"))
+    store_map(tmp_path / "maps.bin", image_paths[0].name, np.ones((4, 2048), "float32"))
     with pytest.raises(ValueError, match="made with another encoder"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
@@ -211,11 +217,11 @@ def test_features_of_an_encoder_of_another_name_or_weights_are_refused(
     path = tmp_path / "maps.bin"
     extract_feature_maps(encoder, tmp_path, image_names[:2], path)
     assert FeatureStore(path).encoder_id == encoder.encoder_id
-    alike = Counting(encoder)
-    alike.encoder_id = "Other 0123456789abcdef"
-    with pytest.raises(ValueError, match="Wanted: encoder .*Received: Other 0123456789abcdef"):
-        extract_feature_maps(alike, tmp_path, image_names, path)
-    assert alike.seen == 0
+    renamed = CountingEncoder(encoder)
+    renamed.encoder_id = "Other 0123456789abcdef"
+    with pytest.raises(ValueError, match="Other 0123456789abcdef"):
+        extract_feature_maps(renamed, tmp_path, image_names, path)
+    assert renamed.encoded == 0
 
 
 def test_features_of_the_encoder_in_another_form_are_refused(
@@ -223,27 +229,25 @@ def test_features_of_the_encoder_in_another_form_are_refused(
 ):
     path = tmp_path / "maps.bin"
     extract_feature_maps(encoder, tmp_path, image_names[:2], path)
-    quantised = Counting(encoder)
+    quantised = CountingEncoder(encoder)
     quantised.encoder_id = f"{encoder.encoder_id} int8"
-    with pytest.raises(ValueError, match="Received: encoder [0-9a-f]{16} int8"):
+    with pytest.raises(ValueError, match="encoder [0-9a-f]{16} int8"):
         extract_feature_maps(quantised, tmp_path, image_names, path)
 
 
-def test_features_that_agree_to_a_cosine_of_nine_tenths_are_of_another_encoder(
+def test_features_with_a_cosine_of_nine_tenths_are_of_another_encoder(
     encoder, image_paths, image_names, tmp_path
 ):
-    ((_, found),) = next(encode_images(encoder, image_paths[:1]))
-    noise = np.random.default_rng(0).normal(size=found.shape)
-    noise -= (noise * found).sum() / (found**2).sum() * found  # at a right angle
-    noise *= 0.48 * np.linalg.norm(found) / np.linalg.norm(noise)  # a cosine of 0.9
-    keep_map(tmp_path / "maps.bin", image_names[0], found + noise)
-    with pytest.raises(ValueError, match="it disagrees on 00"):
+    ((_, feature_map),) = next(encode_images(encoder, image_paths[:1]))
+    noise = np.random.default_rng(0).normal(size=feature_map.shape)
+    noise -= (noise * feature_map).sum() / (feature_map**2).sum() * feature_map  # at a right angle
+    noise *= 0.48 * np.linalg.norm(feature_map) / np.linalg.norm(noise)  # a cosine of 0.9
+    store_map(tmp_path / "maps.bin", image_names[0], feature_map + noise)
+    with pytest.raises(ValueError, match="it differs for 00"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
-def test_features_from_before_encoders_were_noted_are_gone_on_with(
-    encoder, image_paths, image_names, tmp_path
-):
+def test_an_extraction_without_an_encoder_id_resumes(encoder, image_paths, image_names, tmp_path):
     path = tmp_path / "maps.bin"
     extract_feature_maps(encoder, tmp_path, image_names[:2], path)
     index = json.loads((tmp_path / "maps.bin.json").read_text())
@@ -262,13 +266,13 @@ def test_an_unreadable_image_is_left_out_and_named(
     assert "left out" in capsys.readouterr().out
 
 
-def test_a_folder_of_images_that_is_gone_is_told_once_and_not_for_each_image(encoder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone, where the images were"):
+def test_a_missing_folder_is_named_once_and_not_for_each_image(encoder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no folder .*gone with the images"):
         extract_feature_maps(encoder, tmp_path / "gone", ["a.png", "b.png"], tmp_path / "maps.bin")
     assert not (tmp_path / "maps.bin").exists()
 
 
-def test_an_image_in_a_folder_below_is_known_by_its_path(encoder, tmp_path):
+def test_an_image_in_a_subfolder_is_named_by_its_path(encoder, tmp_path):
     for name, colour in (("white/a.png", "white"), ("red/a.png", "red")):
         (tmp_path / name).parent.mkdir()
         Image.new("RGB", (40, 40), colour).save(tmp_path / name)
@@ -279,19 +283,85 @@ def test_an_image_in_a_folder_below_is_known_by_its_path(encoder, tmp_path):
     assert maps["red/a.png"].max() > 1
 
 
-def test_averages_of_other_maps_are_made_anew(encoder, image_paths, image_names, tmp_path):
+def test_pooled_features_of_other_maps_are_computed_again(
+    encoder, image_paths, image_names, tmp_path
+):
     path = tmp_path / "features.p"
-    average_features({image_names[0]: np.ones((4, 18), "float16")}, path)
+    pool_features({image_names[0]: np.ones((4, 18), "float16")}, path)
     maps = extract_feature_maps(encoder, tmp_path, image_names[:3], tmp_path / "maps.bin")
-    features = average_features(maps, path)
+    features = pool_features(maps, path)
     np.testing.assert_array_equal(
         features[image_names[0]], maps[image_names[0]].mean(0, dtype="float32")
     )
     assert list(features) == image_names[:3]
 
 
-def test_an_image_in_memory_may_come_many_times(encoder, image_paths):
+def test_an_image_in_memory_may_be_repeated(encoder, image_paths):
     with Image.open(image_paths[0]) as image:
-        found = [found for batch in encode_images(encoder, [image] * 40) for _, found in batch]
-    for each in found:
-        np.testing.assert_allclose(each, found[0], atol=1e-4)
+        maps = [found for batch in encode_images(encoder, [image] * 40) for _, found in batch]
+    assert len(maps) == 40
+    for feature_map in maps:
+        np.testing.assert_allclose(feature_map, maps[0], atol=1e-4)
+
+
+def test_features_pooled_from_photographs_are_the_means_of_their_maps(
+    encoder, image_names, tmp_path
+):
+    maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
+    from_maps = pool_features(maps, tmp_path / "from_maps.p")
+    path = tmp_path / "features.p"
+    features = extract_pooled_features(encoder, tmp_path, image_names, path)
+    stored = pickle.loads(path.read_bytes())
+    assert list(stored) == list(features) == list(from_maps) == image_names
+    for name, array in stored.items():
+        assert (array.dtype, array.shape) == (np.float32, (18,))
+        np.testing.assert_array_equal(array, features[name])
+        np.testing.assert_allclose(array, from_maps[name], rtol=1e-3, atol=1e-3)  # float16 on disk
+
+
+def test_pooling_from_photographs_writes_no_feature_maps(encoder, image_names, tmp_path):
+    folder = tmp_path / "features"
+    extract_pooled_features(encoder, tmp_path, image_names, folder / "features.p")
+    assert [path.name for path in folder.iterdir()] == ["features.p"]
+
+
+def test_an_interrupted_pooling_resumes(encoder, image_names, tmp_path):
+    path = tmp_path / "features.p"
+    with pytest.raises(KeyboardInterrupt):
+        extract_pooled_features(CountingEncoder(encoder, 16), tmp_path, image_names, path)
+    assert list(pickle.loads(path.read_bytes())) == image_names[:16]
+    counting = CountingEncoder(encoder)
+    features = extract_pooled_features(counting, tmp_path, image_names, path)
+    assert counting.encoded == 1 + 5  # one, to see that it is the same encoder
+    assert list(features) == list(pickle.loads(path.read_bytes())) == image_names
+
+
+def test_a_killed_pooling_has_saved_every_few_hundred_images(
+    encoder, image_names, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("captioning.inference.extract_features._SAVE_EVERY", 8)
+    saved = []
+
+    def save(path, features):
+        saved.append(len(features))
+
+    monkeypatch.setattr("captioning.inference.extract_features.save_pickle", save)
+    extract_pooled_features(encoder, tmp_path, image_names, tmp_path / "features.p")
+    assert saved == [8, 16, 21]
+
+
+def test_pooled_features_of_another_encoder_are_refused(encoder, image_names, tmp_path):
+    path = tmp_path / "features.p"
+    extract_pooled_features(encoder, tmp_path, image_names[:1], path)
+    for other in (np.linspace(-1, 1, 18, dtype="float32"), np.ones(2048, "float32")):
+        path.write_bytes(pickle.dumps({image_names[0]: other}))
+        with pytest.raises(ValueError, match="features.p was made with another encoder"):
+            extract_pooled_features(encoder, tmp_path, image_names, path)
+
+
+def test_pooling_leaves_out_and_names_an_unreadable_image(encoder, image_paths, tmp_path, capsys):
+    image_paths[3].write_text("no image")
+    names = [path.name for path in image_paths]
+    features = extract_pooled_features(encoder, tmp_path, names, tmp_path / "features.p")
+    assert list(features) == names[:3] + names[4:]
+    assert "left out: " in capsys.readouterr().out
