@@ -63,16 +63,14 @@ def beam_search(
             f"Expected a beam_width, max_length and batch_size of at least 1, got {beam_width}, "
             f"{max_length} and {batch_size}."
         )
-    batch = _Batch(initial_state, batch_size, beam_width, max_length, start_id, end_id)
-    return _search(step, batch, image_contexts, length_normalisation, list(forbidden_ids))
+    batch = _Batch(
+        initial_state, start_id, end_id, batch_size, beam_width, max_length, length_normalisation
+    )
+    return _search(step, batch, image_contexts, list(forbidden_ids))
 
 
 def _search(
-    step: Step,
-    batch: "_Batch",
-    image_contexts: Iterable[ImageContext],
-    length_normalisation: float,
-    forbidden_ids: list[int],
+    step: Step, batch: "_Batch", image_contexts: Iterable[ImageContext], forbidden_ids: list[int]
 ) -> Iterator[list[Hypothesis]]:
     images = enumerate(image_contexts)
     decided: dict[int, list[Hypothesis]] = {}  # by the number of the image
@@ -84,7 +82,7 @@ def _search(
             log_probs, state = step(batch.last_ids, batch.state, batch.image_context)
             log_probs = np.require(log_probs, requirements="W")
             log_probs[:, :, forbidden_ids] = -np.inf
-            decided |= batch.extend(log_probs, state, length_normalisation)
+            decided |= batch.extend(log_probs, state)
         yield decided.pop(next_image)
 
 
@@ -98,14 +96,17 @@ class _Batch:
     def __init__(
         self,
         initial_state: State,
+        start_id: int,
+        end_id: int,
         rows: int,
         beam_width: int,
         max_length: int,
-        start_id: int,
-        end_id: int,
+        length_normalisation: float,
     ):
         self._initial_state = initial_state
         self._end_id = end_id
+        self._beam_width = beam_width
+        self._length_normalisation = length_normalisation
         self._is_free = np.ones(rows, bool)
         self._images = np.zeros(rows, int)  # their numbers
         self._ids = np.full((rows, beam_width, 1 + max_length), start_id)
@@ -135,7 +136,7 @@ class _Batch:
             self._is_free[row] = False
             self._images[row] = image
             self._lengths[row] = 0
-            self._log_probs[row] = np.where(np.arange(self._log_probs.shape[1]) == 0, 0, -np.inf)
+            self._log_probs[row] = [0, *[-np.inf] * (self._beam_width - 1)]
             self._finished[image] = []
             arrays = (*self.state, *self.image_context)
             for array, part in zip(arrays, (*self._initial_state, *context), strict=True):
@@ -153,69 +154,58 @@ class _Batch:
             array[gaps] = array[last]
             return array[:occupied]
 
-        self._images = close_gaps(self._images)
-        self._ids = close_gaps(self._ids)
-        self._lengths = close_gaps(self._lengths)
-        self._log_probs = close_gaps(self._log_probs)
+        self._images, self._ids = close_gaps(self._images), close_gaps(self._ids)
+        self._lengths, self._log_probs = close_gaps(self._lengths), close_gaps(self._log_probs)
         self.state = tuple(map(close_gaps, self.state))
         self.image_context = tuple(map(close_gaps, self.image_context))
         self._is_free = np.zeros(occupied, bool)
 
-    def extend(
-        self, next_log_probs: np.ndarray, state: State, length_normalisation: float
-    ) -> dict[int, list[Hypothesis]]:
+    def extend(self, next_log_probs: np.ndarray, state: State) -> dict[int, list[Hypothesis]]:
         """Adds one id to each beam, by its log-probabilities (rows, beams, vocabulary), which are
         overwritten; `state` is the one after the ids before it. Frees the rows of the images that
         are decided now, and returns their hypotheses by the number of the image."""
-        beam_width = self._log_probs.shape[1]
+        width = self._beam_width
         # Only one continuation of a beam is its end, so one more than the beam width is enough.
         beams, ids, log_probs = _best_continuations(
-            self._log_probs, next_log_probs, beam_width + 1
+            self._log_probs, next_log_probs, width + 1
         )  # each (rows, continuations), best first
         is_end = ids == self._end_id
-        self._finish(beams, log_probs, is_end[:, :beam_width], length_normalisation)
+        self._finish(beams, log_probs, is_end[:, :width])
         at_limit = self._lengths == self._ids.shape[2] - 1
         self._cut_off(at_limit)
 
-        open_beams = np.argsort(is_end, axis=1, kind="stable")[:, :beam_width]  # ends come last
+        open_beams = np.argsort(is_end, axis=1, kind="stable")[:, :width]  # ends come last
         log_probs[is_end] = -np.inf  # of a small vocabulary some are still among the open beams
         beams, ids, self._log_probs = (
             np.take_along_axis(array, open_beams, axis=1) for array in (beams, ids, log_probs)
-        )  # each (rows, beam_width)
+        )  # each (rows, width)
         self.state = tuple(part[np.arange(len(self))[:, None], beams] for part in state)
         self._ids = np.take_along_axis(self._ids, beams[:, :, None], axis=1)
         self._lengths += ~at_limit
         np.put_along_axis(self._ids, self._lengths[:, None, None], ids[:, :, None], axis=2)
 
-        self._is_free = at_limit | self._is_decided(length_normalisation)
+        self._is_free = at_limit | self._is_decided()
         return {image: self._finished.pop(image) for image in self._images[self._is_free]}
 
-    def _is_decided(self, length_normalisation: float) -> np.ndarray:
-        """Whether a row's best open beam, as it stands, loses to `beam_width` finished hypotheses:
-        bool (rows,)."""
-        beam_width = self._log_probs.shape[1]
-        open_scores = self._log_probs[:, 0] / self._lengths**length_normalisation
-        worst_finished = [
-            finished[-1].score(length_normalisation) if len(finished) == beam_width else -np.inf
+    def _is_decided(self) -> np.ndarray:
+        """Whether a row's best open beam, as it stands, loses to all of `beam_width` finished
+        hypotheses: bool (rows,)."""
+        open_scores = self._log_probs[:, 0] / self._lengths**self._length_normalisation
+        scores_to_beat = [
+            self._score(finished[-1]) if len(finished) == self._beam_width else -np.inf
             for finished in map(self._finished.get, self._images)
         ]
-        return open_scores <= worst_finished
+        return open_scores <= scores_to_beat
 
-    def _finish(
-        self,
-        beams: np.ndarray,
-        log_probs: np.ndarray,
-        is_end: np.ndarray,
-        length_normalisation: float,
-    ) -> None:
+    def _finish(self, beams: np.ndarray, log_probs: np.ndarray, is_end: np.ndarray) -> None:
         """Adds the continuations that end to the finished hypotheses of their images, and keeps the
         `beam_width` best of these."""
         for row, rank in zip(*np.nonzero(is_end), strict=True):
             if log_probs[row, rank] > -np.inf:
                 finished = self._finished[self._images[row]]
                 finished.append(self._hypothesis(row, beams[row, rank], log_probs[row, rank], True))
-                finished.sort(key=lambda best: best.score(length_normalisation), reverse=True)
-                del finished[self._log_probs.shape[1] :]
+                finished.sort(key=self._score, reverse=True)
+                del finished[self._beam_width :]
 
     def _cut_off(self, at_limit: np.ndarray) -> None:
         """Where an image at the length limit has no finished hypothesis, takes its open beams."""
@@ -226,6 +216,9 @@ class _Batch:
                     for beam, log_prob in enumerate(self._log_probs[row])
                     if log_prob > -np.inf
                 ]
+
+    def _score(self, hypothesis: Hypothesis) -> float:
+        return hypothesis.score(self._length_normalisation)
 
     def _hypothesis(self, row: int, beam: int, log_prob: float, finished: bool) -> Hypothesis:
         ids = self._ids[row, beam, 1 : 1 + self._lengths[row]]
@@ -251,8 +244,5 @@ def _best_continuations(
     totals += log_probs[:, :, None]
     ids, totals = (array.reshape(len(log_probs), -1) for array in (ids, totals))
     order = np.argsort(-totals, axis=1, kind="stable")
-    return (
-        order // count,
-        np.take_along_axis(ids, order, axis=1),
-        np.take_along_axis(totals, order, axis=1),
-    )
+    ids, totals = (np.take_along_axis(array, order, axis=1) for array in (ids, totals))
+    return order // count, ids, totals

@@ -86,7 +86,8 @@ def test_several_images_print_a_line_each_in_their_order(tiny_root, image_paths)
 def test_greedy_search_is_a_beam_of_one(tiny_root, image_paths, caption):
     _, greedy, _ = caption("-i", *image_paths, "--beam-width", 1)
     _, of_three, _ = caption("-i", *image_paths)
-    found = Captioner.load(tiny_root).caption(image_paths, SearchSettings(1))
+    found = Captioner.load(tiny_root).caption_batch(image_paths, search=SearchSettings(1))
+    found = [best for best, *_ in found]
     assert greedy == [f"{path}: {each}" for path, each in zip(image_paths, found, strict=True)]
     assert greedy != of_three
 

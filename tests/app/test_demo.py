@@ -141,7 +141,7 @@ def test_a_model_without_heat_maps_still_captions(captioner, image_path, monkeyp
     monkeypatch.setattr("captioning.app.answer.compute_attention", lambda *_: gaze)
     said, seen = answer(captioner, str(image_path), 3)
     assert Piece(said).texts["p"][0] == captioner.caption(image_path).text
-    assert "Received: 6 cells" in seen
+    assert "got 6 cells" in seen
 
 
 def test_a_file_that_is_no_image_is_named_without_its_folder(captioner, tmp_path):
