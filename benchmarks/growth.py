@@ -15,9 +15,9 @@ from pathlib import Path
 
 from benchmarks.measure import Options, ProgramRun, Samples, call_in_process, run_program
 from benchmarks.table import Row
-from captioning.paths import Paths
+from captioning.paths import Paths, find_model
 
-_CHECKOUT = Paths().root
+_CHECKOUT = find_model()
 _PHOTOGRAPHS = 300
 _BASE = 1000  # images, that the largest folder is compared with: a hundred take no time
 _NOISE_MS = 0.1  # an image: starts differ by more than a thousand images of less cost

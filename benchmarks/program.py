@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.data import FEATURE_WIDTH, IMAGES, VOCABULARY_SIZES, training_set
 from benchmarks.measure import Work
 from captioning.data.vocabulary import Vocabulary
-from captioning.paths import Paths
+from captioning.paths import Paths, find_model
 from captioning.settings import SearchSettings, TrainingSettings
 
 UNITS = 256  # as many as the tutorial's
@@ -36,7 +36,7 @@ def extract(paths: list[Path]) -> Work:
     from captioning.export.provide_encoder import provide_encoder
     from captioning.inference.extract_features import extract_feature_maps
 
-    encoder = provide_encoder(Paths().models)
+    encoder = provide_encoder(Paths(find_model()).models)
     names = [path.name for path in paths]
 
     def work() -> int:

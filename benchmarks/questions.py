@@ -17,9 +17,9 @@ from benchmarks.measure import (
     seconds_per_item,
 )
 from benchmarks.table import Row
-from captioning.paths import Paths
+from captioning.paths import find_model
 
-_CHECKOUT = Paths().root
+_CHECKOUT = find_model()
 _IMAGE = str(_CHECKOUT / "examples" / "breaking_wave.jpg")
 _PHOTOGRAPHS = 256
 _BATCH = 32  # images, in the tutorial's `predict`

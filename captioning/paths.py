@@ -1,100 +1,107 @@
-"""Every file name of the project, below one root folder."""
+"""The name of every file that a step reads or writes, below one root folder; and the lookup of the
+model to caption with."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+MODEL_VARIABLE = "CAPTIONING_MODEL"
+
+_PACKAGE = Path(__file__).parent
+
 
 @dataclass(frozen=True)
 class Paths:
-    """Where everything lies, below one root folder."""
+    """The files below `root`, by default the current folder. Sizes are Flickr8k's."""
 
-    root: Path = Path(__file__).parents[1]  # the checkout that this package lies in
+    root: Path = Path()
 
     @property
     def images(self) -> Path:
-        """The photographs; the spelling is the official archive's."""
+        """The photographs; the official archive spells it so."""
         return self.root / "Flicker8k_Dataset"
 
     @property
     def texts(self) -> Path:
-        """Caption file and the three lists of image names."""
+        """The caption file and the lists of image names, one a split."""
         return self.root / "Flickr_8k_text"
 
     @property
     def dataset(self) -> Path:
-        """What the check found usable: images, captions as written, splits."""
+        """Images, captions as written and splits, as far as the check found them usable."""
         return self.root / "dataset.json"
 
     @property
     def descriptions(self) -> Path:
-        """Cleaned captions, a line each: image name, tab, caption."""
+        """Cleaned captions, one a line: image name, tab, caption."""
         return self.root / "descriptions.txt"
 
     @property
     def feature_maps(self) -> Path:
-        """What the encoder sees in each cell of every image: 3.3 GB for Flickr8k."""
+        """The encoder's feature maps of all images: 3.3 GB."""
         return self.root / "feature_maps.bin"
 
-    def augmented_feature_maps(self, view: str) -> Path:
-        """The same of the training images in a further view: 2.5 GB each."""
-        return self.root / f"{view}_feature_maps.bin"
+    def augmented_feature_maps(self, name: str) -> Path:
+        """The feature maps of the training images after the augmentation `name`: 2.5 GB."""
+        return self.root / f"{name}_feature_maps.bin"
 
     @property
     def backbone_maps(self) -> Path:
-        """What the encoder's backbone sees of training and development images: 3.7 GB."""
+        """The output of the encoder's backbone for training and development images: 3.7 GB."""
         return self.root / "backbone_maps.bin"
 
     @property
     def flipped_backbone_maps(self) -> Path:
-        """The same of the training images in a mirror: 3.2 GB."""
+        """The same for the training images, flipped: 3.2 GB."""
         return self.root / "flipped_backbone_maps.bin"
 
     @property
     def features(self) -> Path:
-        """Pickled dict: image name -> float32 array, the average over its feature map."""
+        """Pooled features, a pickled dict of image name -> float32 vector: 66 MB."""
         return self.root / "features.p"
 
     @property
     def vocabulary(self) -> Path:
-        """Pickled words, in the order of their ids."""
+        """The words in the order of their ids, pickled."""
         return self.root / "tokenizer.p"
 
     @property
     def drawing(self) -> Path:
-        """The network, drawn."""
+        """A drawing of the caption model."""
         return self.root / "model.png"
 
     @property
+    def models(self) -> Path:
+        """What training writes, and what captioning reads besides the vocabulary."""
+        return self.root / "models"
+
+    @property
     def scores(self) -> Path:
-        """What the trained model scores on the test list."""
+        """The scores of the trained model on the test split."""
         return self.models / "scores.json"
 
     @property
     def report(self) -> Path:
-        """The page about a run; it shows images of the data set."""
+        """The page about a training run. It shows images of the data set."""
         return self.root / "report.html"
 
     @property
     def fine_tuning(self) -> Path:
-        """The run in which the encoder learns."""
+        """The checkpoint of the encoder's fine-tuning."""
         return self.models / "fine_tuning"
 
     @property
     def fine_tuned_weights(self) -> Path:
-        """Of the image network: from them an encoder can be made, as from its ImageNet weights."""
+        """The fine-tuned weights of the image network, which can replace its ImageNet weights."""
         return self.models / "fine_tuned.weights.h5"
-
-    @property
-    def models(self) -> Path:
-        """What training leaves behind, and all that captioning needs besides the vocabulary."""
-        return self.root / "models"
 
 
 def find_model(root: str | Path | None = None) -> Path:
-    """The root folder of the model to caption with: the argument, else the environment variable
-    CAPTIONING_MODEL, else the one that comes with this package, else the checkout."""
-    if chosen := root or os.environ.get("CAPTIONING_MODEL"):
+    """The folder that holds `models/` and `tokenizer.p` of the model to caption with: `root`, else
+    the value of the environment variable CAPTIONING_MODEL, else the folder of the model that was
+    installed with this package, else the checkout that this package lies in."""
+    chosen = root or os.environ.get(MODEL_VARIABLE)
+    if chosen:
         return Path(chosen)
-    shipped = Path(__file__).parent / "shipped"
-    return shipped if shipped.exists() else Paths().root
+    shipped = _PACKAGE / "shipped"
+    return shipped if shipped.is_dir() else _PACKAGE.parent

@@ -1,137 +1,148 @@
-"""What somebody chose for training and search, once, with its reason; and every file name, on one
-root.
+"""The settings of search, training and splits: each once, with its default, its check and the
+reason for its default.
 
-Numbers that follow from the data (vocabulary size, longest caption, feature width) are not here:
+Numbers that follow from the data (vocabulary size, longest caption, feature width) are no settings:
 they are counted, or read back from what was saved.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from math import ceil, inf
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from math import ceil, isfinite
+from numbers import Integral, Real
+from typing import Any
 
-DEFAULT_ENCODER = "Xception"  # few networks of its size see better, and it looks at 299 pixels
 SPLITS = ("train", "development", "test")
-DECODERS = ("attention", "merge")  # the stronger, and the classic; see `captioning.models.decoders`
-WIDEST_BEAM = 100  # wider ones cost much and bring nothing
+DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
+DECODERS = ("attention", "merge")  # the more accurate, and the classic; see `captioning.models`
+WIDEST_BEAM = 100  # wider beams take long and find nothing better
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the value of a setting must be, in words and as a test."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def setting(default: Any, check: Check) -> Any:
+    """A field of a dataclass whose values `require_valid` checks."""
+    return field(default=default, metadata={"check": check})
+
+
+def at_least(least: float) -> Check:
+    return Check(f"of {least} or more", lambda value: value >= least)
+
+
+def above(limit: float) -> Check:
+    return Check(f"above {limit}", lambda value: value > limit)
+
+
+def between(least: float, most: float) -> Check:
+    return Check(f"from {least} to {most}", lambda value: least <= value <= most)
+
+
+def one_of(*choices: str) -> Check:
+    return Check(f"({' or '.join(choices)})", lambda value: value in choices)
+
+
+A_SHARE = Check("from 0 to less than 1", lambda value: 0 <= value < 1)
+ANY = Check("", lambda value: True)
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How captions are searched for."""
+    """The beam search for captions."""
 
-    beam_width: int = 3  # the width at which the merge paper reports; 1 is greedy search
-    length_normalisation: float = 0.7  # 0 favours short captions, 1 compares means a word
+    beam_width: int = setting(3, between(1, WIDEST_BEAM))  # as in the merge paper; 1 is greedy
+    length_normalisation: float = setting(0.7, between(0, 1))  # 0 favours short captions
 
     def __post_init__(self):
-        _require(
-            self,
-            ["beam_width"],
-            f"from 1 to {WIDEST_BEAM}",
-            lambda value: 1 <= value <= WIDEST_BEAM,
-        )
-        _require(self, ["length_normalisation"], "from 0 to 1", lambda value: 0 <= value <= 1)
+        require_valid(self)
 
 
-# What can be trained with: see `TrainingSettings`.
-_COUNTS = (
-    "embedding_units",
-    "units",
-    "heads",
-    "batch_size",
-    "epochs",
-    "patience",
-    "fine_tuning_epochs",
-    "members",
-    "student_epochs",
-)
-_SHARES = (
-    "dropout",
-    "label_smoothing",
-    "self_critical_dropout",
-    "self_critical_momentum",
-    "student_dropout",
-)
-_RATES = (
-    "learning_rate",
-    "clip_norm",
-    "self_critical_learning_rate",
-    "fine_tuning_learning_rate",
-)
-_NOT_NEGATIVE = ("weight_decay", "bleu_weight", "self_critical_epochs", "seed")
+@dataclass(frozen=True)
+class SplitSettings:
+    """The share of the images in each split that no caption file names."""
+
+    development: float = setting(0.1, A_SHARE)  # Flickr8k's eighth is too much of a small data set
+    test: float = setting(0.1, A_SHARE)
+
+    def __post_init__(self):
+        require_valid(self)
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What a training run is made of."""
+    """A training run: first cross-entropy, then self-critical training (Rennie et al., 2017), for
+    each of several members; then a student is distilled from their ensemble."""
 
-    min_word_count: int = 5  # rarer words are learnt too badly to be said; 5 is the field's habit
-    decoder: str = "attention"  # one of DECODERS
-    embedding_units: int = 512  # and as many units before the words
-    units: int = 512  # LSTM state and image projection: addition wants them equal
-    heads: int = 8  # of the attention
-    dropout: float = 0.4  # 6,000 images are few
-    label_smoothing: float = 0.1  # five people say five things of one image: no word is certain
-    batch_size: int = 32  # images, each with its captions
-    epochs: int = 10  # the length of the cosine, the best are the last few; 12 were no better
-    learning_rate: float = 1.5e-3  # peak of the cosine schedule
-    warmup_epochs: float = 0.5  # to the peak: Adam's first steps are blind
-    weight_decay: float = 1e-2  # AdamW's habit
-    clip_norm: float = 5.0  # of one weight's gradient; LSTMs have rare steep ones
-    patience: int = 6  # epochs without a better development CIDEr before a stage stops
-    self_critical_epochs: int = 4  # of the second stage: more bring nothing
-    self_critical_learning_rate: float = 2e-5  # rewards of few captions pull to and fro
-    self_critical_dropout: float = 0.4  # share of the features hidden in the second stage
-    self_critical_momentum: float = 0.995  # of the averaged weights: about the last 200 batches
-    samples: int = 5  # captions an image in the second stage
-    bleu_weight: float = 2.0  # of BLEU-4 in what they are worth: a point of it, for no CIDEr
-    fine_tuning_epochs: int = 4  # of the encoder's last blocks, with a caption model behind them
-    fine_tuning_learning_rate: float = 2e-4  # peak: they have learnt before
-    members: int = 2  # models trained one after the other, whose mean is taken; a third adds little
-    student: bool = True  # whether they teach one more, which takes their place: as fast as one
-    student_epochs: int = 16  # it goes on getting better where they know the images by heart
-    student_dropout: float = 0.3  # so it may be hindered less, and keeps more words
-    seed: int = 0
+    # The vocabulary: rarer words are learnt too badly to be used; 5 is usual in the field.
+    min_word_count: int = setting(5, at_least(1))
+
+    # The caption model.
+    decoder: str = setting("attention", one_of(*DECODERS))
+    embedding_units: int = setting(512, at_least(1))  # of the word embedding
+    units: int = setting(512, at_least(1))  # of the LSTM and the image projection, which are added
+    heads: int = setting(8, at_least(1))  # of the attention, which share the units
+    dropout: float = setting(0.4, A_SHARE)  # high, because 6,000 images are few
+
+    # Training with cross-entropy.
+    batch_size: int = setting(32, at_least(1))  # images, each with all its captions
+    epochs: int = setting(10, at_least(1))  # the length of the cosine schedule; 12 were no better
+    learning_rate: float = setting(1.5e-3, above(0))  # the peak of the cosine schedule
+    warmup_epochs: float = setting(0.5, at_least(0))  # to the peak: Adam's first steps are noisy
+    weight_decay: float = setting(1e-2, at_least(0))  # usual for AdamW
+    clip_norm: float = setting(5.0, above(0))  # of each weight's gradient: LSTMs have rare peaks
+    label_smoothing: float = setting(0.1, A_SHARE)  # five people describe an image in five ways
+    patience: int = setting(6, at_least(1))  # epochs without a better development CIDEr
+
+    # Self-critical training.
+    self_critical_epochs: int = setting(4, at_least(0))  # more did not help
+    self_critical_learning_rate: float = setting(2e-5, above(0))  # rewards are noisy
+    self_critical_dropout: float = setting(0.4, A_SHARE)  # of the image features
+    self_critical_momentum: float = setting(0.995, A_SHARE)  # averages the last 200 batches or so
+    samples: int = setting(5, between(2, WIDEST_BEAM))  # captions an image, compared to each other
+    bleu_weight: float = setting(2.0, at_least(0))  # of BLEU-4 in the reward, beside CIDEr's 1
+
+    # Fine-tuning the last blocks of the image encoder.
+    fine_tuning_epochs: int = setting(4, at_least(1))
+    fine_tuning_learning_rate: float = setting(2e-4, above(0))  # low: the weights are pretrained
+
+    # Ensemble and distillation.
+    members: int = setting(2, at_least(1))  # models in the ensemble; a third adds little
+    student: bool = setting(True, ANY)  # whether to distil them into one model, as fast as one
+    student_epochs: int = setting(16, at_least(1))  # soft targets overfit later than captions
+    student_dropout: float = setting(0.3, A_SHARE)  # lower, for the same reason
+
+    seed: int = setting(0, at_least(0))
 
     def __post_init__(self):
-        _require(self, _COUNTS, "of 1 or more", lambda value: value >= 1)
-        _require(self, _SHARES, "from 0 to less than 1", lambda value: 0 <= value < 1)
-        _require(self, _RATES, "above 0", lambda value: 0 < value < inf)  # nor is it true of nan
-        _require(self, _NOT_NEGATIVE, "of 0 or more", lambda value: 0 <= value < inf)
-        _require(self, ["decoder"], " or ".join(DECODERS), lambda value: value in DECODERS)
-        _require(
-            self,
-            ["samples"],
-            f"from 2, to be compared, to {WIDEST_BEAM}",
-            lambda value: 2 <= value <= WIDEST_BEAM,
-        )
-        _require(
-            self,
-            ["heads"],
-            f"of no more than the {self.units} units that they share",
-            lambda heads: self.decoder != "attention" or heads <= self.units,
-        )
+        require_valid(self)
+        if self.decoder == "attention" and self.heads > self.units:
+            raise ValueError(f"Expected heads to be at most units, {self.units}, got {self.heads}.")
         shortest = min(self.epochs, self.student_epochs, self.fine_tuning_epochs)
-        _require(
-            self,
-            ["warmup_epochs"],
-            f"from 0 to less than {shortest}, the fewest epochs of a stage",
-            lambda value: 0 <= value < shortest,
-        )
+        if self.warmup_epochs >= shortest:
+            raise ValueError(
+                f"Expected warmup_epochs to be less than {shortest}, the fewest epochs of a stage, "
+                f"got {self.warmup_epochs}."
+            )
 
     def for_student(self) -> "TrainingSettings":
-        """The student's: its own epochs and dropout in the place of its teachers'."""
+        """The settings with the student's own epochs and dropout."""
         return replace(self, epochs=self.student_epochs, dropout=self.student_dropout)
 
     @property
     def uses_pooled_features(self) -> bool:
-        """Whether the average of a feature map is all that the decoder sees of it: an image then
-        costs next to nothing, and is looked at anew for each of its captions."""
+        """Whether the decoder needs the average over a feature map only. An image then costs next
+        to nothing, and is given once for each of its captions."""
         return self.decoder == "merge"
 
     @classmethod
     def for_data(cls, images: int, captions: int) -> "TrainingSettings":
-        """The defaults, with what fewer training images than Flickr8k's 6,000 want: 32 batches an
-        epoch, or as many as batches of four make, 640 in all or more, and rarer words."""
+        """The defaults, adapted to fewer training images and captions than Flickr8k's: smaller
+        batches, of 4 images at least, so that an epoch has 32; more epochs, so that a run has 640
+        batches; and rarer words."""
         batch_size = min(cls.batch_size, max(4, images // 32))
         epochs = max(cls.epochs, ceil(640 / ceil(images / batch_size)))
         return cls(
@@ -143,19 +154,24 @@ class TrainingSettings:
         )
 
 
-@dataclass(frozen=True)
-class SplitSettings:
-    """Which share of the images is held back where a caption file names no such split."""
+# The type of a field -> its name, and the types of its values.
+_TYPES = {
+    int: ("a whole number", Integral),
+    float: ("a number", Real),
+    bool: ("True or False", bool),
+    str: ("a name", str),
+}
 
-    development: float = 0.1  # Flickr8k's eighths are dear where images are few
-    test: float = 0.1
 
-
-def _require(
-    settings: object, names: Iterable[str], wanted: str, holds: Callable[[float | str], bool]
-) -> None:
-    """Raises ValueError for the first of the named settings that is not as wanted."""
-    for name in names:
-        value = getattr(settings, name)
-        if not holds(value):
-            raise ValueError(f"Wanted: {name} {wanted}. Received: {value}.")
+def require_valid(settings: object) -> None:
+    """Raises ValueError, naming the setting, for the first value of the wrong type or that fails
+    its check. NaN and infinity fail."""
+    for attribute in fields(settings):
+        value = getattr(settings, attribute.name)
+        check = attribute.metadata["check"]
+        type_name, types = _TYPES[attribute.type]
+        is_of_type = isinstance(value, types) and isinstance(value, bool) == (types is bool)
+        is_finite = not isinstance(value, Real) or isfinite(value)
+        if not (is_of_type and is_finite and check.holds(value)):
+            expected = f"{type_name} {check.expected}".rstrip()
+            raise ValueError(f"Expected {attribute.name} to be {expected}, got {value!r}.")

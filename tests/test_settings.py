@@ -1,12 +1,16 @@
+from dataclasses import fields
 from math import inf, nan
 
+import numpy as np
 import pytest
 
 from captioning.models.decoders import BUILDERS
-from captioning.settings import DECODERS, SearchSettings, TrainingSettings
+from captioning.settings import DECODERS, SearchSettings, SplitSettings, TrainingSettings
+
+ALL = (SearchSettings, SplitSettings, TrainingSettings)
 
 
-def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_flickr8k():
+def test_fewer_images_than_flickr8k_has_come_in_smaller_batches_and_more_epochs():
     assert TrainingSettings.for_data(images=6_000, captions=30_000) == TrainingSettings()
     few = TrainingSettings.for_data(images=400, captions=400)
     assert (few.batch_size, few.epochs, few.patience, few.min_word_count) == (12, 19, 9, 1)
@@ -23,33 +27,78 @@ def test_few_images_are_seen_in_small_batches_more_often_and_many_as_those_of_fl
         {"self_critical_momentum": 1.0}, {"learning_rate": 0.0}, {"learning_rate": nan},
         {"fine_tuning_learning_rate": inf}, {"self_critical_learning_rate": -1e-5},
         {"clip_norm": 0.0}, {"weight_decay": -0.1}, {"bleu_weight": nan}, {"warmup_epochs": 4},
-        {"self_critical_epochs": -1}, {"decoder": "transformer"}, {"heads": 513},
+        {"warmup_epochs": -0.5}, {"self_critical_epochs": -1}, {"decoder": "transformer"},
+        {"heads": 513}, {"min_word_count": 0}, {"seed": -1},
+        {"epochs": 2.5}, {"epochs": "9"}, {"epochs": True}, {"epochs": None},
+        {"dropout": "0.4"}, {"dropout": False}, {"student": 1}, {"decoder": ["merge"]},
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_trained_with_are_refused(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"^Wanted: {name} .* Received: {value}"):
+    with pytest.raises(ValueError) as caught:
         TrainingSettings(**wrong)
+    assert str(caught.value).startswith(f"Expected {name} to be ")
+    assert str(caught.value).endswith(f", got {value!r}.")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "Expected epochs to be a whole number of 1 or more, got 0."),
+        ({"clip_norm": 0.0}, "Expected clip_norm to be a number above 0, got 0.0."),
+        ({"dropout": 1.0}, "Expected dropout to be a number from 0 to less than 1, got 1.0."),
+        ({"student": 1}, "Expected student to be True or False, got 1."),
+        ({"decoder": "rnn"}, "Expected decoder to be a name (attention or merge), got 'rnn'."),
+        ({"heads": 513}, "Expected heads to be at most units, 512, got 513."),
+        ({"warmup_epochs": 4}, "Expected warmup_epochs to be less than 4, the fewest epochs of a"),
+    ],
+)
+def test_the_message_says_what_is_expected(wrong, message):
+    with pytest.raises(ValueError) as caught:
+        TrainingSettings(**wrong)
+    assert str(caught.value).startswith(message)
 
 
 def test_heads_matter_to_the_decoder_with_attention_alone():
     assert TrainingSettings(decoder="merge", heads=513).heads == 513
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"beam_width": 0}, {"beam_width": 101}, {"length_normalisation": 1.1}]
-)
-def test_a_search_that_cannot_be_made_is_refused(wrong):
-    ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"^Wanted: {name} from .* Received: {value}"):
-        SearchSettings(**wrong)
+@pytest.mark.parametrize("value", [0, 101, 2.5, "3", True, None])
+def test_a_beam_width_that_is_none_is_refused(value):
+    with pytest.raises(ValueError) as caught:
+        SearchSettings(value)
+    assert str(caught.value) == (
+        f"Expected beam_width to be a whole number from 1 to 100, got {value!r}."
+    )
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, nan])
+def test_a_length_normalisation_that_is_none_is_refused(value):
+    with pytest.raises(ValueError, match="length_normalisation to be a number from 0 to 1, got"):
+        SearchSettings(length_normalisation=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0])
+def test_a_share_of_images_that_is_none_is_refused(value):
+    with pytest.raises(ValueError, match="Expected test to be a number from 0 to less than 1"):
+        SplitSettings(test=value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert SearchSettings(np.int64(5), np.float32(0.5)).beam_width == 5
+
+
+@pytest.mark.parametrize("settings", ALL)
+def test_every_setting_has_a_default_and_a_check(settings):
+    settings()
+    assert all("check" in field.metadata for field in fields(settings))
 
 
 def test_every_decoder_that_may_be_chosen_can_be_built():
     assert set(DECODERS) == set(BUILDERS)
 
 
-def test_a_student_learns_for_as_long_and_with_as_much_dropout_as_is_its_own():
+def test_a_student_has_epochs_and_dropout_of_its_own():
     settings = TrainingSettings(epochs=3, student_epochs=5, dropout=0.4, student_dropout=0.1)
     student = settings.for_student()
     assert (student.epochs, student.dropout, student.units) == (5, 0.1, 512)

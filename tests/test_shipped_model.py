@@ -19,12 +19,12 @@ from captioning.inference.captioner import Captioner
 from captioning.inference.network_files import ENCODER, read_encoder_id
 from captioning.inference.openvino_runtime import compile_network, openvino, read_network
 from captioning.models.image_encoder import build_split_encoder
-from captioning.paths import Paths
+from captioning.paths import Paths, find_model
 from captioning.settings import TrainingSettings
 from captioning.training.checkpoints import read_record
 from captioning.training.history import best_epoch, course_of_last
 
-FILES = Paths()
+FILES = Paths(find_model())
 README = (FILES.root / "README.md").read_text(encoding="utf-8")
 _CONSTANT = {"Constant", "Convert"}  # what is added to every image alike
 SCORES = json.loads(FILES.scores.read_text(encoding="utf-8"))

@@ -19,7 +19,6 @@ from captioning.data.images import open_image
 from captioning.inference.captioner import Captioner
 from captioning.output.attention_figure import INK
 from captioning.output.page import DARK, LIGHT
-from captioning.paths import Paths
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
 _LOOPBACK = "127.0.0.1"
@@ -28,7 +27,9 @@ _OFFLINE = {
     "NO_PROXY": "*",  # Gradio asks its own page whether it is there: nobody between them
     "no_proxy": "*",
 }
-_EXAMPLES = {path.name: str(path) for path in sorted((Paths().root / "examples").glob("*.jpg"))}
+_EXAMPLES = {
+    path.name: str(path) for path in sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
+}
 _THUMBNAIL = (200, 150)  # width and height in pixels: twice what the page shows
 _STYLE = Path(__file__).with_name("demo.css")
 

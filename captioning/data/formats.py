@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from captioning.data.dataset import Captions, Dataset, Splits, list_image_names
 from captioning.data.flickr8k import CAPTION_FILE, CAPTION_LINE, read_captions, read_splits
 from captioning.data.json_formats import read_json
-from captioning.data.splits import SPLITS, complete_splits, parse_split
+from captioning.data.splits import complete_splits, parse_split
 from captioning.data.table_format import delimiter_of, read_table
 from captioning.files import read_text
-from captioning.settings import SplitSettings
+from captioning.settings import SPLITS, SplitSettings
 
 _BEGINNING = 10_000  # characters, enough for the first line of any such file
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from captioning.data.splits import SPLITS, parse_split
+from captioning.data.splits import parse_split
 from captioning.files import read_text
+from captioning.settings import SPLITS
 
 
 def read_json(path: Path) -> Iterator[tuple[str, str, str | None]]:

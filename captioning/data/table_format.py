@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from captioning.data.splits import SPLITS, parse_split
+from captioning.data.splits import parse_split
 from captioning.files import read_text
+from captioning.settings import SPLITS
 
 IMAGE_COLUMNS = ("image", "image_name", "file_name", "filename")
 CAPTION_COLUMNS = ("caption", "comment", "text")

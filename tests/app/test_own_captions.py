@@ -10,9 +10,9 @@ from tiny_world import write_folder
 from captioning.app import caption_command
 from captioning.app import cli as command
 from captioning.data.dataset import Dataset
-from captioning.paths import Paths
+from captioning.paths import find_model
 
-README = (Paths().root / "README.md").read_text(encoding="utf-8")
+README = (find_model() / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Train it on my images")[2].partition("\n## ")[0]
 (TRAIN,) = re.findall(r"(?m)^python -m captioning (all .*)$", SECTION)
 (CAPTION,) = re.findall(r"(?m)^python Testing_caption_generator.py (.*)$", SECTION)

@@ -17,8 +17,8 @@ from captioning.paths import Paths
 
 @pytest.fixture
 def shipped(tiny_root, monkeypatch):
-    """The folder of the tiny world's encoder, which takes the place of the shipped one."""
-    monkeypatch.setattr(module, "find_model", lambda: tiny_root)
+    """The tiny world's encoder in the place of the repository's."""
+    monkeypatch.setenv("CAPTIONING_MODEL", str(tiny_root))
     return Paths(tiny_root).models
 
 

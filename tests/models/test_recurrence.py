@@ -4,7 +4,7 @@ import pytest
 
 from captioning.models.caption_model import SEQUENCE_PROCESSOR
 from captioning.models.layers import EachCaption
-from captioning.paths import Paths
+from captioning.paths import Paths, find_model
 
 IMAGES, CAPTIONS, WIDTH, UNITS = 3, 2, 5, 6
 RANDOM = np.random.default_rng(0)
@@ -88,7 +88,9 @@ def test_what_is_padded_on_the_right_changes_nothing():
 
 
 def test_the_shipped_model_says_what_it_said_with_the_lstm_of_keras():
-    model = keras.models.load_model(Paths().models / "caption_model.keras", compile=False)
+    model = keras.models.load_model(
+        Paths(find_model()).models / "caption_model.keras", compile=False
+    )
     of_each = model.get_layer(SEQUENCE_PROCESSOR).get_layer("lstm")
     embedded = RANDOM.normal(size=(2, 3, 7, of_each.layer.cell.kernel.shape[0])).astype("float32")
     by_keras = of_each.layer(embedded.reshape(6, 7, -1))
