@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioning.app.console import print_utf_8
-from captioning.data.image_paths import find_images, place, plain
-from captioning.data.names import Names
+from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
 from captioning.output.caption_formats import BARE, FORMATS, Format, image_name
-from captioning.paths import Paths
 from captioning.settings import SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
@@ -52,7 +50,7 @@ def caption_images(
         raise ValueError(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
         )
-    captioner = Captioner.load(model or Paths().root)
+    captioner = Captioner.load(model)
     write_extras = list(_extra_writers(copies, attention, captioner, image_paths))
     if gallery:
         from captioning.output.gallery import write_gallery
@@ -62,7 +60,7 @@ def caption_images(
     if _is_file(output):
         results = CaptionFile(Path(output), format_, top)
     else:
-        named_alone = [*image_paths] == [*map(plain, images)] and len(images) == 1
+        named_alone = image_paths == [*map(normalise, images)] and len(images) == 1
         results = _open_printer(format_, top, image_paths, named_alone)
 
     in_gallery: dict[Path, str] = {}
@@ -103,7 +101,7 @@ def _is_file(output: str | None) -> bool:
 def _refuse_same_file(output: str | None, gallery: Path | None, attention: Path | None) -> None:
     paths = [path for path in (gallery, attention) if path]
     paths += [output] if _is_file(output) else []
-    if len({place(path) for path in paths}) < len(paths):
+    if len({resolve(path) for path in paths}) < len(paths):
         raise ValueError(
             "Expected a file each for --output, --gallery and --attention, got one twice. Name "
             "another file."
@@ -124,7 +122,7 @@ def _choose_format(form: str | None, output: str | None) -> Format:
 
 
 def _open_printer(
-    format_: Format, top: int | None, image_paths: Names, named_alone: bool
+    format_: Format, top: int | None, image_paths: Sequence[str], named_alone: bool
 ) -> CaptionPrinter:
     """Prints to standard output; an image `named_alone` needs no name beside its caption."""
     if format_.name == "text":
@@ -135,7 +133,7 @@ def _open_printer(
 
 
 def _extra_writers(
-    copies: Path | None, attention: Path | None, captioner: Captioner, image_paths: Names
+    copies: Path | None, attention: Path | None, captioner: Captioner, image_paths: Sequence[str]
 ) -> Iterator[WriteExtra]:
     """Their libraries are optional: each is imported only if it is needed."""
     if copies:
@@ -164,7 +162,7 @@ def _failures(writers: Iterable[WriteExtra], path: str, caption: str) -> Iterato
 
 def _captions(
     captioner: Captioner,
-    image_paths: Names,
+    image_paths: Sequence[str],
     known: Mapping[str, list[Caption]],
     count: int,
     search: SearchSettings,
@@ -178,7 +176,7 @@ def _captions(
         yield path, known[name] if name in known else next(new)[1]
 
 
-def _with_progress(image_paths: Names) -> Iterable[str]:
+def _with_progress(image_paths: Sequence[str]) -> Iterable[str]:
     if not _shows_progress(image_paths):
         return image_paths
     from tqdm import tqdm  # only here: importing it takes longer than captioning one image does
@@ -186,5 +184,5 @@ def _with_progress(image_paths: Names) -> Iterable[str]:
     return tqdm(image_paths, unit="image")
 
 
-def _shows_progress(image_paths: Names) -> bool:
+def _shows_progress(image_paths: Sequence[str]) -> bool:
     return len(image_paths) > 1 and sys.stderr.isatty()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.data.names import Names
 
 _DTYPE = np.dtype("float16")  # the maps of 8,000 images take 3.3 GB, and lose three digits of seven
 
@@ -29,7 +28,7 @@ class FeatureStore(Mapping):
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
-        self._rows = Names()
+        self._rows: dict[str, int] = {}  # image name -> row of the file
         self._shape: tuple[int, int] | None = None
         self._waiting: dict[str, None] = {}  # names, in order
         self.encoder_id = encoder_id
@@ -117,8 +116,11 @@ class FeatureStore(Mapping):
 
     def _name(self, image_names: Iterable[str]) -> None:
         for image_name in image_names:
-            if not self._rows.add(image_name):
+            if not isinstance(image_name, str):
+                raise TypeError(f"{image_name} is no name")
+            if image_name in self._rows:
                 raise ValueError(f"{image_name} is named twice")
+            self._rows[image_name] = len(self._rows)
 
     def _map_file(self) -> None:
         if self._rows:

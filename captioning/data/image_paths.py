@@ -1,7 +1,5 @@
-"""What a person names on a command line in, the paths of images out.
-
-Not about reading them: whether a file holds an image shows when it is opened.
-"""
+"""Finds the images that files, folders and patterns name. Whether a file really holds an image
+shows when it is opened: see `captioning.data.images`."""
 
 import glob
 import os
@@ -10,113 +8,154 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captioning.data.images import image_extensions
-from captioning.data.names import Names
+
+_Images = dict[str, str]  # resolved path -> path
 
 
-def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[Names, list[OSError]]:
-    """The images that files, folders and patterns name, each once, in the order of the names; and
-    an error for each folder or pattern without an image, and each folder that cannot be read.
+def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[str], list[OSError]]:
+    """The paths of the images that files, folders and patterns name, each once, in the order of the
+    names; and an error for each folder or pattern without an image, and for each folder that
+    cannot be read.
 
     A folder stands for the images in it and below it, in reading order (2.jpg before 10.jpg): the
-    files whose extension belongs to an image format that Pillow reads, hidden ones left out. A
-    pattern (`*`, `?`, `[...]`, `**`) stands for its matches in reading order, as if each had been
-    named. Neither finds what lies in the folder `skip`. A file that is named is taken whatever its
-    extension, and even if it is missing: opening it will tell. Paths are texts.
+    files whose ending counts as an image (see `image_extensions`), hidden ones left out. Links to
+    folders are followed, each folder once. A pattern (`*`, `?`, `[...]`, `**`) stands for its
+    matches in reading order, as if you had named each. Neither finds what lies in the folder
+    `skip`. A file that you name is taken whatever its ending, even if it is missing: opening it
+    gives the error.
     """
-    images, places = Names(), Names()
+    images: _Images = {}
     problems: list[OSError] = []
     for name in names:
-        nothing = True
-        for path in _find(name, skip, problems):
-            nothing = False
-            if places.add(place(path)):
-                images.add(path)
-        if nothing:
+        named = _find(name, skip, problems)
+        if not named:
             problems.append(_nothing_found(name, skip))
-    return images, problems
+        _add(images, named)
+    return [*images.values()], problems
 
 
 def list_images(folder: str | Path, skip: Path | None = None) -> tuple[list[str], list[OSError]]:
-    """The images in a folder and below it, as of `find_images`, and an error for each folder that
-    cannot be read."""
+    """The paths of the images in a folder and below it, as in `find_images`, and an error for each
+    folder that cannot be read."""
     problems: list[OSError] = []
-    return list(_find_below(folder, skip, problems)), problems
+    return [*_images_below(normalise(folder), skip, problems).values()], problems
 
 
-def _find(name: str, skip: Path | None, problems: list[OSError]) -> Iterator[str]:
-    """What one name stands for, a path as often as it comes. A folder that cannot be read is added
-    to `problems`, here and below."""
-    if os.path.isdir(name):
-        yield from _find_below(name, skip, problems)
-    elif glob.has_magic(name) and not os.path.lexists(name):  # photo[1].jpg may be a file
-        for match in sorted(map(plain, glob.iglob(name, recursive=True)), key=_order_of_parts):
-            if os.path.isdir(match):
-                yield from _find_below(match, skip, problems)
-            elif not _is_below(match, skip):
-                yield match
-    else:
-        yield plain(name)
-
-
-def _find_below(folder: str | Path, skip: Path | None, problems: list[OSError]) -> Iterator[str]:
-    found = _walk(plain(folder), problems)
-    return (path for path in found if not _is_below(path, skip))
-
-
-def _walk(folder: str, problems: list[OSError]) -> Iterator[str]:
-    """The images in a folder and below it, in reading order, folders among the files; what is
-    hidden is left out, and links to folders are not followed."""
-    nothing = folder, [], []
-    _, folders, files = next(os.walk(folder, onerror=problems.append), nothing)
-    below = {name for name in folders if not os.path.islink(os.path.join(folder, name))}
-    images = [name for name in files if _suffix(name) in image_extensions()]
-    names = sorted([*below, *images])  # for those that are equal in reading order
-    for name in sorted(names, key=_reading_order):
-        if not name.startswith("."):
-            path = name if folder == os.curdir else os.path.join(folder, name)
-            yield from _walk(path, problems) if name in below else [path]
-
-
-def plain(path: str | Path) -> str:
+def normalise(path: str | Path) -> str:
     """The path without what changes nothing, such as the dot in ./photos."""
     return str(Path(path))
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def resolve(path: str | Path) -> str:
+    """One text for a file, by whichever way it is named. Links to folders are resolved, a link to
+    the file itself is not."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.normcase(os.path.join(os.path.realpath(folder), name))
 
 
-def _order_of_parts(path: str) -> str:
-    """Part by part, those that are equal in reading order by their letters: as a text, too."""
-    return "\0".join(order for part in Path(path).parts for order in (_reading_order(part), part))
+def _find(name: str, skip: Path | None, problems: list[OSError]) -> _Images:
+    """The images that one name stands for. Folders that cannot be read are added to `problems`."""
+    if os.path.isdir(name):
+        return _images_below(normalise(name), skip, problems)
+    if not glob.has_magic(name) or os.path.lexists(name):  # photo[1].jpg may be a file
+        return {resolve(name): normalise(name)}
+    images: _Images = {}
+    for match in sorted(map(normalise, _matches(name)), key=_order_of_path):
+        if os.path.isdir(match):
+            _add(images, _images_below(match, skip, problems))
+        elif not _is_within(match, skip):
+            _add(images, {resolve(match): match})
+    return images
 
 
-def _reading_order(name: str) -> str:
-    """Numbers by their value, capitals beside small letters: as a text, since lists of words and
-    numbers would take three times the memory."""
-    return re.sub(r"\d+", _number, name.casefold())
+def _add(images: _Images, more: _Images) -> None:
+    """Adds those that are new; the others keep their place and path."""
+    for resolved, path in more.items():
+        images.setdefault(resolved, path)
 
 
-def _number(digits: re.Match) -> str:
-    """Before any letter, behind the end of a name, and shorter ones first."""
+def _matches(pattern: str) -> Iterator[str]:
+    """As `glob.iglob`, which walks in circles where links lead back."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    position = parts.index("**")
+    rest = parts[position + 1 :]
+    for folder in glob.iglob(os.path.join(*parts[:position])) if position else [os.curdir]:
+        for below, _, _ in _walk(normalise(folder), []):
+            yield from _matches(os.path.join(glob.escape(below), *rest)) if rest else [below]
+
+
+def _images_below(folder: str, skip: Path | None, problems: list[OSError]) -> _Images:
+    images = []  # order, resolved path, path
+    for path, real_path, names in _walk(folder, problems):
+        if _is_within(path, skip):
+            continue
+        order = _order_of_path(path)
+        for name in names:
+            if os.path.splitext(name)[1].lower() in image_extensions():
+                resolved = os.path.normcase(os.path.join(real_path, name))
+                images.append((order + _order_of_part(name), resolved, _join(path, name)))
+    return {resolved: path for _, resolved, path in sorted(images)}
+
+
+def _walk(folder: str, problems: list[OSError]) -> Iterator[tuple[str, str, list[str]]]:
+    """The folder and each one below it: its path, its path with all links resolved, and the names
+    of its files; what is hidden is left out. A folder comes once, by its own name rather than by a
+    link to it."""
+    folders, links, visited = [folder], [], set()
+    while folders or links:
+        path = folders.pop() if folders else links.pop()
+        real_path = os.path.realpath(path)
+        if real_path in visited:
+            continue
+        visited.add(real_path)
+        try:
+            with os.scandir(path) as entries:
+                visible = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            problems.append(error)
+            continue
+        visible.sort(key=lambda entry: entry.name, reverse=True)  # the first is walked first
+        for entry in visible:
+            if entry.is_dir():
+                (links if entry.is_symlink() else folders).append(_join(path, entry.name))
+        yield path, real_path, [entry.name for entry in visible if not entry.is_dir()]
+
+
+def _join(folder: str, name: str) -> str:
+    return name if folder == os.curdir else os.path.join(folder, name)
+
+
+def _order_of_path(path: str) -> str:
+    return "".join(map(_order_of_part, Path(path).parts))
+
+
+def _order_of_part(name: str) -> str:
+    """Sorts as people read: numbers by their value, capitals beside small letters. Names that read
+    alike are told apart by their letters."""
+    return f"{re.sub('[0-9]+', _order_of_number, name.casefold())}\0{name}\0"
+
+
+def _order_of_number(digits: re.Match) -> str:
+    """Sorts before any letter, behind the end of a name, and shorter numbers first."""
     value = str(int(digits[0]))
     return f"\1{len(value):03}{value}"
 
 
-def place(path: str | Path) -> str:
-    """One text for each file, however it is named."""
-    return os.path.normcase(os.path.abspath(path))
-
-
-def _is_below(path: str, folder: Path | None) -> bool:
-    return folder is not None and Path(place(folder)) in Path(place(path)).parents
+def _is_within(path: str, folder: Path | None) -> bool:
+    if folder is None:
+        return False
+    real_path = Path(os.path.realpath(path))
+    return Path(os.path.realpath(folder)) in (real_path, *real_path.parents)
 
 
 def _nothing_found(name: str, skip: Path | None) -> FileNotFoundError:
     outside = f" outside {skip}" if skip else ""
     if os.path.isdir(name):
         return FileNotFoundError(
-            f"There is no image in the folder {name}{outside}. Name files whose extension is "
-            "unusual."
+            f"There is no image in the folder {name}{outside}. Name the files themselves if their "
+            "endings are unusual."
         )
     return FileNotFoundError(f"No file{outside} matches {name}. Check the folder and the pattern.")

@@ -7,14 +7,12 @@ of which the names alone are remembered, and `finish` for when all is added.
 import csv
 import os
 import sys
-from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, groupby, islice, takewhile
 from operator import eq, itemgetter
 from pathlib import Path
 from typing import IO
 
-from captioning.data.names import Names
 from captioning.files import write_atomically
 from captioning.inference.networks import Caption
 from captioning.output.caption_formats import Format
@@ -68,7 +66,7 @@ class CaptionFile:
                 f"{f'with --top {top}' if self._listed else 'without --top'}. Repeat the options "
                 "that it was written with, or name another file."
             ) from error
-        self._added = Names()  # in the order of the file, behind the others
+        self._added: dict[str, None] = {}  # in the order of the file, behind the others
         if self.captions:
             os.truncate(self._path, self.captions.end)
         else:
@@ -79,7 +77,7 @@ class CaptionFile:
         """Does nothing if the file holds captions of the image."""
         if self._holds(image):
             return
-        self._added.add(image)
+        self._added[image] = None
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(self._form.write(image, captions, self._listed))
 
@@ -87,7 +85,7 @@ class CaptionFile:
         """Brings the captions into the order of `images`: those that an earlier run had failed at
         were added behind its others. Captions of other images stay in front. Raises ValueError if
         another program has written to the file meanwhile."""
-        last = Names(filter(self._holds, images))
+        last = dict.fromkeys(filter(self._holds, images))
         first = len(self.captions) + len(self._added) - len(last)
         if all(map(eq, last, islice(chain(self.captions, self._added), first, None))):
             return
@@ -128,8 +126,7 @@ class _CaptionsInFile(Mapping[str, list[Caption]]):
         else."""
         self._path = path
         self._form = form
-        self._images = Names()
-        self._begins = array("Q")  # where the captions of each begin, in bytes
+        self._begins: dict[str, int] = {}  # image -> where its captions begin, in bytes
         self.end = self.most = self._of_last = 0
         if not path.exists():
             return
@@ -143,9 +140,9 @@ class _CaptionsInFile(Mapping[str, list[Caption]]):
                 raise ValueError("it holds other lines")
             self.end = len(header)
             for image, captions, lines in self._read(file):
-                if not self._images.add(image) or form.write(image, captions, listed) != lines:
+                if image in self._begins or form.write(image, captions, listed) != lines:
                     raise ValueError("it holds other lines")
-                self._begins.append(self.end)
+                self._begins[image] = self.end
                 self.end += len(lines.encode())
                 self._of_last = len(captions)
                 self.most = max(self.most, self._of_last)
@@ -156,8 +153,7 @@ class _CaptionsInFile(Mapping[str, list[Caption]]):
         """Forgets the last image if it has fewer captions than `count`, as a run leaves it that is
         killed. Raises ValueError if other images have not as many."""
         if self and self._of_last < count:
-            self._images.pop()
-            self.end = self._begins.pop()
+            _, self.end = self._begins.popitem()
         if self and self.most != count:
             raise ValueError(f"it holds {self.most} captions an image")
 
@@ -172,17 +168,17 @@ class _CaptionsInFile(Mapping[str, list[Caption]]):
             return self._of(image, file)[0]
 
     def __contains__(self, image: object) -> bool:
-        return image in self._images
+        return image in self._begins
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._images)
+        return iter(self._begins)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._begins)
 
     def _of(self, image: str, file: IO[bytes]) -> tuple[list[Caption], str]:
         """Captions and lines of an image. Raises ValueError if they are not where they were."""
-        file.seek(self._begins[self._images[image]])
+        file.seek(self._begins[image])
         try:
             found, captions, lines = next(self._read(file), (None, [], ""))
         except ValueError:  # it begins within a line

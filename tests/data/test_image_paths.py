@@ -127,7 +127,56 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
     assert "Permission denied" in str(problem) and "sub" in str(problem)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
-def test_a_link_to_a_folder_above_is_not_walked_for_ever(folder):
-    Path("photos/loop").symlink_to("..")
+links = pytest.mark.skipif(sys.platform == "win32", reason="links are for administrators there")
+
+
+@links
+def test_links_to_folders_are_followed(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "3.jpg").touch()
+    Path("photos/link").symlink_to("../elsewhere")
+    assert found("photos") == [*IN_READING_ORDER[:3], "photos/link/3.jpg", *IN_READING_ORDER[3:]]
+
+
+@links
+def test_links_that_lead_back_are_not_walked_for_ever(folder):
+    for name in ("loop", "sub/other_loop", "third"):
+        Path("photos", name).symlink_to(folder)
     assert found("photos") == IN_READING_ORDER
+    assert found("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
+    assert sorted(found("**")) == sorted(IN_READING_ORDER)
+
+
+@links
+def test_a_folder_under_two_names_is_one_folder_by_its_own_name(folder):
+    Path("photos/a_link").symlink_to("sub")
+    Path("same").symlink_to("photos")
+    assert found("photos") == IN_READING_ORDER
+    assert found("photos", "same", "same/2.jpeg") == IN_READING_ORDER
+
+
+@links
+def test_two_links_to_one_photograph_are_two_photographs(folder):
+    for name in ("b.jpg", "a.jpg"):
+        Path("empty", name).symlink_to("../photos/10.jpg")
+    assert found("empty") == ["empty/a.jpg", "empty/b.jpg"]
+
+
+@links
+def test_the_folder_to_be_skipped_is_known_by_any_name(folder):
+    Path("same").symlink_to("photos/sub")
+    expected = [name for name in IN_READING_ORDER if "sub" not in name]
+    assert found("photos", skip=Path("same")) == expected
+
+
+@links
+def test_pipes_and_links_that_lead_nowhere_are_named_for_opening_to_tell(folder):
+    os.mkfifo("empty/pipe.jpg")
+    Path("empty/nowhere.jpg").symlink_to("gone.jpg")
+    assert found("empty") == ["empty/nowhere.jpg", "empty/pipe.jpg"]
+
+
+def test_images_that_pillow_does_not_read_are_not_left_out(folder):
+    for name in ("IMG_2.HEIC", "raw.NEF", "IMG_2.MOV"):
+        Path("empty", name).touch()
+    assert found("empty") == ["empty/IMG_2.HEIC", "empty/raw.NEF"]
