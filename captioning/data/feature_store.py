@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-
 _DTYPE = np.dtype("float16")  # the maps of 8,000 images take 3.3 GB, and lose three digits of seven
 
 
