@@ -15,7 +15,7 @@ from captioning.paths import find_model
 README = (find_model() / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Train it on my images")[2].partition("\n## ")[0]
 (TRAIN,) = re.findall(r"(?m)^captioning (all .*)$", SECTION)
-(CAPTION,) = re.findall(r"(?m)^caption (.*)$", SECTION)
+(CAPTION,) = re.findall(r"(?m)^caption (.* --model my_run)$", SECTION)
 # Less than the command would choose for so few images, to be done sooner.
 SMALL = "--set epochs=30 members=2 student_epochs=30 self_critical_epochs=1"
 SMALL += " units=64 embedding_units=64 learning_rate=0.005"
