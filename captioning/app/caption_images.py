@@ -29,23 +29,26 @@ def caption_images(
     model: Path | None = None,
     top: int | None = None,
     search: SearchSettings = SearchSettings(),
-    form: str | None = None,
+    format_name: str | None = None,
     output: str | None = None,
     copies: Path | None = None,
     gallery: Path | None = None,
     attention: Path | None = None,
 ) -> int:
-    """Captions what `images` name (see `find_images`); returns the exit status.
+    """Captions the `images` (files, folders, patterns: see `find_images`); returns the exit status.
 
-    Captions go to the file `output`, or to standard output, in the format called `form`; with
-    `top`, the `top` best ones of each image. Images already in the file are skipped. `copies`: a
-    folder for copies that carry their captions; `gallery`: a page that shows all of them;
-    `attention`: a picture of where the words of one image attend to. Failures are printed to stderr
-    at the end and stop nothing. Raises OSError or ValueError if nothing can be begun.
+    Captions go to the file `output` or to standard output, in the format of that name; with `top`,
+    the `top` best ones of each image. Images already in the file are skipped. `copies`: a folder
+    for copies of the images with their captions inside; `gallery`: a page that shows all images;
+    `attention`: a picture that shows the attention of each word, for one image.
+
+    Failures stop nothing and are printed to stderr at the end. Raises OSError or ValueError if the
+    work cannot begin.
     """
     _refuse_same_file(output, gallery, attention)
-    format_ = _choose_format(form, output)
-    image_paths, failures = find_images(images, skip=copies)
+    caption_format = _choose_format(format_name, output)
+    image_paths, problems = find_images(images, skip=copies)
+    failures = [str(problem) for problem in problems]
     if attention and len(image_paths) > 1:
         raise ValueError(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
@@ -58,10 +61,10 @@ def caption_images(
 
         refuse_other_page(gallery)
     if _is_file(output):
-        results = CaptionFile(Path(output), format_, top)
+        results = CaptionFile(Path(output), caption_format, top)
     else:
-        named_alone = image_paths == [*map(normalise, images)] and len(images) == 1
-        results = _open_printer(format_, top, image_paths, named_alone)
+        named_alone = len(images) == 1 and image_paths == [normalise(images[0])]
+        results = _open_printer(caption_format, top, image_paths, named_alone)
 
     in_gallery: dict[Path, str] = {}
     captioned = 0
@@ -72,7 +75,7 @@ def caption_images(
                 captioner, image_paths, results.captions, top or 1, search
             ):
                 if isinstance(captions, Exception):
-                    failures.append(captions)
+                    failures.append(str(captions))
                     continue
                 captioned += 1
                 results.add(image_name(path), captions)
@@ -85,7 +88,7 @@ def caption_images(
     except BrokenPipeError:  # the reader of the pipe has seen enough
         return SOME_FAILED
     except (OSError, ValueError) as error:  # the disk is full, for instance
-        failures.append(error)
+        failures.append(str(error))
     finally:
         for failure in failures:
             print(failure, file=sys.stderr)
@@ -108,28 +111,28 @@ def _refuse_same_file(output: str | None, gallery: Path | None, attention: Path 
         )
 
 
-def _choose_format(form: str | None, output: str | None) -> Format:
-    """The format that is named, or else the one that the ending of the file stands for."""
-    if form is None:
+def _choose_format(name: str | None, output: str | None) -> Format:
+    """The format of that name, or else the one that the ending of the file stands for."""
+    if name is None:
         ending = Path(output).suffix.lower() if _is_file(output) else ""
         if ending not in _ENDINGS:
             raise ValueError(
                 f"Expected an --output file that ends in .txt, .jsonl or .csv, got {output}. "
                 "Rename it, or choose a --format."
             )
-        form = _ENDINGS[ending]
-    return FORMATS[form]
+        name = _ENDINGS[ending]
+    return FORMATS[name]
 
 
 def _open_printer(
-    format_: Format, top: int | None, image_paths: Sequence[str], named_alone: bool
+    caption_format: Format, top: int | None, image_paths: Sequence[str], named_alone: bool
 ) -> CaptionPrinter:
     """Prints to standard output; an image `named_alone` needs no name beside its caption."""
-    if format_.name == "text":
-        format_ = BARE if named_alone else format_
-    else:
+    if caption_format.name != "text":
         print_utf_8()
-    return CaptionPrinter(format_, top, above_bar=_shows_progress(image_paths))
+    elif named_alone:
+        caption_format = BARE
+    return CaptionPrinter(caption_format, top, above_bar=_shows_progress(image_paths))
 
 
 def _extra_writers(
@@ -152,12 +155,13 @@ def _extra_writers(
         )
 
 
-def _failures(writers: Iterable[WriteExtra], path: str, caption: str) -> Iterator[Exception]:
+def _failures(writers: Iterable[WriteExtra], path: str, caption: str) -> Iterator[str]:
+    """Writes all that can be written, and says what cannot."""
     for write in writers:
         try:
             write(path, caption)
         except (OSError, ValueError) as error:
-            yield error
+            yield str(error)
 
 
 def _captions(

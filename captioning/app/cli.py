@@ -22,7 +22,7 @@ from captioning.app.options import (
     add_source,
     add_training,
 )
-from captioning.paths import Paths
+from captioning.paths import Paths, find_model
 from captioning.settings import SearchSettings, TrainingSettings
 
 FAILED = 1  # the exit status
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def command() -> int:
-        options.run(Paths(options.root), options)
+        options.run(Paths(options.root or Path()), options)
         return 0
 
     return run_command(command, FAILED)
@@ -161,6 +161,8 @@ def _all(paths: Paths, options: argparse.Namespace) -> None:
     "this computer alone and needs no network; it deletes the photographs at the end.",
 )
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
+    if options.root is None and not paths.vocabulary.exists():
+        paths = Paths(find_model())
     pipeline.serve(paths, options.port, options.open)
 
 
@@ -173,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="captioning",
         description="From captioned photographs to a trained caption model, step by step.",
     )
-    add_root(parser, default=Path())
+    add_root(parser, default=None)
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     for step in _STEPS:
         subparser = steps.add_parser(step.name, **step.texts)

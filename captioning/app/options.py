@@ -78,7 +78,7 @@ def _path_ending_in(endings: tuple[str, ...], text: str) -> Path:
     return Path(text)
 
 
-def add_root(parser: argparse.ArgumentParser, default: Path | str = argparse.SUPPRESS) -> None:
+def add_root(parser: argparse.ArgumentParser, default: str | None = argparse.SUPPRESS) -> None:
     parser.add_argument(
         "--root",
         type=Path,

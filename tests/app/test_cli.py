@@ -80,7 +80,6 @@ def calls(monkeypatch):
             ["report", "--split", "test", "--beam-width", "5", "--output", "a.html"],
             [("report", "test", SearchSettings(5), Path("a.html"))],
         ),
-        (["serve"], [("serve", 7860, False)]),
         (["serve", "--port", "80", "--open"], [("serve", 80, True)]),
         (
             ["all"],
@@ -94,13 +93,28 @@ def calls(monkeypatch):
         ),
     ],
 )
-def test_a_step_calls_the_function_of_the_pipeline_with_its_options(arguments, expected, calls):
+def test_a_step_calls_the_function_of_the_pipeline_with_its_options(
+    arguments, expected, calls, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("tokenizer.p").touch()
     assert main(arguments) == 0
     assert calls == [(name, Path(), *rest) for name, *rest in expected]
     calls.clear()
     assert main([*arguments, "--root", "my_run"]) == 0
     assert main(["--root", "my_run", *arguments]) == 0
     assert calls == 2 * [(name, Path("my_run"), *rest) for name, *rest in expected]
+
+
+def test_the_page_shows_the_shipped_model_if_the_current_folder_holds_none(
+    calls, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve"]) == 0
+    assert main(["serve", "--root", "."]) == 0
+    Path("tokenizer.p").touch()
+    assert main(["serve"]) == 0
+    assert calls == [("serve", root, 7860, False) for root in (ROOT, Path(), Path())]
 
 
 @pytest.mark.parametrize(

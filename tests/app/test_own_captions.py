@@ -1,18 +1,19 @@
-"""The worked example of the README: twenty images and a table in, a model and its captions out."""
+"""The README's worked example: twenty images and a table of captions become a model that works."""
 
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 from tiny_world import write_folder
 
-from captioning.app import caption_command
-from captioning.app import cli as command
+from captioning.app import caption_command, cli
 from captioning.data.dataset import Dataset
-from captioning.paths import find_model
 
-README = (find_model() / "README.md").read_text(encoding="utf-8")
+pytestmark = pytest.mark.slow  # the commands of the README run as they stand there
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Train it on my images")[2].partition("\n## ")[0]
 (TRAIN,) = re.findall(r"(?m)^captioning (all .*)$", SECTION)
 (CAPTION,) = re.findall(r"(?m)^caption (.* --model my_run)$", SECTION)
@@ -23,17 +24,17 @@ SMALL += " units=64 embedding_units=64 learning_rate=0.005"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder in which the documented command was run, and the first caption of each image."""
+    """The folder in which the documented command has run, and the first caption of each image."""
     folder = tmp_path_factory.mktemp("own")
     captions = write_folder(folder)
     shutil.copy(folder / "my_photos" / "000_drawing.jpg", folder / "photo.jpg")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert command.main([*shlex.split(TRAIN), *SMALL.split()]) == 0
+        assert cli.main([*shlex.split(TRAIN), *SMALL.split()]) == 0
     return folder, captions
 
 
-def test_one_command_leads_from_images_and_a_table_to_a_model_below_the_root(trained):
+def test_one_command_trains_a_model_below_the_root_from_images_and_a_table(trained):
     folder, captions = trained
     assert sorted(path.name for path in folder.iterdir()) == [
         "my_captions.csv",
@@ -47,7 +48,7 @@ def test_one_command_leads_from_images_and_a_table_to_a_model_below_the_root(tra
     assert all(dataset.splits.values())
 
 
-def test_the_model_captions_an_image_by_the_second_command(trained, monkeypatch, capsys):
+def test_the_second_command_captions_an_image_with_the_model(trained, monkeypatch, capsys):
     folder, _ = trained
     monkeypatch.chdir(folder)
     assert caption_command.main(shlex.split(CAPTION)) == 0
@@ -58,22 +59,21 @@ def test_colour_and_shape_are_right_in_most_of_the_twenty_images(trained, monkey
     folder, captions = trained
     monkeypatch.chdir(folder)
     paths = [str(folder / "my_photos" / name) for name in captions]
-    assert caption_command.main(["--model", "my_run", "-i", *paths]) == 0
-    said = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    seen = [
-        path
+    assert caption_command.main(["--model", "my_run", *paths]) == 0
+    generated = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    right = [
+        name
         for path, name in zip(paths, captions, strict=True)
-        if _things(captions[name]) <= set(said[path].split())
+        if colour_and_shape(captions[name]) <= set(generated[path].split())
     ]
-    assert len(seen) >= 15
+    assert len(right) >= 15
 
 
-def test_a_later_step_wants_nothing_but_the_root(trained, capsys):
+def test_a_later_step_needs_nothing_but_the_root(trained, capsys):
     folder, _ = trained
-    assert command.main(["evaluate", "--root", str(folder / "my_run"), "--split", "train"]) == 0
+    assert cli.main(["evaluate", "--root", str(folder / "my_run"), "--split", "train"]) == 0
     assert "CIDEr" in capsys.readouterr().out
 
 
-def _things(caption):
-    """The colour and the shape."""
+def colour_and_shape(caption):
     return set(caption.lower().split()[1:3])
