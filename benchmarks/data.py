@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measure import CHECKOUT
 from captioning.data.vocabulary import Vocabulary
-from captioning.paths import find_model
 
 IMAGES = 6000  # training images of Flickr8k, with five captions each
 FEATURE_WIDTH = 2048
@@ -71,7 +71,7 @@ def photographs(folder: Path, count: int, source: Path | None = None) -> list[Pa
 def _make_photographs(folder: Path, count: int) -> list[Path]:
     from PIL import Image
 
-    examples = sorted((find_model() / "examples").glob("*.jpg"))
+    examples = sorted((CHECKOUT / "examples").glob("*.jpg"))
     random = np.random.default_rng(0)
     paths = [folder / f"{number:05}.jpg" for number in range(count)]
     for number, path in enumerate(paths):

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.measure import Options, ProgramRun, Samples, call_in_process, run_program
+from benchmarks.measure import CHECKOUT, Options, ProgramRun, Samples, call_in_process, run_program
 from benchmarks.table import Row
-from captioning.paths import Paths, find_model
+from captioning.paths import Paths
 
-_CHECKOUT = find_model()
 _PHOTOGRAPHS = 300
 _BASE = 1000  # images, that the largest folder is compared with: a hundred take no time
 _NOISE_MS = 0.1  # an image: starts differ by more than a thousand images of less cost
@@ -62,10 +61,10 @@ def measure_growth(folder: Path, sizes: Sequence[int]) -> Curves:
             "-i",
             str(images),
         ]
-        return run_program([*command, "--output", str(images.with_suffix(".csv"))], _CHECKOUT)
+        return run_program([*command, "--output", str(images.with_suffix(".csv"))], CHECKOUT)
 
     def extract(images: Path) -> ProgramRun:
-        return run_program([sys.executable, "-c", _EXTRACT, model, str(images)], _CHECKOUT)
+        return run_program([sys.executable, "-c", _EXTRACT, model, str(images)], CHECKOUT)
 
     ways = {"captioning": caption, "resuming a finished run": caption, "extracting": extract}
     curves: dict[str, list[Cost]] = {way: [] for way in ways}

@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+CHECKOUT = Path(__file__).parents[1]  # programs start here
 _MAXRSS_PER_MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10  # macOS counts bytes
 
 Work = Callable[[], int]

@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import growth, machine, runtimes
 from benchmarks.data import IMAGES, VOCABULARY_SIZES, photographs
 from benchmarks.measure import (
+    CHECKOUT,
     Options,
     Samples,
     Task,
@@ -17,10 +18,8 @@ from benchmarks.measure import (
     seconds_per_item,
 )
 from benchmarks.table import Row
-from captioning.paths import find_model
 
-_CHECKOUT = find_model()
-_IMAGE = str(_CHECKOUT / "examples" / "breaking_wave.jpg")
+_IMAGE = str(CHECKOUT / "examples" / "breaking_wave.jpg")
 _PHOTOGRAPHS = 256
 _BATCH = 32  # images, in the tutorial's `predict`
 _MIN_COLD_STARTS = 5  # they are short, and differ
@@ -30,7 +29,7 @@ _TUTORIAL_CAPTIONS = 3
 _TUTORIAL_TRAINING_IMAGES = 40
 
 _COUNT_MODULES = (
-    "import sys, captioning; captioning.Captioner.load().caption(sys.argv[1]);"
+    "import sys, captioning; captioning.load().caption(sys.argv[1]);"
     "print(sum(name.split('.')[0] in ('tensorflow', 'keras') for name in sys.modules))"
 )
 
@@ -40,29 +39,21 @@ def cold_start(options: Options) -> list[Row]:
         call_in_process("benchmarks.tutorial:write_weights", Path(folder))
         commands = (
             [sys.executable, "-m", "benchmarks.tutorial", _IMAGE, folder],
-            [sys.executable, "Testing_caption_generator.py", "-i", _IMAGE],
+            [sys.executable, "Testing_caption_generator.py", _IMAGE],
         )
         rounds = [
-            [run_program(command, _CHECKOUT) for command in commands]
+            [run_program(command, CHECKOUT) for command in commands]
             for _ in range(1 + max(options.rounds, _MIN_COLD_STARTS))
         ]
     tutorial, program = zip(*rounds[1:], strict=True)  # in the first, files are read from disk
-    imported = run_program([sys.executable, "-c", _COUNT_MODULES, _IMAGE], _CHECKOUT).output
+    imported = run_program([sys.executable, "-c", _COUNT_MODULES, _IMAGE], CHECKOUT).output
+    (tutorial_s, program_s), (tutorial_mb, program_mb) = (
+        [Samples(tuple(getattr(run, name) for run in runs)) for runs in (tutorial, program)]
+        for name in ("seconds", "peak_mb")
+    )
     return [
-        Row(
-            "first caption from a cold start",
-            Samples(tuple(run.seconds for run in program)),
-            "s",
-            Samples(tuple(run.seconds for run in tutorial)),
-            at_most=1.2,
-        ),
-        Row(
-            "its peak memory",
-            Samples(tuple(run.peak_mb for run in program)),
-            "MB",
-            Samples(tuple(run.peak_mb for run in tutorial)),
-            at_most=600,
-        ),
+        Row("first caption from a cold start", program_s, "s", tutorial_s, at_most=1.2),
+        Row("its peak memory", program_mb, "MB", tutorial_mb, at_most=600),
         Row("modules of TensorFlow and Keras it imports", Samples((float(imported),)), at_most=0),
     ]
 

@@ -9,9 +9,8 @@ from benchmarks import __main__ as command
 from benchmarks import growth, machine
 from benchmarks.data import VOCABULARY_SIZES, photographs, training_set
 from benchmarks.growth import Cost
-from benchmarks.measure import Samples, Task, run_program, seconds_per_item
+from benchmarks.measure import CHECKOUT, Samples, Task, run_program, seconds_per_item
 from benchmarks.table import Row, to_json, to_markdown
-from captioning.paths import find_model
 
 FAST = Row("the run", Samples((3.0, 5.0, 4.0)), "m/s", Samples((1.0, 1.0, 1.0)), times=4)
 SLOW = Row("the crawl", Samples((2.0,)), "s", Samples((1.0,)), "uphill", at_most=1.5)
@@ -96,7 +95,7 @@ def test_a_program_is_timed_and_its_memory_measured(tmp_path):
 def test_the_process_that_measures_imports_nothing_heavy():
     code = "import sys, benchmarks.__main__; print(*sys.modules)"
     output = subprocess.run(
-        [sys.executable, "-c", code], cwd=find_model(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout
     assert "benchmarks.growth" in output.split()
     assert not {"keras", "tensorflow", "openvino", "PIL"} & set(output.split())
