@@ -66,7 +66,11 @@ def measure_growth(folder: Path, sizes: Sequence[int]) -> Curves:
     def extract(images: Path) -> ProgramRun:
         return run_program([sys.executable, "-c", _EXTRACT, model, str(images)], CHECKOUT)
 
-    ways = {"captioning": caption, "resuming a finished run": caption, "extracting": extract}
+    ways = {
+        "captioning": caption,
+        "resuming a finished run": caption,
+        "extracting features": extract,
+    }
     curves: dict[str, list[Cost]] = {way: [] for way in ways}
     for size in sizes:
         one = _link(folder / "photographs", 1, folder / f"one_of_{size}")
@@ -96,7 +100,7 @@ def make_rows(curves: Curves) -> list[Row]:
 
 
 def draw(curves: Curves, path: Path) -> None:
-    """Draws time and memory over the number of images, on logarithmic axes."""
+    """Draws time and memory over the number of images."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -107,11 +111,13 @@ def draw(curves: Curves, path: Path) -> None:
     for panel, (name, title) in zip(panels, titles.items(), strict=True):
         for way, costs in curves.items():
             sizes = [cost.images for cost in costs]
-            panel.loglog(sizes, [getattr(cost, name) for cost in costs], marker="o", label=way)
-        panel.set(title=title, xlabel="images")
+            panel.semilogx(sizes, [getattr(cost, name) for cost in costs], marker="o", label=way)
+        panel.set(title=title, xlabel="images", xticks=sizes)
+        panel.xaxis.set_major_formatter("{x:,.0f}")
+        panel.margins(y=0.1)
+        panel.set_ylim(bottom=0)
         panel.grid(alpha=0.3)
-    panels[1].set_ylim(10, 10_000)
-    panels[1].legend(fontsize=8, loc="upper right")  # in the room left above the curves
+    panels[1].legend(loc="lower left")
     figure.savefig(path, metadata={"Date": None})
 
 

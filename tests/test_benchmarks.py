@@ -169,6 +169,6 @@ def test_growth_is_measured_with_a_tiny_model(tmp_path, monkeypatch):
     assert {way: cost.images for way, (cost,) in curves.items()} == {
         "captioning": 3,
         "resuming a finished run": 3,
-        "extracting": 3,
+        "extracting features": 3,
     }
     assert len(Path(tmp_path, "all_of_3.csv").read_text("utf-8").splitlines()) == 4
