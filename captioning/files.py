@@ -1,8 +1,5 @@
-"""Paths written whole or not at all, text read as text, and pickles read without trusting them.
-
-In: paths and values. Out: the same values, or a built-in exception that says what to do.
-Not about: what the files mean.
-"""
+"""Atomic writing and safe reading of files: a file is written whole or not at all, and a pickle is
+read without trusting it."""
 
 import pickle
 import secrets
@@ -13,81 +10,83 @@ from typing import IO, Any
 
 import numpy as np
 
-# Protocol 5 writes and reads an array without a second copy in memory, which earlier ones make.
+# Protocol 5 writes and reads an array without a second copy in memory.
 PICKLE_PROTOCOL = 5
 
 PLAIN_BUILTINS = "bool bytearray bytes complex dict float frozenset int list set str tuple".split()
 
-# Booleans, integers, floats, complex numbers, bytes and text. Not objects (they hold pointers)
-# and not records (they may hold objects).
+# Booleans, integers, floats, complex numbers, bytes and text. Neither objects, which hold pointers,
+# nor records, which may hold objects.
 PLAIN_DTYPE_KINDS = "biufcSU"
 
 
 @contextmanager
 def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Yield a handle, "wb" or "w" (utf-8), whose content becomes `path` when the block ends well.
+    """Opens a file, in mode "wb" or "w" (UTF-8, lines end in "\\n"), that becomes `path` at the end
+    of the block.
 
-    The content goes to a neighbour first, so that readers meet the old file or the new one, never
-    half of one. When the block raises, the neighbour is removed and the old file stays.
+    The content goes to a temporary file beside it, so that readers find the old file or the new
+    one, never half of one. If the block raises, the temporary file goes and the old one stays.
     """
     if mode not in ("wb", "w"):
-        raise ValueError(f'wanted mode "wb" or "w", which write a whole file. Received: {mode!r}')
+        raise ValueError(f'Expected the mode "wb" or "w", which write a whole file, got {mode!r}.')
     text_format = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    neighbour = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    with _becoming(path, neighbour), neighbour.open(mode.replace("w", "x"), **text_format) as file:
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
+    with _replacing(path, temporary), temporary.open(mode.replace("w", "x"), **text_format) as file:
         yield file
 
 
 @contextmanager
 def replace_when_written(path: Path) -> Iterator[Path]:
-    """Yield the path of a neighbour whose name ends alike, for a library to write; it becomes
-    `path` when the block ends well, as in `write_atomically`. What a killed run left there is
-    written over."""
-    neighbour = path.with_name(f".saving-{path.name}")
-    with _becoming(path, neighbour):
-        yield neighbour
+    """As `write_atomically`, for a library that writes a file itself: yields the temporary path,
+    whose ending is that of `path`. A file that a killed run left there is overwritten."""
+    temporary = path.with_name(f".saving-{path.name}")
+    with _replacing(path, temporary):
+        yield temporary
 
 
 @contextmanager
-def _becoming(path: Path, neighbour: Path) -> Iterator[None]:
+def _replacing(path: Path, temporary: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
-        neighbour.replace(path)
-    except BaseException:  # Ctrl-C too must leave nothing behind
-        neighbour.unlink(missing_ok=True)
+        temporary.replace(path)
+    except BaseException:  # Ctrl-C as well must leave nothing behind
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def read_text(path: Path, otherwise: str, characters: int = -1) -> str:
-    """A text file, or its first so many characters: UTF-8, a byte order mark left out, every end of
-    a line as "\\n". `otherwise` says what to do where there is no such file."""
+def read_text(path: Path, advice: str, characters: int = -1) -> str:
+    """The text of a UTF-8 file, or its first `characters`, without a byte order mark and with
+    "\\n" at all line ends. `advice` ends the message of the error if there is no such file."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(characters)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"There is no {path}. {otherwise}") from error
+        raise FileNotFoundError(f"There is no {path}. {advice}") from error
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} should be text in UTF-8, but: {error}. Save it as UTF-8, or make it anew."
+            f"Expected text in UTF-8 in {path}, got other bytes ({error}). Save it as UTF-8, or "
+            "create it again."
         ) from error
 
 
 def save_pickle(path: Path, value: Any) -> None:
-    """Write `value`, made of plain built-ins and numpy arrays only, for `load_pickle` to read."""
+    """Writes `value`, made of plain built-ins and numpy arrays only, for `load_pickle` to read."""
     with write_atomically(path) as file:
         pickle.dump(value, file, protocol=PICKLE_PROTOCOL)
 
 
 def load_pickle(path: Path) -> Any:
-    """Read a pickle of plain built-ins and numpy arrays of numbers or text, of any numpy version.
+    """Reads a pickle of plain built-ins and numpy arrays of numbers or text, of any numpy version.
 
-    Raises ValueError where the file is damaged or asks for anything else: a pickle may name any
-    function to be called, so what is not on the list is refused before it is even imported.
+    A pickle can name any function to be called. What is not on the list is refused before it is
+    imported. Raises FileNotFoundError if there is no such file, and ValueError if it is damaged or
+    holds anything else.
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no {path}. Name the folder that holds it, or take the step that makes it: "
+            f"There is no {path}. Name the folder that holds it, or run the step that writes it: "
             "see `python -m captioning --help`."
         )
     with path.open("rb") as file:
@@ -95,9 +94,9 @@ def load_pickle(path: Path) -> Any:
             return _without_stand_ins(_PlainUnpickler(file).load())
         except Exception as error:  # damaged bytes can raise nearly anything
             raise ValueError(
-                f"{path} cannot be read: {error or type(error).__name__}. Wanted: a whole pickle "
+                f"{path} cannot be read: {error or type(error).__name__}. Expected a whole pickle "
                 "of dict, list, str, int and the like, and numpy arrays of numbers or text. "
-                "Make the file anew, or fetch it again from a source you trust."
+                "Create the file again, or fetch it from a source that you trust."
             ) from error
 
 
@@ -110,8 +109,9 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
 
 
-# Below, stand-ins for what numpy names in its pickles. The names moved between numpy 1 and 2, and
-# numpy's own classes believe any state: a forged dtype reads beyond the end of its array.
+# Stand-ins for the functions and classes that numpy names in its pickles. Their names differ
+# between numpy 1 and 2, and numpy's own classes accept any state: a forged dtype reads beyond its
+# array.
 
 
 class _Dtype:
@@ -126,7 +126,7 @@ class _Dtype:
 
 class _Array:
     def __init__(self, *_type_and_shape: Any):
-        """Empty, until its state comes."""
+        """Empty until `__setstate__` fills it."""
 
     def __setstate__(self, state: tuple) -> None:
         _version, shape, dtype, is_fortran, content = state

@@ -41,8 +41,7 @@ def check(
     Leaves out what cannot be used, writes the rest to `dataset.json` and `descriptions.txt`, and
     returns it with the findings. Raises ValueError if that leaves nothing of a split.
     """
-    from captioning.data.check import check_dataset
-    from captioning.data.check import usable as keep_usable
+    from captioning.data.check import check_dataset, keep_usable
     from captioning.data.dataset import write_descriptions
     from captioning.data.formats import read_dataset
     from captioning.data.vocabulary import clean_captions
@@ -206,8 +205,7 @@ def _load_data(paths: Paths, settings: TrainingSettings) -> tuple:
     feature maps."""
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, read_descriptions
-    from captioning.data.feature_store import FeatureStore
-    from captioning.files import load_pickle
+    from captioning.data.feature_store import FeatureStore, load_pooled_features
 
     dataset = Dataset.load(paths.dataset)
     descriptions = read_descriptions(paths.descriptions)
@@ -218,7 +216,7 @@ def _load_data(paths: Paths, settings: TrainingSettings) -> tuple:
         if (maps := FeatureStore(paths.augmented_feature_maps(augmentation.name)))
     }
     if not features and settings.uses_pooled_features and paths.features.exists():
-        features, augmented = load_pickle(paths.features), {}
+        features, augmented = load_pooled_features(paths.features), {}
     if not features:
         raise FileNotFoundError(
             f"Expected feature maps in {paths.feature_maps}, got none. Extract them: `python -m "

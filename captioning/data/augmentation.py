@@ -1,7 +1,5 @@
-"""Ways to look at a training photograph besides as it is: in a mirror, from nearer.
-
-6,000 photographs are soon known by heart; seen in several ways, they are not known so soon.
-"""
+"""Augmentations: flipped or cropped versions of the training photographs, so that a model does not
+learn 6,000 photographs by heart."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,37 +10,38 @@ import numpy as np
 from captioning.data.images import Box, load_image
 from captioning.data.vocabulary import flip_caption
 
-_NEARER = 0.72, 0.95  # of width and height: what is said of the whole still holds for most of it
+# The sides of a crop, as shares of width and height: a caption of the whole mostly holds for it.
+_CROP_SHARES = 0.72, 0.95
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A way to look. `name` is that of its feature maps; `nearer`, it sees a part of each image
-    only, which follows from the names of image and view."""
+    """One augmentation of all training images; their feature maps are called by its `name`. An
+    image is always cropped alike: the crop follows from the names of image and augmentation."""
 
     name: str
-    mirrored: bool = False
-    nearer: bool = False
+    horizontal_flip: bool = False
+    random_crop: bool = False
 
     def load_image(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        """As `captioning.data.images.load_image`, seen in this way."""
-        pixels = load_image(path, size, self._part(path.name) if self.nearer else None)
-        return pixels[:, ::-1] if self.mirrored else pixels
+        """As `captioning.data.images.load_image`, augmented."""
+        pixels = load_image(path, size, self._crop(path.name) if self.random_crop else None)
+        return pixels[:, ::-1] if self.horizontal_flip else pixels
 
     def caption(self, caption: str) -> str:
-        """What a cleaned caption of the image says of it seen in this way."""
-        return flip_caption(caption) if self.mirrored else caption
+        """The cleaned caption, made to fit the augmented image: flipped, left becomes right."""
+        return flip_caption(caption) if self.horizontal_flip else caption
 
-    def _part(self, image_name: str) -> Box:
+    def _crop(self, image_name: str) -> Box:
         random = np.random.default_rng(crc32(f"{self.name} {image_name}".encode()))
-        side = random.uniform(*_NEARER)
-        left, top = random.uniform(0, 1 - side, size=2)
-        return left, top, left + side, top + side
+        share = random.uniform(*_CROP_SHARES)
+        left, top = random.uniform(0, 1 - share, size=2)
+        return left, top, left + share, top + share
 
 
-HORIZONTAL_FLIP = Augmentation("mirrored", mirrored=True)
+HORIZONTAL_FLIP = Augmentation("flipped", horizontal_flip=True)
 AUGMENTATIONS = (
     HORIZONTAL_FLIP,
-    Augmentation("nearer", nearer=True),
-    Augmentation("nearer_mirrored", mirrored=True, nearer=True),
+    Augmentation("cropped", random_crop=True),
+    Augmentation("cropped_flipped", horizontal_flip=True, random_crop=True),
 )

@@ -1,8 +1,6 @@
-"""Archives: fetched over an unsteady line, and unpacked without trusting them.
+"""Downloads a file over an unsteady connection, and unpacks a zip archive without trusting it.
 
-In: an address, or a zip file. Out: a whole file, or a folder of whole files. Both functions may
-be stopped and called again: they go on from where they were.
-Not about: which archives there are and what is in them.
+Both functions may be stopped and called again: they resume.
 """
 
 import re
@@ -11,6 +9,7 @@ import stat
 import time
 import zipfile
 import zlib
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
 from ssl import SSLError
@@ -21,22 +20,24 @@ from tqdm import tqdm
 
 from captioning.files import write_atomically
 
-PAUSES = (0, 1, 4, 16)  # seconds before each attempt: a cut line is often back within a minute
-TIMEOUT = 60  # seconds of silence after which a connection counts as cut
-BLOCK_BYTES = 1 << 16  # small, because a cut connection loses the block under way
-CUT_CONNECTION = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
+PAUSES = (0, 1, 4, 16)  # seconds before each attempt: most connections are back within a minute
+TIMEOUT = 60  # seconds without data after which a connection counts as broken
+BLOCK_BYTES = 1 << 16  # small, because a broken connection loses the current block
+BROKEN_CONNECTION = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)
 
 USUAL_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-# The largest photograph archives in common use unpack to about 19 GB; beyond, suspect a zip bomb.
+# The largest archives of photographs in common use unpack to about 19 GB. A larger one is suspected
+# to be a zip bomb.
 MAX_UNPACKED_BYTES = 20 * 10**9
+MAX_MEMBERS = 50_000
 
 
 def download(url: str, path: Path) -> Path:
-    """Fetch `url` into the file `path` and return `path`; a file already there is left as it is.
+    """Downloads `url` to the file `path` and returns `path`. An existing file is left as it is.
 
-    What has come lies in `path`.part until all of it is there, and `path`.part.version holds the
-    server's ETag or date of it. With both, the next attempt (or call) asks for the rest only; the
-    server starts anew if its file has changed since. Raises ConnectionError where the server
+    The received part lies in `path`.part until it is complete, and `path`.part.version holds the
+    server's ETag or date of it. With both, the next attempt or call requests the rest only; the
+    server sends the whole file if it has changed since. Raises ConnectionError if the server
     refuses or all attempts fail.
     """
     if path.exists():
@@ -49,14 +50,14 @@ def download(url: str, path: Path) -> Path:
         try:
             _fetch(url, part_path, version_path)
             break
-        except CUT_CONNECTION as error:
-            code = getattr(error, "code", 500)  # only an answer of the server has one
-            refused = code < 500 and code not in (408, 429)  # but not "too slow" or "too often"
-            if refused or attempt == len(PAUSES):
+        except BROKEN_CONNECTION as error:
+            code = getattr(error, "code", 500)  # only a response of the server has one
+            is_refused = code < 500 and code not in (408, 429)  # too slow, too often
+            if is_refused or attempt == len(PAUSES):
                 raise ConnectionError(
-                    f"wanted the file {url}, but attempt {attempt} ended with: {error}. Check the "
-                    "address and the line and call again (what has come is kept), or download "
-                    f"the file by hand and save it as {path}."
+                    f"Expected the file {url}, but attempt {attempt} ended with: {error}. Check "
+                    "the address and your connection and try again (the received part is kept), or "
+                    f"download the file by hand and save it as {path}."
                 ) from error
     part_path.replace(path)
     version_path.unlink(missing_ok=True)
@@ -64,18 +65,18 @@ def download(url: str, path: Path) -> Path:
 
 
 def _fetch(url: str, part_path: Path, version_path: Path) -> None:
-    """Complete `part_path` over one connection, or raise one of CUT_CONNECTION."""
+    """Completes `part_path` over one connection, or raises one of BROKEN_CONNECTION."""
     version = version_path.read_text(encoding="utf-8") if version_path.exists() else ""
-    # A part of unknown version could be the beginning of another file, so it is not used.
+    # A part of unknown version may be the beginning of another file, so it is not used.
     start = part_path.stat().st_size if version and part_path.exists() else 0
     headers = {"Range": f"bytes={start}-", "If-Range": version} if start else {}
     with _open(Request(url, headers=headers)) as response:
         begin, total = _extent(response)
         new_version = _version(response)
         if begin not in (0, start) or (begin and new_version not in ("", version)):
-            version_path.unlink(missing_ok=True)  # makes the next attempt start anew
-            raise ConnectionError(f"the server's file no longer fits the {start:,} bytes here")
-        if response.status == 416:  # nothing follows: the part was complete
+            version_path.unlink(missing_ok=True)  # makes the next attempt start from the beginning
+            raise ConnectionError(f"the server's file does not fit the {start:,} bytes received")
+        if response.status == 416:  # the part was complete
             return
         bar = tqdm(total=total, initial=begin, unit="B", unit_scale=True, desc=part_path.stem)
         with bar, part_path.open("ab" if begin else "wb") as part:
@@ -85,7 +86,7 @@ def _fetch(url: str, part_path: Path, version_path: Path) -> None:
                 bar.update(part.write(block))
             size = part.tell()
     if total is not None and size != total:
-        raise ConnectionError(f"{size:,} bytes came of the {total:,} announced")
+        raise ConnectionError(f"{size:,} of the announced {total:,} bytes were received")
 
 
 def _open(request: Request):
@@ -98,7 +99,7 @@ def _open(request: Request):
 
 
 def _extent(response) -> tuple[int, int | None]:
-    """Where in the file the answer begins, and the length of the whole file where announced."""
+    """Where in the file the response begins, and the length of the whole file if announced."""
     if response.status not in (206, 416):
         length = response.headers.get("Content-Length")
         return 0, int(length) if length else None
@@ -115,23 +116,32 @@ def _version(response) -> str:
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
-def unpack(archive_path: Path, folder: Path) -> list[Path]:
-    """Unpack the zip `archive_path` below `folder`; return the paths of its files.
+def unpack(
+    archive_path: Path, folder: Path, is_wanted: Callable[[tuple[str, ...], str], bool]
+) -> list[Path]:
+    """Unpacks those members of the zip `archive_path` into `folder`, without their own folders, for
+    which `is_wanted(folders, name)` holds. Returns the paths of these files.
 
-    Every member is checked before the first is written. A file of the right size already there is
-    kept. Raises ValueError for an archive that is no zip, is damaged or would do harm.
+    Every member is checked before the first is written, so that nothing outside `folder` is ever
+    touched. A file of the right size is kept. Raises FileNotFoundError if there is no such archive,
+    ValueError if it is no zip, is damaged or would do harm.
     """
     with _open_zip(archive_path) as archive:
+        if len(archive.infolist()) > MAX_MEMBERS:
+            raise ValueError(
+                f"Expected at most {MAX_MEMBERS:,} members in {archive_path}, got "
+                f"{len(archive.infolist()):,}. If you trust it, unpack it by hand."
+            )
         members = {}
         for member in archive.infolist():
-            parts = _checked_parts(member, archive_path)
-            if not member.is_dir() and not _is_litter(parts):
-                members[folder.joinpath(*parts)] = member
+            *folders, name = _checked_parts(member, archive_path) or ("",)
+            if not member.is_dir() and is_wanted(tuple(folders), name):
+                members[folder / name] = member
         unpacked_bytes = sum(member.file_size for member in members.values())
         if unpacked_bytes > MAX_UNPACKED_BYTES:
             raise ValueError(
-                f"{archive_path} would unpack to {unpacked_bytes:,} bytes, more than the "
-                f"{MAX_UNPACKED_BYTES:,} allowed. If you trust it, unpack it by hand."
+                f"Expected at most {MAX_UNPACKED_BYTES:,} bytes in {archive_path}, got "
+                f"{unpacked_bytes:,}. If you trust it, unpack it by hand."
             )
         for path, member in tqdm(members.items(), desc=archive_path.name, unit="file"):
             if not (path.is_file() and path.stat().st_size == member.file_size):
@@ -141,23 +151,23 @@ def unpack(archive_path: Path, folder: Path) -> list[Path]:
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}: download it, or pass another path")
+        raise FileNotFoundError(f"There is no file {path}. Download it, or name another.")
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(
-            f"{path} is not a zip archive, or not a whole one ({error}). Delete it and fetch it "
-            "again."
+            f"Expected a whole zip archive in {path}, got another file or a part ({error}). Delete "
+            "it and download it again."
         ) from error
 
 
 def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ...]:
-    """The folders and the file name of a member, which may only be a plain file or folder."""
+    """The folders and the name of a member, which must be a plain file or folder."""
     name = PureWindowsPath(member.filename)  # knows drives and both slashes, on every system
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive does not say
     objections = {
         "lies outside the folder": name.anchor or ".." in name.parts,
-        "has no name": not (name.parts or member.is_dir()),
+        "has no name": not (name.parts or member.filename.endswith("/")),
         "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
         "is encrypted": member.flag_bits & 1,
         "is compressed in an unusual way": member.compress_type not in USUAL_COMPRESSION,
@@ -170,11 +180,6 @@ def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ..
     return name.parts
 
 
-def _is_litter(parts: tuple[str, ...]) -> bool:
-    """Whether it is a file that macOS adds to archives."""
-    return "__MACOSX" in parts or parts[-1] == ".DS_Store" or parts[-1].startswith("._")
-
-
 def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
     try:
         with archive.open(member) as source, write_atomically(path) as target:
@@ -182,5 +187,5 @@ def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ValueError(
             f"{archive.filename}: the member {member.filename!r} is damaged ({error}). Delete "
-            "the archive, download it again and unpack it again: whole files are kept."
+            "the archive, download it and unpack it again. Whole files are kept."
         ) from error

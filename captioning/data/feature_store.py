@@ -1,35 +1,37 @@
-"""Feature maps on disk: too many for memory, so they are appended to a file and mapped from it."""
+"""Image features on disk: feature maps in a file that grows, pooled features in a pickle."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-_DTYPE = np.dtype("float16")  # the maps of 8,000 images take 3.3 GB, and lose three digits of seven
+from captioning.files import load_pickle
+
+_DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
 
 
 class FeatureStore(Mapping):
-    """Image name -> feature map (cells, feature_width) float16, in files that only grow, so that a
-    map costs the same however many there are.
+    """Image name -> feature map (cells, feature_width) float16, in two files that only grow, so
+    that a map costs the same however many there are.
 
-    `path` holds the maps one after the other, from when they are appended. `path` with ".json" at
-    its end has a line for each `save`, which names the images, the shape of their maps and, if it
-    is known, the encoder that made them: a map counts once it is named there, and what a killed run
-    appended without that is written over. Arrays that are handed out are views of the file: reading
-    one reads the disk.
+    `path` contains the maps one after the other. `path`.json contains a line for each `save`: the
+    image names, the shape of their maps and the encoder that made them, if it is known. A map is
+    stored once a line names it; whatever else a killed run appended is overwritten. Arrays are
+    views of the file: reading one reads the disk.
     """
 
     def __init__(self, path: Path, encoder_id: str | None = None):
-        """Opens what is there, or begins anew with maps of an encoder, as of
-        `captioning.inference.network_files.read_encoder_id`. Raises ValueError if the two files do not
-        belong together, or hold maps of another encoder."""
+        """Opens the files, or begins new ones for the maps of the encoder `encoder_id` (see
+        `captioning.inference.network_files.read_encoder_id`). Raises ValueError if the files do not
+        belong together or contain maps of another encoder."""
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
         self._rows: dict[str, int] = {}  # image name -> row of the file
         self._shape: tuple[int, int] | None = None
-        self._waiting: dict[str, None] = {}  # names, in order
+        self._unsaved: dict[str, None] = {}  # image names in order
         self.encoder_id = encoder_id
         if self._index_path.exists():
             self._read_index()
@@ -47,39 +49,39 @@ class FeatureStore(Mapping):
         return len(self._rows)
 
     def append(self, image_name: str, feature_map: np.ndarray) -> None:
-        """Writes a map, which is there to be read after the next `save`. Raises ValueError if the
-        image has one, or if the others are of another shape."""
-        if image_name in self._rows or image_name in self._waiting:
-            raise ValueError(f"{self._path} holds a feature map of {image_name} already.")
+        """Writes a map (cells, feature_width), which can be read after the next `save`. Raises
+        ValueError if the image has one already, or if the others have another shape."""
+        if image_name in self._rows or image_name in self._unsaved:
+            raise ValueError(
+                f"Expected one feature map of {image_name} in {self._path}, got another."
+            )
         if self._shape not in (None, feature_map.shape):
             raise ValueError(
-                f"{self._path} holds feature maps of shape {self._shape}. Received: "
-                f"{feature_map.shape}. Delete it and {self._index_path.name} to extract all "
-                "of them anew."
+                f"Expected a feature map of shape {self._shape}, as in {self._path}, got "
+                f"{feature_map.shape}. Delete {self._path.name} and {self._index_path.name} to "
+                "extract all maps again."
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         content = feature_map.astype(_DTYPE).tobytes()
-        row = len(self._rows) + len(self._waiting)
+        row = len(self._rows) + len(self._unsaved)
         _write_at(self._path, row * len(content), content)
         self._shape = feature_map.shape
-        self._waiting[image_name] = None
+        self._unsaved[image_name] = None
 
     def save(self) -> None:
-        """Writes the line that names what was appended."""
-        if not self._waiting:
+        """Writes the line that names the appended maps."""
+        if not self._unsaved:
             return
-        line = json.dumps(
-            {
-                "encoder": self.encoder_id,
-                "shape": self._shape,
-                "images": list(self._waiting),
-            }
-        )
-        line = line if not self._rows else f"\n{line}"
+        entry = {
+            "encoder": self.encoder_id,
+            "shape": self._shape,
+            "images": list(self._unsaved),
+        }
+        line = ("\n" if self._rows else "") + json.dumps(entry)
         _write_at(self._index_path, self._index_size, line.encode())
         self._index_size += len(line)
-        self._name(self._waiting)
-        self._waiting = {}
+        self._add_rows(list(self._unsaved))
+        self._unsaved = {}
         self._map_file()
 
     def _read_index(self) -> None:
@@ -88,35 +90,48 @@ class FeatureStore(Mapping):
             more.pop()  # a killed run was writing it
         try:
             for line in (first, *more):
-                index = json.loads(line)
-                self._shape = tuple(index["shape"])
-                self._name(index["images"])
-                self.encoder_id = index.get("encoder")
-            size = len(self._rows) * int(np.prod(self._shape)) * _DTYPE.itemsize
-        except (ValueError, KeyError, TypeError) as error:
+                self._read_line(line)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{self._index_path} is damaged ({error}). Delete it to extract all maps anew."
+                f"{self._index_path} is damaged ({error}). Delete it to extract all maps again."
             ) from error
         self._index_size = len(b"\n".join((first, *more)))
-        if not self._path.exists() or self._path.stat().st_size < size:
+        cells, feature_width = self._shape
+        size = len(self._rows) * cells * feature_width * _DTYPE.itemsize
+        actual_size = self._path.stat().st_size if self._path.exists() else 0
+        if actual_size < size:
             raise ValueError(
-                f"{self._path} should hold {len(self._rows):,} feature maps, {size:,} bytes. "
-                f"Delete {self._index_path.name} beside it to extract all of them anew."
+                f"Expected {len(self._rows):,} feature maps, {size:,} bytes, in {self._path}, got "
+                f"{actual_size:,} bytes. Delete {self._index_path.name} beside it to extract all "
+                "maps again."
             )
+
+    def _read_line(self, line: bytes) -> None:
+        entry = json.loads(line)
+        cells, feature_width = shape = tuple(entry["shape"])
+        if not all(isinstance(length, int) and length > 0 for length in shape):
+            raise ValueError(f"its shape is {cells} x {feature_width}")
+        if self._shape not in (None, shape):
+            raise ValueError(f"its shapes are {self._shape} and {shape}")
+        self._shape = shape
+        self._add_rows(entry["images"])
+        self.encoder_id = entry.get("encoder")
 
     def _refuse_other_encoder(self, encoder_id: str | None) -> None:
-        known = None not in (self.encoder_id, encoder_id)
-        if known and self.encoder_id != encoder_id:
+        is_known = None not in (self.encoder_id, encoder_id)
+        if is_known and self.encoder_id != encoder_id:
             raise ValueError(
-                f"{self._path} was made with another encoder. Wanted: {self.encoder_id}. "
-                f"Received: {encoder_id}. Delete it and {self._index_path.name} to extract "
-                "all features anew, or bring back what made it."
+                f"Expected features of the encoder {encoder_id} in {self._path}, got those of "
+                f"{self.encoder_id}. Delete it and {self._index_path.name} to extract all features "
+                "again, or restore the other encoder."
             )
 
-    def _name(self, image_names: Iterable[str]) -> None:
+    def _add_rows(self, image_names: list[str]) -> None:
+        if not isinstance(image_names, list):
+            raise TypeError("its images are no list")
         for image_name in image_names:
             if not isinstance(image_name, str):
-                raise TypeError(f"{image_name} is no name")
+                raise TypeError(f"{image_name} is no image name")
             if image_name in self._rows:
                 raise ValueError(f"{image_name} is named twice")
             self._rows[image_name] = len(self._rows)
@@ -127,8 +142,43 @@ class FeatureStore(Mapping):
 
 
 def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:
-    """The encoder that made the features, where they tell; a plain dict does not."""
+    """The encoder that made the features, if they tell; a plain dict does not."""
     return features.encoder_id if isinstance(features, FeatureStore) else None
+
+
+def load_pooled_features(path: Path) -> dict[str, np.ndarray]:
+    """Image name -> float32 (feature_width,), from a pickled dict such as
+    `captioning.inference.extract_features` writes. The arrays (1, feature_width) of other programs
+    are flattened.
+
+    Raises FileNotFoundError if there is no such file. Raises ValueError if it is damaged, or
+    contains anything but image names and finite vectors of one width.
+    """
+    features = load_pickle(path)
+    problem = _find_problem(features)
+    if problem:
+        raise ValueError(
+            f"Expected a dict of image name -> vector of floats, all of one width, in {path}, got "
+            f"{problem}. Delete the file and run `python -m captioning features --pooled`."
+        )
+    return {
+        name: vector.reshape(-1).astype("float32", copy=False) for name, vector in features.items()
+    }
+
+
+def _find_problem(features: Any) -> str | None:
+    """Why these are no pooled features."""
+    if not isinstance(features, dict):
+        return f"a {type(features).__name__}"
+    widths = set()
+    for name, vector in features.items():
+        is_vector = isinstance(vector, np.ndarray) and vector.size and vector.dtype.kind == "f"
+        if not (isinstance(name, str) and is_vector and vector.shape[-1] == vector.size):
+            return f"{name!r:.80} -> {getattr(vector, 'shape', type(vector).__name__)}"
+        if not np.isfinite(vector).all():
+            return f"{name!r:.80} -> a vector that is not finite"
+        widths.add(vector.size)
+    return None if len(widths) <= 1 else f"vectors of {len(widths)} widths"
 
 
 def _is_json(line: bytes) -> bool:
@@ -140,7 +190,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _write_at(path: Path, position: int, content: bytes) -> None:
-    """Writes over what lies behind `position`."""
+    """Writes at `position`, and cuts off what follows."""
     with path.open("r+b" if path.exists() else "wb") as file:
         file.seek(position)
         file.truncate()

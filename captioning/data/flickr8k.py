@@ -1,7 +1,7 @@
-"""Flickr8k: its archives in, its layout on disk out; and that layout in, captions and splits out.
+"""Flickr8k (Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", 2013):
+unpacks its archives, and reads its caption file and lists of images.
 
-Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task" (2013). Flickr30k's
-captions have the same layout.
+Flickr30k's captions have the same layout.
 """
 
 import re
@@ -13,27 +13,30 @@ from captioning.files import read_text, write_atomically
 from captioning.paths import Paths
 
 RELEASE = "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k"
-IMAGE_ARCHIVE = "Flickr8k_Dataset.zip"  # 1.1 GB, unpacks to Flicker8k_Dataset/
-TEXT_ARCHIVE = "Flickr8k_text.zip"  # 2.2 MB, unpacks to single files
+IMAGE_ARCHIVE = "Flickr8k_Dataset.zip"  # 1.1 GB: Flicker8k_Dataset/*.jpg
+TEXT_ARCHIVE = "Flickr8k_text.zip"  # 2.2 MB: TEXT_FILES
 CAPTION_FILE = "Flickr8k.token.txt"
 SPLIT_FILES = {
     "train": "Flickr_8k.trainImages.txt",
     "development": "Flickr_8k.devImages.txt",
     "test": "Flickr_8k.testImages.txt",
 }
+TEXT_FILES = (
+    CAPTION_FILE, *SPLIT_FILES.values(), "Flickr8k.lemma.token.txt", "ExpertAnnotations.txt",
+    "CrowdFlowerAnnotations.txt", "readme.txt",
+)  # fmt: skip
+CAPTION_LINE = re.compile(r"(.+?)#\d+\t(.*)")  # image name, "#", number, tab, caption
 
-_FILE_COUNT = ".unpacked"  # how many files there are when all are there
-
-CAPTION_LINE = re.compile(r"([^\t]+)#\d+\t(.*)")  # image name, "#", number, tab, caption
+_FILE_COUNT = ".unpacked"  # holds the number of files in a complete folder
 
 
-def download_flickr8k(files: Paths, source: Path | None = None) -> None:
-    """Fills `files.images` and `files.texts`.
+def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
+    """Fills `paths.images` and `paths.texts`.
 
-    `source` is a folder that holds the two archives, or one of the archives; what it does not hold
-    is downloaded. Nothing is done for a folder that is complete, and a call that was stopped goes
-    on where it stopped. Raises FileNotFoundError if the source holds neither, ValueError for a
-    damaged archive, ConnectionError if a download fails.
+    `source` is one of the two archives, or a folder that holds them; what it lacks is downloaded.
+    Nothing but Flickr8k's images and text files is unpacked. A complete folder is left as it is,
+    and a call that was stopped is resumed. Raises FileNotFoundError if the source has neither
+    archive, ValueError for a damaged or another archive and ConnectionError if a download fails.
     """
     if source is not None and not any(
         path.is_file() and path.name in (IMAGE_ARCHIVE, TEXT_ARCHIVE)
@@ -41,28 +44,33 @@ def download_flickr8k(files: Paths, source: Path | None = None) -> None:
     ):
         raise FileNotFoundError(
             f"There is no archive in {source}. Name a folder that holds {IMAGE_ARCHIVE} and "
-            f"{TEXT_ARCHIVE}, one of these archives, or nothing in order to download them."
+            f"{TEXT_ARCHIVE}, or one of them, or nothing in order to download them."
         )
-    for archive_name, folder, unpack_to in (
-        (TEXT_ARCHIVE, files.texts, files.texts),
-        (IMAGE_ARCHIVE, files.images, files.root),
+    for archive_name, folder, is_wanted in (
+        (TEXT_ARCHIVE, paths.texts, _is_text),
+        (IMAGE_ARCHIVE, paths.images, _is_image),
     ):
         if not _is_complete(folder):
-            unpack(_archive(archive_name, files.root, source), unpack_to)
-            count = len(_files(folder))
+            archive = _find_or_download(archive_name, paths.root, source)
+            if not unpack(archive, folder, is_wanted):
+                raise ValueError(
+                    f"Expected Flickr8k's files in {archive}, got others. Delete it and download "
+                    "it again."
+                )
             with write_atomically(folder / _FILE_COUNT, "w") as file:
-                file.write(str(count))
+                file.write(str(len(_visible_files(folder))))
 
 
 def read_captions(path: Path) -> Captions:
-    """A caption file in the official format, a line each: "image.jpg#0", a tab, the caption."""
+    """The captions in Flickr8k's format, one a line: "image.jpg#0", a tab, the caption. Raises
+    FileNotFoundError if there is no such file, and ValueError, naming the line, for another."""
     captions: Captions = {}
     for number, line in enumerate(_lines(path), start=1):
         match = CAPTION_LINE.fullmatch(line)
         if match is None:
             raise ValueError(
-                f'{path}, line {number}: wanted "image.jpg#0", a tab and a caption. '
-                f"Received: {line[:80]!r}. Unpack the archive again, or mend the line."
+                f'{path}, line {number}: Expected "image.jpg#0", a tab and a caption, got '
+                f"{line[:80]!r}. Unpack the archive again, or correct the line."
             )
         image_name, caption = match.groups()
         captions.setdefault(image_name, []).append(caption)
@@ -70,7 +78,7 @@ def read_captions(path: Path) -> Captions:
 
 
 def read_splits(folder: Path) -> Splits:
-    """The official lists that are in `folder`: split -> image names, in the order of the files."""
+    """Split -> image names, in the order of Flickr8k's lists, for those lists that `folder` has."""
     return {
         split: _lines(folder / name)
         for split, name in SPLIT_FILES.items()
@@ -78,7 +86,16 @@ def read_splits(folder: Path) -> Splits:
     }
 
 
-def _archive(archive_name: str, root: Path, source: Path | None) -> Path:
+def _is_text(folders: tuple[str, ...], name: str) -> bool:
+    return not folders and name in TEXT_FILES
+
+
+def _is_image(folders: tuple[str, ...], name: str) -> bool:
+    is_visible = not name.startswith(".")  # macOS adds other files
+    return folders == ("Flicker8k_Dataset",) and name.lower().endswith(".jpg") and is_visible
+
+
+def _find_or_download(archive_name: str, root: Path, source: Path | None) -> Path:
     for path in [] if source is None else [source, source / archive_name]:
         if path.name == archive_name and path.is_file():
             return path
@@ -87,15 +104,16 @@ def _archive(archive_name: str, root: Path, source: Path | None) -> Path:
 
 def _is_complete(folder: Path) -> bool:
     try:
-        return len(_files(folder)) >= int((folder / _FILE_COUNT).read_text(encoding="utf-8"))
+        count = int((folder / _FILE_COUNT).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # nothing, or half a number, was written
         return False
+    return len(_visible_files(folder)) >= count
 
 
-def _files(folder: Path) -> list[Path]:
+def _visible_files(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 def _lines(path: Path) -> list[str]:
-    text = read_text(path, "The step before makes it: `python -m captioning download`.")
+    text = read_text(path, "Run the step that unpacks it: `python -m captioning download`.")
     return [line for line in text.split("\n") if line]

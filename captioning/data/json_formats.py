@@ -1,4 +1,4 @@
-"""Captions in JSON in, entries out: image, caption, split. Two layouts are known.
+"""Reads captions from JSON in one of two layouts: image, caption and split of each caption.
 
 COCO's captions (Chen et al., 2015, arXiv:1504.00325): {"images": [{"id", "file_name"}],
 "annotations": [{"image_id", "caption"}]}, a file for each split. Karpathy's splits (Karpathy and
@@ -17,12 +17,15 @@ from captioning.settings import SPLITS
 
 
 def read_json(path: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Each caption's image name, text and split, if the layout has one. Raises ValueError, naming
-    the entry, where the file keeps to neither layout."""
+    """Image name, text and split (None in COCO's layout) of each caption. Raises ValueError, naming
+    the entry, if the file has neither layout."""
     try:
         content = json.loads(read_text(path, "Name the file of your captions."))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not whole ({error}). Fetch it again, or mend it.") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"Expected whole JSON in {path}, got a part or other text ({error}). Fetch the file "
+            "again, or correct it."
+        ) from error
     images = _get(content, "images", list, f"{path}")
     if "annotations" in content:
         yield from _coco(images, _get(content, "annotations", list, f"{path}"), path)
@@ -40,8 +43,8 @@ def _coco(images: list, annotations: list, path: Path) -> Iterator[tuple[str, st
         image_id = _get(annotation, "image_id", int | str, where)
         if image_id not in names:
             raise ValueError(
-                f'{where}: wanted the id of one of the {len(names)} "images". '
-                f"Received: {image_id!r}. Add that image, or delete the entry."
+                f'{where}: Expected the id of one of the {len(names)} "images", got {image_id!r}. '
+                "Add that image, or delete the entry."
             )
         yield names[image_id], _get(annotation, "caption", str, where), None
 
@@ -55,8 +58,8 @@ def _karpathy(images: list, path: Path) -> Iterator[tuple[str, str, str]]:
         word = _get(image, "split", str, where)
         if not parse_split(word):
             raise ValueError(
-                f"{where}: wanted a split, one of {', '.join(SPLITS)}. Received: {word!r}. "
-                "Mend the entry."
+                f"{where}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. Correct the "
+                "entry."
             )
         for sentence in _get(image, "sentences", list, where):
             yield name, _get(sentence, "raw", str, where), parse_split(word)
@@ -65,7 +68,7 @@ def _karpathy(images: list, path: Path) -> Iterator[tuple[str, str, str]]:
 def _get(entry: Any, key: str, kind: Any, where: str) -> Any:
     if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
         raise ValueError(
-            f'{where}: wanted "{key}", as in a captions file of COCO or of Karpathy. '
-            f"Received: {str(entry)[:80]}. Mend the entry, or name another file."
+            f'{where}: Expected "{key}", as in a caption file of COCO or Karpathy, got '
+            f"{str(entry)[:80]}. Correct the entry, or name another file."
         )
     return entry[key]

@@ -1,8 +1,8 @@
-"""A table of captions in, its rows out: image, caption, split.
+"""Reads captions from a table: image, caption and split of each row.
 
-A table has a header that names its columns, in any order and beside any others: the image, the
-caption and, if it likes, the split. Kaggle's `captions.txt` of Flickr8k (image,caption) and
-`results.csv` of Flickr30k (image_name| comment_number| comment) are such tables.
+The header of a table names its columns, in any order and beside any others: the image, the caption
+and optionally the split. Kaggle's `captions.txt` of Flickr8k (image,caption) and `results.csv` of
+Flickr30k (image_name| comment_number| comment) are such tables.
 """
 
 import csv
@@ -21,8 +21,8 @@ SPLIT_COLUMN = "split"
 DELIMITERS = (",", ";", "\t", "|")
 
 
-def delimiter_of(header: str) -> str | None:
-    """What divides the columns of a table with this header; None if it is no header."""
+def find_delimiter(header: str) -> str | None:
+    """The character between the columns of a table with this header; None if it is no header."""
     for delimiter in DELIMITERS:
         columns = _columns(header, delimiter)
         if set(columns) & set(IMAGE_COLUMNS) and set(columns) & set(CAPTION_COLUMNS):
@@ -31,28 +31,28 @@ def delimiter_of(header: str) -> str | None:
 
 
 def read_table(path: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Each row's image name, caption and split, if it has one. Raises ValueError, naming the line,
-    for a row that does not fit the header."""
+    """Image name, caption and split (None if it has none) of each row. Raises ValueError, naming
+    the line, for a row that does not fit the header."""
     text = read_text(path, "Name the file of your captions.")
     header, _, _ = text.partition("\n")
-    delimiter = delimiter_of(header)
+    delimiter = find_delimiter(header)
     columns = _columns(header, delimiter)
     image = next(columns.index(name) for name in IMAGE_COLUMNS if name in columns)
     caption = next(columns.index(name) for name in CAPTION_COLUMNS if name in columns)
     split = columns.index(SPLIT_COLUMN) if SPLIT_COLUMN in columns else None
     for line, fields in _rows(text, delimiter, path):
-        fields = _fitted(fields, columns, caption, delimiter)
+        fields = _correct(fields, columns, caption, delimiter)
         if len(fields) != len(columns) or not fields[image]:
             raise ValueError(
-                f"{path}, line {line}: wanted {len(columns)} fields, as in the header "
-                f"{header!r}. Received: {delimiter.join(fields)[:80]!r}. A caption that holds "
-                f'"{delimiter}" belongs in quotation marks. Mend the line.'
+                f"{path}, line {line}: Expected {len(columns)} fields, as in the header "
+                f"{header!r}, got {delimiter.join(fields)[:80]!r}. Correct the line; put a caption "
+                f'that contains "{delimiter}" in quotation marks.'
             )
         word = "" if split is None else fields[split]
         if word and not parse_split(word):
             raise ValueError(
-                f"{path}, line {line}: wanted a split, one of {', '.join(SPLITS)}. "
-                f"Received: {word!r}. Mend the line, or leave the field empty."
+                f"{path}, line {line}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. "
+                "Correct the line, or leave the field empty."
             )
         yield fields[image], fields[caption], parse_split(word)
 
@@ -62,8 +62,9 @@ def _columns(header: str, delimiter: str) -> list[str]:
 
 
 def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row below the header begins, and its fields; empty rows left out."""
-    # Flickr30k's captions hold quotation marks that are only that.
+    """The number of the first line and the fields of each row below the header, without empty
+    rows."""
+    # Flickr30k's captions contain quotation marks that do not enclose a field.
     quoting = csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL
     rows = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting, strict=True)
     line = 1
@@ -74,18 +75,19 @@ def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str
             line = rows.line_num + 1
     except csv.Error as error:
         raise ValueError(
-            f"{path}, line {line}: the quotation marks do not fit ({error}). Wanted, around a "
-            'caption that begins with one: "...", and each one in it doubled. Mend the line.'
+            f"{path}, line {line}: Expected matching quotation marks, got others ({error}). "
+            'Correct the line: enclose a caption that begins with one in "...", and double each '
+            "one in it."
         ) from error
 
 
-def _fitted(fields: list[str], columns: list[str], caption: int, delimiter: str) -> list[str]:
-    """The fields without the blanks around them, and with two slips mended: delimiters in a last
-    caption that nobody quoted, and the one that Flickr30k's file lacks before a caption."""
-    before, last = fields[:caption], fields[caption:]
-    if len(last) > 1 and caption == len(columns) - 1:
-        fields = [*before, delimiter.join(last)]
-    elif not last and len(before) == caption and columns[caption - 1] == "comment_number":
-        glued = re.fullmatch(r"\s*(\d+)\s+(.+)", before[-1])
-        fields = [*before[:-1], *glued.groups()] if glued else fields
+def _correct(fields: list[str], columns: list[str], caption: int, delimiter: str) -> list[str]:
+    """The fields without spaces around them. A caption in the last column may contain delimiters
+    without quotation marks, and the delimiter that one row of Flickr30k lacks is added."""
+    before, rest = fields[:caption], fields[caption:]
+    if len(rest) > 1 and caption == len(columns) - 1:
+        fields = [*before, delimiter.join(rest)]
+    elif not rest and len(before) == caption and columns[caption - 1] == "comment_number":
+        joined = re.fullmatch(r"\s*(\d+)\s+(.+)", before[-1])
+        fields = [*before[:-1], *joined.groups()] if joined else fields
     return [field.strip() for field in fields]

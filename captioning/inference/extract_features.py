@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.data.feature_store import FeatureStore
+from captioning.data.feature_store import FeatureStore, load_pooled_features
 from captioning.data.images import ImageLike, load_image
-from captioning.files import load_pickle, save_pickle
+from captioning.files import save_pickle
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
 
 _DECODING_THREADS = 2  # the encoder needs the cores more
@@ -69,7 +69,7 @@ def extract_pooled_features(
     """Writes and returns what `pool_features` does, but straight from the photographs: 66 MB for
     Flickr8k, where the feature maps on disk take 3.3 GB. Resumes, leaves out and raises as
     `extract_feature_maps`."""
-    features = load_pickle(path) if path.exists() else {}
+    features = load_pooled_features(path) if path.exists() else {}
     _require_same_encoder(features, encoder, folder, path, load_image)
     missing = [name for name in dict.fromkeys(image_names) if name not in features]
     encoded = _encode_named(encoder, folder, missing, path.stem, load_image)
@@ -85,7 +85,7 @@ def pool_features(feature_maps: Mapping[str, np.ndarray], path: Path) -> dict[st
     """Writes to the file `path`, a plain pickled dict, and returns: image name -> float32
     (feature_width,), the mean over the cells of its feature map. Only means that the file lacks are
     computed, unless the first that it holds shows that it was made from other maps."""
-    features = load_pickle(path) if path.exists() else {}
+    features = load_pooled_features(path) if path.exists() else {}
     known = next((name for name in feature_maps if name in features), None)
     if known and not np.array_equal(features[known], _pool(feature_maps[known])):
         features = {}

@@ -89,7 +89,7 @@ def test_a_check_that_leaves_no_training_image_names_what_it_found(prepared):
     for path in prepared.images.glob("*.jpg"):
         if path.name < "024":  # all training images
             path.write_bytes(b"no image")
-    with pytest.raises(ValueError, match="(?s)24  images that cannot be read.*The train split"):
+    with pytest.raises(ValueError, match="(?s)24  unreadable images.*in the train split"):
         pipeline.check(prepared)
 
 

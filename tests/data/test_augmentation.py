@@ -6,7 +6,7 @@ from captioning.data.augmentation import AUGMENTATIONS, Augmentation
 from captioning.data.images import load_image
 
 SIZE = (40, 60)
-HORIZONTAL_FLIP, NEARER, NEARER_MIRRORED = AUGMENTATIONS
+FLIPPED, CROPPED, CROPPED_FLIPPED = AUGMENTATIONS
 
 
 @pytest.fixture
@@ -18,40 +18,45 @@ def photograph(tmp_path):
     return tmp_path / "photograph.png"
 
 
-def seen(view, path):
-    """Left, right, top and bottom of what the view sees, in pixels of the photograph."""
-    pixels = view.load_image(path, SIZE).astype(int)
+def borders(augmentation, path):
+    """Left, right, top and bottom of the augmented image, in pixels of the photograph."""
+    pixels = augmentation.load_image(path, SIZE).astype(int)
     assert pixels.shape == (*SIZE, 3)
     return pixels[20, 0, 0], pixels[20, -1, 0], pixels[0, 30, 1], pixels[-1, 30, 1]
 
 
-def test_in_a_mirror_left_and_right_change_places(photograph):
+def test_a_flip_exchanges_left_and_right_in_image_and_caption(photograph):
     expected = load_image(photograph, SIZE)[:, ::-1]
-    np.testing.assert_array_equal(HORIZONTAL_FLIP.load_image(photograph, SIZE), expected)
-    assert HORIZONTAL_FLIP.caption("a dog on the left") == "a dog on the right"
-    assert NEARER.caption("a dog on the left") == "a dog on the left"
+    np.testing.assert_array_equal(FLIPPED.load_image(photograph, SIZE), expected)
+    assert FLIPPED.caption("a dog on the left") == "a dog on the right"
+    assert CROPPED_FLIPPED.caption("a dog on the left") == "a dog on the right"
+    assert CROPPED.caption("a dog on the left") == "a dog on the left"
 
 
-def test_from_nearer_a_part_in_the_proportions_of_the_whole_is_seen(photograph):
-    left, right, top, bottom = seen(NEARER, photograph)
+def test_a_crop_lies_within_the_photograph_and_has_its_proportions(photograph):
+    left, right, top, bottom = borders(CROPPED, photograph)
     assert 0 <= left < right < 250 and 0 <= top < bottom < 200
     width, height = (right - left) / 250, (bottom - top) / 200
     assert 0.68 < width < 0.96
     assert width == pytest.approx(height, abs=0.03)
 
 
-def test_from_nearer_in_a_mirror_another_part_is_seen(photograph):
-    right, left, top, bottom = seen(NEARER_MIRRORED, photograph)
+def test_a_flipped_crop_is_another_crop(photograph):
+    right, left, top, bottom = borders(CROPPED_FLIPPED, photograph)
     assert left < right and top < bottom
-    assert (left, right, top, bottom) != seen(NEARER, photograph)
+    assert (left, right, top, bottom) != borders(CROPPED, photograph)
 
 
-def test_the_part_follows_from_the_name_of_the_image(photograph):
+def test_the_crop_follows_from_the_name_of_the_image(photograph):
     twin = photograph.rename(photograph.with_name("twin.png"))
-    first = seen(NEARER, twin)
-    assert first == seen(Augmentation("nearer", nearer=True), twin)
-    assert first != seen(NEARER, twin.rename(twin.with_name("photograph.png")))
+    first = borders(CROPPED, twin)
+    assert first == borders(Augmentation("cropped", random_crop=True), twin)
+    assert first != borders(CROPPED, twin.rename(twin.with_name("photograph.png")))
 
 
-def test_views_have_names_of_their_own():
-    assert len({view.name for view in AUGMENTATIONS}) == len(AUGMENTATIONS)
+def test_each_augmentation_has_a_name_of_its_own():
+    assert [augmentation.name for augmentation in AUGMENTATIONS] == [
+        "flipped",
+        "cropped",
+        "cropped_flipped",
+    ]

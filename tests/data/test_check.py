@@ -1,9 +1,10 @@
+import os
 import zipfile
 
 import pytest
 from PIL import Image
 
-from captioning.data.check import check_dataset, usable
+from captioning.data.check import check_dataset, keep_usable
 from captioning.data.dataset import Dataset
 from captioning.data.formats import read_dataset
 
@@ -31,24 +32,24 @@ def images(tmp_path):
 
 
 def test_everything_that_is_wrong_is_named(images):
-    found = check_dataset(Dataset(images, CAPTIONS, SPLITS)).found
-    assert found["captioned images that do not exist"] == ["gone.jpg"]
-    assert found["images without a caption"] == ["silent.jpg", "text.png"]
-    cut, text = found["images that cannot be read whole"]
+    names = check_dataset(Dataset(images, CAPTIONS, SPLITS)).names
+    assert names["captioned images that do not exist"] == ["gone.jpg"]
+    assert names["images without a caption"] == ["silent.jpg", "text.png"]
+    cut, text = names["unreadable images"]
     assert cut.startswith("cut.jpg cannot be read as an image (") and "truncated" in cut
     assert text == "text.png cannot be read as an image (no known format)"
-    assert found["captions of no or one word"] == ["odd.jpg#0", "odd.jpg#1", "odd.jpg#2"]
-    assert found['captions that say "broken image"'] == ["odd.jpg#3"]
-    assert found["captions of more than 30 words"] == ["odd.jpg#5"]
-    assert found["images in more than one split"] == ["whole.jpg"]
-    assert found["images of a split that do not exist"] == ["gone.jpg", "nobody.jpg"]
-    assert found["images of a split without a caption"] == ["nobody.jpg"]
-    assert found["images in no split"] == ["silent.jpg", "text.png"]
+    assert names["captions of no or one word"] == ["odd.jpg#0", "odd.jpg#1", "odd.jpg#2"]
+    assert names['captions that say "broken image"'] == ["odd.jpg#3"]
+    assert names["captions of more than 30 words"] == ["odd.jpg#5"]
+    assert names["images in more than one split"] == ["whole.jpg"]
+    assert names["images of a split that do not exist"] == ["gone.jpg", "nobody.jpg"]
+    assert names["images of a split without a caption"] == ["nobody.jpg"]
+    assert names["images in no split"] == ["silent.jpg", "text.png"]
 
 
-def test_what_cannot_be_used_is_left_out_and_nothing_else(images):
+def test_captions_and_images_that_cannot_be_used_are_left_out_and_nothing_else(images):
     dataset = Dataset(images, CAPTIONS, SPLITS)
-    assert usable(dataset, check_dataset(dataset)) == Dataset(
+    assert keep_usable(dataset, check_dataset(dataset)) == Dataset(
         images,
         captions={
             "whole.jpg": ["A dog runs .", "A dog is running ."],
@@ -58,35 +59,37 @@ def test_what_cannot_be_used_is_left_out_and_nothing_else(images):
     )
 
 
-def test_an_image_in_several_splits_is_not_learnt_from_and_scored_on(images):
+def test_no_image_is_in_training_and_in_another_split(images):
     everywhere = {split: ["whole.jpg", "odd.jpg"] for split in ("train", "development", "test")}
     everywhere["development"] = ["odd.jpg"]
     everywhere["test"] = ["whole.jpg"]
     dataset = Dataset(images, CAPTIONS, everywhere)
-    with pytest.raises(ValueError, match="The train split holds no usable image"):
-        usable(dataset, check_dataset(dataset))
+    with pytest.raises(ValueError, match="usable caption in the train split, got none"):
+        keep_usable(dataset, check_dataset(dataset))
     dataset = Dataset(images, {**CAPTIONS, "silent.jpg": ["Two cats sit ."]}, everywhere)
     everywhere["train"] += ["silent.jpg"]
-    assert usable(dataset, check_dataset(dataset)).splits == {
+    assert keep_usable(dataset, check_dataset(dataset)).splits == {
         "train": ["silent.jpg"],
         "development": ["odd.jpg"],
         "test": ["whole.jpg"],
     }
 
 
-def test_a_split_of_which_nothing_is_left_is_an_error(images):
+def test_a_split_without_usable_images_is_an_error(images):
     dataset = Dataset(images, CAPTIONS, {**SPLITS, "development": ["cut.jpg", "gone.jpg"]})
-    with pytest.raises(ValueError, match="The development split holds no usable image .*gone"):
-        usable(dataset, check_dataset(dataset))
+    with pytest.raises(
+        ValueError, match="usable caption in the development split, got none in .*gone"
+    ):
+        keep_usable(dataset, check_dataset(dataset))
 
 
 def test_images_are_found_in_folders_below(images):
     (images / "below").mkdir()
     (images / "whole.jpg").rename(images / "below" / "whole.jpg")
     dataset = Dataset(images, {"below/whole.jpg": ["A dog runs ."]}, {})
-    found = check_dataset(dataset).found
-    assert found["captioned images that do not exist"] == []
-    assert "below/whole.jpg" in found["images in no split"]
+    names = check_dataset(dataset).names
+    assert names["captioned images that do not exist"] == []
+    assert "below/whole.jpg" in names["images in no split"]
 
 
 def test_the_findings_print_a_line_a_kind_with_counts_and_names(images):
@@ -95,11 +98,32 @@ def test_the_findings_print_a_line_a_kind_with_counts_and_names(images):
     assert lines[0] == "     1  captioned images that do not exist: gone.jpg"
 
 
+def test_a_missing_image_is_named_with_the_one_whose_ending_differs(images):
+    (images / "silent.jpg").rename(images / "Silent.png")
+    dataset = Dataset(images, {"silent.jpg": ["A dog runs ."], "gone.jpg": ["A cat ."]}, {})
+    assert check_dataset(dataset).names["captioned images that do not exist"] == [
+        "silent.jpg (there is Silent.png)",
+        "gone.jpg",
+    ]
+
+
+def test_images_that_only_look_like_files_are_named_and_the_check_goes_on(images):
+    (images / "link.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(images / "pipe.jpg")
+    (images / "raw.nef").write_bytes(b"raw")
+    names = check_dataset(Dataset(images, CAPTIONS, SPLITS)).names["unreadable images"]
+    assert names[1:4] == [
+        "link.jpg is a link to a missing file",
+        "pipe.jpg is a pipe, a socket or a device, not a file",
+        "raw.nef cannot be read as an image (no known format)",
+    ]
+
+
 def test_a_clean_data_set_has_no_findings(tmp_path):
     Image.effect_noise((64, 64), 90).save(tmp_path / "whole.jpg")
     splits = {"train": ["whole.jpg", "whole.jpg"]}  # named twice, but in one split only
     findings = check_dataset(Dataset(tmp_path, {"whole.jpg": ["A dog runs ."]}, splits))
-    assert not any(findings.found.values())
+    assert not any(findings.names.values())
     assert findings.unusable_images == findings.unusable_captions == set()
 
 
@@ -114,13 +138,13 @@ def test_the_flaws_of_flickr8k_are_found(shared, tmp_path):
         archive.extractall(tmp_path)
     with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_Dataset.zip") as archive:
         archive.extractall(tmp_path)
-    found = check_dataset(read_dataset([tmp_path], tmp_path / "Flicker8k_Dataset")).found
-    assert found["captioned images that do not exist"] == ["2258277193_586949ec62.jpg.1"]
-    assert found["images without a caption"] == []
-    assert found["images in more than one split"] == []
-    assert found["images of a split that do not exist"] == []
-    assert len(found["images in no split"]) == 91
-    assert len(found['captions that say "broken image"']) == 1
-    assert found["images that cannot be read whole"] == []
-    assert len(found["captions of more than 30 words"]) == 11
-    assert all(name.count("#") == 1 for name in found["captions of no or one word"])
+    names = check_dataset(read_dataset([tmp_path], tmp_path / "Flicker8k_Dataset")).names
+    assert names["captioned images that do not exist"] == ["2258277193_586949ec62.jpg.1"]
+    assert names["images without a caption"] == []
+    assert names["images in more than one split"] == []
+    assert names["images of a split that do not exist"] == []
+    assert len(names["images in no split"]) == 91
+    assert len(names['captions that say "broken image"']) == 1
+    assert names["unreadable images"] == []
+    assert len(names["captions of more than 30 words"]) == 11
+    assert all(name.count("#") == 1 for name in names["captions of no or one word"])

@@ -38,7 +38,17 @@ def test_it_prints_a_line_a_split_with_counts(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": 1, "captions": {}, "splits": {}}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "[]", "{}", "[" * 100_000, '{"images": 1, "captions": {}, "splits": {}}',
+        '{"images": ".", "captions": [], "splits": {}}',
+        '{"images": ".", "captions": {"a.jpg": "A dog ."}, "splits": {}}',
+        '{"images": ".", "captions": {"a.jpg": [7]}, "splits": {}}',
+        '{"images": ".", "captions": {}, "splits": {"train": {"a.jpg": 1}}}',
+        '{"images": ".", "captions": {}, "splits": {"mine": ["a.jpg"]}}',
+    ],
+)  # fmt: skip
 def test_a_damaged_data_set_is_an_error_that_says_what_to_do(tmp_path, content):
     path = tmp_path / "dataset.json"
     path.write_text(content)
@@ -88,8 +98,26 @@ def test_descriptions_come_back_as_they_were_written(tmp_path):
 def test_a_malformed_description_is_named(tmp_path):
     path = tmp_path / "descriptions.txt"
     path.write_text("a.jpg a dog\n")
-    with pytest.raises(ValueError, match="line 1: wanted an image name, a tab"):
+    with pytest.raises(ValueError, match="line 1: Expected an image name, a tab .*got 'a.jpg a"):
         read_descriptions(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a\tb.jpg", "a\u0085b.jpg", "a\u2028b.jpg", "a\x0bb.jpg", "a\nb.jpg", "a\r\nb.jpg",
+        r"a\nb.jpg", "a\\.jpg", " a .jpg",
+    ],
+)  # fmt: skip
+def test_descriptions_of_images_with_unusual_names_come_back(tmp_path, name):
+    descriptions = {"first.jpg": ["a cat"], name: ["a dog", ""], "last.jpg": ["a bird"]}
+    write_descriptions(tmp_path / "descriptions.txt", descriptions)
+    assert read_descriptions(tmp_path / "descriptions.txt") == descriptions
+
+
+def test_no_descriptions_come_back_as_none(tmp_path):
+    write_descriptions(tmp_path / "descriptions.txt", {})
+    assert read_descriptions(tmp_path / "descriptions.txt") == {}
 
 
 def test_selecting_keeps_the_order_asked_for_and_leaves_out_what_is_not_there():

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from captioning.data import download as archives
+from captioning.data import download as module
 from captioning.data.download import download, unpack
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes, several blocks
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def site(monkeypatch):
-    monkeypatch.setattr(archives, "PAUSES", (0, 0, 0, 0))
+    monkeypatch.setattr(module, "PAUSES", (0, 0, 0, 0))
     with Site() as site:
         threading.Thread(target=site.serve_forever, args=[0.01], daemon=True).start()
         yield site
@@ -140,11 +140,11 @@ def test_a_later_call_takes_up_what_an_earlier_one_left(site, path, header, vers
 
 
 def test_a_silent_connection_counts_as_cut(site, path, monkeypatch):
-    monkeypatch.setattr(archives, "TIMEOUT", 0.2)
-    site.cuts, site.hangs = [archives.BLOCK_BYTES + 1], True
+    monkeypatch.setattr(module, "TIMEOUT", 0.2)
+    site.cuts, site.hangs = [module.BLOCK_BYTES + 1], True
     download(site.url, path)
     assert_downloaded(path)
-    assert site.ranges == [None, f"bytes={archives.BLOCK_BYTES}-"]
+    assert site.ranges == [None, f"bytes={module.BLOCK_BYTES}-"]
 
 
 def test_ranges_are_asked_for_behind_a_redirect_too(site, path):
@@ -214,7 +214,7 @@ def test_a_connection_always_cut_is_an_error_that_says_what_came_and_what_to_do(
     site.cuts = [10, 10, 10, 10]
     with pytest.raises(ConnectionError) as caught:
         download(site.url, path)
-    for words in [site.url, "attempt 4", "40 bytes came of the 512,000", "by hand", str(path)]:
+    for words in [site.url, "attempt 4", "40 of the announced 512,000", "by hand", str(path)]:
         assert words in str(caught.value)
     assert not path.exists()
     assert site.ranges == [None, "bytes=10-", "bytes=20-", "bytes=30-"]
@@ -222,7 +222,9 @@ def test_a_connection_always_cut_is_an_error_that_says_what_came_and_what_to_do(
 
 def test_a_file_shorter_than_announced_is_never_taken_for_whole(site, path):
     site.missing = 5
-    with pytest.raises(ConnectionError, match="512,000 bytes came of the 512,005 announced"):
+    with pytest.raises(
+        ConnectionError, match="512,000 of the announced 512,005 bytes were received"
+    ):
         download(site.url, path)
     assert not path.exists()
 
@@ -237,8 +239,8 @@ def test_a_missing_file_is_asked_for_once(site, path):
 
 def test_a_busy_server_is_asked_again_after_growing_pauses(site, path, monkeypatch):
     pauses = []
-    monkeypatch.setattr(archives, "PAUSES", (0, 1, 4, 16))
-    monkeypatch.setattr(archives.time, "sleep", pauses.append)
+    monkeypatch.setattr(module, "PAUSES", (0, 1, 4, 16))
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
     site.statuses = [503, 429, 500]
     download(site.url, path)
     assert_downloaded(path)
@@ -253,6 +255,11 @@ def test_a_server_that_does_not_answer_is_a_connection_error(site, path):
 
 
 PHOTOGRAPHS = {f"photographs/{number}.jpg": b"%d" % number * 5000 for number in range(5)}
+UNPACKED = {name.removeprefix("photographs/"): content for name, content in PHOTOGRAPHS.items()}
+
+
+def unpack_photographs(archive_path, folder):
+    return unpack(archive_path, folder, lambda folders, name: folders == ("photographs",))
 
 
 def write_zip(path, files, **options):
@@ -286,18 +293,54 @@ def test_unpacking_gives_every_file_and_its_path(archive_path, folder, compressi
     write_zip(
         archive_path, {"./": b"", "photographs/": b"", **PHOTOGRAPHS}, compression=compression
     )
-    assert unpack(archive_path, folder) == [folder / name for name in PHOTOGRAPHS]
-    assert files_below(folder) == PHOTOGRAPHS
+    assert unpack_photographs(archive_path, folder) == [folder / name for name in UNPACKED]
+    assert files_below(folder) == UNPACKED
 
 
 def test_an_empty_archive_gives_no_files(archive_path, folder):
-    assert unpack(write_zip(archive_path, {}), folder) == []
+    assert unpack_photographs(write_zip(archive_path, {}), folder) == []
 
 
-def test_what_macos_adds_is_left_out(archive_path, folder):
-    litter = {"__MACOSX/photographs/0.jpg": b"", "photographs/.DS_Store": b"", "a/._0.jpg": b""}
-    unpack(write_zip(archive_path, litter | PHOTOGRAPHS), folder)
-    assert files_below(folder) == PHOTOGRAPHS
+def test_only_members_that_are_wanted_are_unpacked_without_their_folders(archive_path, folder):
+    others = {
+        "photographs/notes.txt": b"",
+        "other/9.jpg": b"",
+        "9.jpg": b"",
+        "photographs/a/9.jpg": b"",
+    }
+    asked = []
+
+    def is_wanted(folders, name):
+        asked.append((folders, name))
+        return folders == ("photographs",) and name.endswith(".jpg")
+
+    unpack(write_zip(archive_path, others | PHOTOGRAPHS), folder, is_wanted)
+    assert files_below(folder) == UNPACKED
+    assert asked[:4] == [
+        (("photographs",), "notes.txt"),
+        (("other",), "9.jpg"),
+        ((), "9.jpg"),
+        (("photographs", "a"), "9.jpg"),
+    ]
+
+
+def test_an_archive_of_too_many_members_is_refused(archive_path, folder, monkeypatch):
+    monkeypatch.setattr(module, "MAX_MEMBERS", 4)
+    with pytest.raises(ValueError, match="Expected at most 4 members in .*, got 5"):
+        unpack_photographs(write_zip(archive_path, PHOTOGRAPHS), folder)
+    assert not folder.exists()
+
+
+def test_a_member_without_a_name_is_refused(archive_path, folder):
+    write_zip(archive_path, {"x": b"text"})
+    data = archive_path.read_bytes()
+    begin = data.index(b"PK\x01\x02")  # its entry in the central directory
+    nameless = data[begin : begin + 28] + b"\0\0" + data[begin + 30 : begin + 46]
+    end = bytearray(data[begin + 47 :])
+    end[12:16] = (46).to_bytes(4, "little")  # the length of the central directory
+    archive_path.write_bytes(data[:begin] + nameless + end)
+    with pytest.raises(ValueError, match="member '' has no name"):
+        unpack_photographs(archive_path, folder)
 
 
 def member(name, mode=0):
@@ -329,14 +372,14 @@ def test_a_harmful_member_stops_the_unpacking_before_it_begins(
 ):
     write_zip(archive_path, PHOTOGRAPHS | {evil: b"/etc/passwd"})
     with pytest.raises(ValueError, match=f"{objection}.*Nothing was unpacked"):
-        unpack(archive_path, folder)
+        unpack_photographs(archive_path, folder)
     assert os.listdir(archive_path.parent) == ["archive.zip"]
 
 
 def test_an_unusual_compression_is_refused(archive_path, folder):
     write_zip(archive_path, PHOTOGRAPHS, compression=zipfile.ZIP_LZMA)
     with pytest.raises(ValueError, match="compressed in an unusual way"):
-        unpack(archive_path, folder)
+        unpack_photographs(archive_path, folder)
 
 
 def test_an_encrypted_member_is_refused(archive_path, folder):
@@ -345,13 +388,13 @@ def test_an_encrypted_member_is_refused(archive_path, folder):
     data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag "encrypted" of the central directory
     archive_path.write_bytes(data)
     with pytest.raises(ValueError, match="'secret.txt' is encrypted"):
-        unpack(archive_path, folder)
+        unpack_photographs(archive_path, folder)
 
 
 def test_an_archive_that_would_grow_absurdly_is_refused(archive_path, folder, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 24_999)
-    with pytest.raises(ValueError, match="25,000 bytes, more than the 24,999 allowed"):
-        unpack(write_zip(archive_path, PHOTOGRAPHS), folder)
+    monkeypatch.setattr(module, "MAX_UNPACKED_BYTES", 24_999)
+    with pytest.raises(ValueError, match="Expected at most 24,999 bytes in .*, got 25,000"):
+        unpack_photographs(write_zip(archive_path, PHOTOGRAPHS), folder)
     assert not folder.exists()
 
 
@@ -365,9 +408,9 @@ def test_a_damaged_member_is_named_and_not_left_behind(
     data = bytearray(archive_path.read_bytes())
     data[data.index(name.encode()) + len(name) + damaged_byte] = 0xFF
     archive_path.write_bytes(data)
-    with pytest.raises(ValueError, match="'photographs/2.jpg' is damaged.*download it again"):
-        unpack(archive_path, folder)
-    assert sorted(files_below(folder)) == ["photographs/0.jpg", "photographs/1.jpg"]
+    with pytest.raises(ValueError, match="'photographs/2.jpg' is damaged.*download it and unpack"):
+        unpack_photographs(archive_path, folder)
+    assert sorted(files_below(folder)) == ["0.jpg", "1.jpg"]
 
 
 def test_unpacking_cut_off_goes_on_without_writing_again(archive_path, folder, monkeypatch):
@@ -382,38 +425,39 @@ def test_unpacking_cut_off_goes_on_without_writing_again(archive_path, folder, m
         copy(source, target)
 
     copy = shutil.copyfileobj
-    monkeypatch.setattr(archives.shutil, "copyfileobj", cut_at_the_third)
+    monkeypatch.setattr(module.shutil, "copyfileobj", cut_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        unpack(archive_path, folder)
-    assert sorted(files_below(folder)) == ["photographs/0.jpg", "photographs/1.jpg"]
+        unpack_photographs(archive_path, folder)
+    assert sorted(files_below(folder)) == ["0.jpg", "1.jpg"]
 
-    assert unpack(archive_path, folder) == [folder / name for name in PHOTOGRAPHS]
-    assert files_below(folder) == PHOTOGRAPHS
+    assert unpack_photographs(archive_path, folder) == [folder / name for name in UNPACKED]
+    assert files_below(folder) == UNPACKED
     assert copies[3:] == ["photographs/2.jpg", "photographs/3.jpg", "photographs/4.jpg"]
 
 
 def test_a_file_of_another_size_is_written_again(archive_path, folder):
-    unpack(write_zip(archive_path, PHOTOGRAPHS), folder)
-    (folder / "photographs/3.jpg").write_bytes(b"half")
-    unpack(archive_path, folder)
-    assert files_below(folder) == PHOTOGRAPHS
+    unpack_photographs(write_zip(archive_path, PHOTOGRAPHS), folder)
+    (folder / "3.jpg").write_bytes(b"half")
+    unpack_photographs(archive_path, folder)
+    assert files_below(folder) == UNPACKED
 
 
 def test_a_page_in_place_of_a_zip_is_called_no_zip(archive_path, folder):
     archive_path.write_text("<html>Please log in</html>")
     with pytest.raises(
-        ValueError, match=r"archive\.zip is not a zip archive.*Delete it and fetch it"
+        ValueError,
+        match=r"Expected a whole zip archive in .*archive\.zip.*Delete it and download it",
     ):
-        unpack(archive_path, folder)
+        unpack_photographs(archive_path, folder)
 
 
 def test_half_a_zip_is_called_no_whole_zip(archive_path, folder):
     write_zip(archive_path, PHOTOGRAPHS)
     archive_path.write_bytes(archive_path.read_bytes()[:10_000])
-    with pytest.raises(ValueError, match="or not a whole one"):
-        unpack(archive_path, folder)
+    with pytest.raises(ValueError, match="got another file or a part"):
+        unpack_photographs(archive_path, folder)
 
 
 def test_a_missing_archive_is_named(archive_path, folder):
-    with pytest.raises(FileNotFoundError, match=r"no file .*archive\.zip: download it"):
-        unpack(archive_path, folder)
+    with pytest.raises(FileNotFoundError, match=r"no file .*archive\.zip. Download it"):
+        unpack_photographs(archive_path, folder)

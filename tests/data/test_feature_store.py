@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from captioning.data.feature_store import FeatureStore
+from captioning.data.feature_store import FeatureStore, load_pooled_features
+from captioning.files import save_pickle
 
 MAPS = {f"{number}.jpg": np.full((4, 3), number / 8, "float32") for number in range(5)}
 
@@ -88,13 +89,15 @@ def test_an_image_has_one_map(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
     maps.append("1.jpg", MAPS["1.jpg"])
     for name in ("0.jpg", "1.jpg"):
-        with pytest.raises(ValueError, match=f"holds a feature map of {name} already"):
+        with pytest.raises(
+            ValueError, match=f"Expected one feature map of {name} in .*, got another"
+        ):
             maps.append(name, MAPS[name])
 
 
 def test_maps_of_two_shapes_are_refused(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
-    with pytest.raises(ValueError, match=r"shape \(4, 3\). Received: \(4, 9\)"):
+    with pytest.raises(ValueError, match=r"shape \(4, 3\), as in .*, got \(4, 9\)"):
         maps.append("wide.jpg", np.zeros((4, 9), "float32"))
 
 
@@ -102,9 +105,8 @@ def test_a_file_that_is_too_short_is_refused(tmp_path):
     path = tmp_path / "maps.bin"
     written(path, MAPS)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        ValueError, match="should hold 5 feature maps, 120 bytes. Delete maps.bin.js"
-    ):
+    message = "Expected 5 feature maps, 120 bytes, in .*, got 119 bytes. Delete maps.bin.json"
+    with pytest.raises(ValueError, match=message):
         FeatureStore(path)
 
 
@@ -114,7 +116,14 @@ def test_a_file_that_is_too_short_is_refused(tmp_path):
         "{",
         "[]",
         '{"images": []}',
+        "[" * 100_000,
         '{"images": 3, "shape": [1, 2]}',
+        '{"images": "ab", "shape": [1, 2]}',
+        '{"images": ["a.jpg"], "shape": [1, 0]}',
+        '{"images": ["a.jpg"], "shape": [-1, -2]}',
+        '{"images": ["a.jpg"], "shape": [1.5, 2]}',
+        '{"images": ["a.jpg"], "shape": [1, 2, 3]}',
+        '{"images": ["a.jpg"], "shape": [1, 2]}\n{"images": ["b.jpg"], "shape": [2, 1]}',
         '{"images": [3], "shape": [1, 2]}',
         '{"images": ["a.jpg", "a.jpg"], "shape": [1, 2]}',
     ],
@@ -124,3 +133,56 @@ def test_a_damaged_index_is_named(tmp_path, content):
     (tmp_path / "maps.bin.json").write_text(content)
     with pytest.raises(ValueError, match="maps.bin.json is damaged"):
         FeatureStore(tmp_path / "maps.bin")
+
+
+def test_an_index_that_names_absurdly_many_numbers_is_refused(tmp_path):
+    written(tmp_path / "maps.bin", MAPS)
+    (tmp_path / "maps.bin.json").write_text(
+        '{"images": ["a.jpg"], "shape": [99999999999, 9999999]}'
+    )
+    with pytest.raises(ValueError, match="Expected 1 feature maps, .* got 120 bytes"):
+        FeatureStore(tmp_path / "maps.bin")
+
+
+VECTORS = {"b.jpg": np.array([1, 2], "float32"), "a.jpg": np.array([0, 0.5], "float32")}
+
+
+def test_pooled_features_come_back_as_vectors_of_float32(tmp_path):
+    path = tmp_path / "features.p"
+    for stored in (
+        VECTORS,
+        {name: vector[None].astype("float64") for name, vector in VECTORS.items()},
+    ):
+        save_pickle(path, stored)
+        loaded = load_pooled_features(path)
+        assert list(loaded) == ["b.jpg", "a.jpg"]
+        assert all(vector.dtype == np.float32 for vector in loaded.values())
+        assert {name: vector.tolist() for name, vector in loaded.items()} == {
+            "b.jpg": [1, 2],
+            "a.jpg": [0, 0.5],
+        }
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (["a.jpg"], "a list"),
+        ({"a.jpg": [1.0, 2.0]}, "'a.jpg' -> list"),
+        ({3: np.ones(2)}, r"3 -> \(2,\)"),
+        ({"a.jpg": np.ones(2, int)}, r"'a.jpg' -> \(2,\)"),
+        ({"a.jpg": np.ones((3, 2))}, r"'a.jpg' -> \(3, 2\)"),
+        ({"a.jpg": np.ones(0)}, r"'a.jpg' -> \(0,\)"),
+        ({"a.jpg": np.float64(1)}, r"'a.jpg' -> \(\)"),
+        ({"a.jpg": np.array([1, np.nan])}, "'a.jpg' -> a vector that is not finite"),
+        ({"a.jpg": np.ones(2), "b.jpg": np.ones(3)}, "vectors of 2 widths"),
+    ],
+)
+def test_other_content_than_pooled_features_is_refused(tmp_path, content, got):
+    save_pickle(tmp_path / "features.p", content)
+    with pytest.raises(ValueError, match=f"^Expected a dict of image name .*features.p, got {got}"):
+        load_pooled_features(tmp_path / "features.p")
+
+
+def test_missing_pooled_features_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="features.p"):
+        load_pooled_features(tmp_path / "features.p")

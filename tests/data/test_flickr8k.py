@@ -9,16 +9,16 @@ from captioning.paths import Paths
 
 
 @pytest.fixture
-def files(tmp_path):
+def paths(tmp_path):
     return Paths(tmp_path / "root")
 
 
-def test_a_folder_of_archives_fills_the_official_folders(archives, files):
-    download_flickr8k(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 36
-    captions = read_captions(files.texts / "Flickr8k.token.txt")
+def test_a_folder_of_archives_fills_the_official_folders(archives, paths):
+    download_flickr8k(paths, archives)
+    assert len(list(paths.images.glob("*.jpg"))) == 36
+    captions = read_captions(paths.texts / "Flickr8k.token.txt")
     assert captions["000_drawing.jpg"][:2] == ["A red circle .", "A red circle on white ."]
-    splits = read_splits(files.texts)
+    splits = read_splits(paths.texts)
     assert {split: len(names) for split, names in splits.items()} == {
         "train": 24,
         "development": 6,
@@ -26,7 +26,7 @@ def test_a_folder_of_archives_fills_the_official_folders(archives, files):
     }
 
 
-def test_what_the_source_does_not_hold_is_downloaded(archives, files, monkeypatch):
+def test_what_the_source_does_not_hold_is_downloaded(archives, paths, monkeypatch):
     asked = []
 
     def download(url, path):
@@ -34,58 +34,95 @@ def test_what_the_source_does_not_hold_is_downloaded(archives, files, monkeypatc
         return archives / path.name
 
     monkeypatch.setattr(flickr8k, "download", download)
-    download_flickr8k(files, archives / "Flickr8k_Dataset.zip")
+    download_flickr8k(paths, archives / "Flickr8k_Dataset.zip")
     assert asked == [
         "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
     ]
-    assert len(list(files.images.glob("*.jpg"))) == 36
+    assert len(list(paths.images.glob("*.jpg"))) == 36
 
 
-def test_a_complete_data_set_is_not_touched_again(archives, files, monkeypatch):
-    download_flickr8k(files, archives)
+def test_a_complete_data_set_is_not_touched_again(archives, paths, monkeypatch):
+    download_flickr8k(paths, archives)
     monkeypatch.setattr(flickr8k, "unpack", lambda *arguments: pytest.fail("unpacked again"))
-    download_flickr8k(files)
+    download_flickr8k(paths)
 
 
-def test_a_source_that_does_not_exist_is_refused(tmp_path, files):
+def test_a_source_that_does_not_exist_is_refused(tmp_path, paths):
     with pytest.raises(FileNotFoundError, match="no archive in .*gone. Name a folder that holds"):
-        download_flickr8k(files, tmp_path / "gone")
+        download_flickr8k(paths, tmp_path / "gone")
 
 
-def test_a_count_that_was_only_half_written_is_no_obstacle(archives, files):
-    download_flickr8k(files, archives)
-    (files.images / ".unpacked").write_text("")
-    download_flickr8k(files, archives)
-    assert (files.images / ".unpacked").read_text() == "36"
+def test_a_count_that_was_only_half_written_is_no_obstacle(archives, paths):
+    download_flickr8k(paths, archives)
+    (paths.images / ".unpacked").write_text("")
+    download_flickr8k(paths, archives)
+    assert (paths.images / ".unpacked").read_text() == "36"
 
 
-def test_images_that_were_deleted_are_unpacked_again(archives, files):
-    download_flickr8k(files, archives)
-    (files.images / "003_drawing.jpg").unlink()
-    download_flickr8k(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 36
+def test_images_that_were_deleted_are_unpacked_again(archives, paths):
+    download_flickr8k(paths, archives)
+    (paths.images / "003_drawing.jpg").unlink()
+    download_flickr8k(paths, archives)
+    assert len(list(paths.images.glob("*.jpg"))) == 36
 
 
-def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, files):
+def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, paths):
     (archives / "Flickr8k_Dataset.zip").write_bytes(b"no zip at all")
-    with pytest.raises(ValueError, match="not a zip archive"):
-        download_flickr8k(files, archives)
+    with pytest.raises(ValueError, match="Expected a whole zip archive"):
+        download_flickr8k(paths, archives)
     write_archives(archives)
-    download_flickr8k(files, archives)
-    assert len(list(files.images.glob("*.jpg"))) == 36
+    download_flickr8k(paths, archives)
+    assert len(list(paths.images.glob("*.jpg"))) == 36
+
+
+@pytest.mark.parametrize("archive_name", ["Flickr8k_Dataset.zip", "Flickr8k_text.zip"])
+def test_nothing_but_images_and_texts_is_unpacked_into_their_folders(archives, paths, archive_name):
+    harmful = (
+        "tokenizer.p", "models/encoder.xml", "captioning/__init__.py", "Flicker8k_Dataset/run.py",
+        "Flicker8k_Dataset/more/dog.jpg", "other/dog.jpg", "dog.jpg", "Flicker8k_Dataset/._1.jpg",
+        "__MACOSX/Flicker8k_Dataset/._1.jpg", "more/Flickr8k.token.txt", "Flickr8k.token.txt/a",
+    )  # fmt: skip
+    with zipfile.ZipFile(archives / archive_name, "a") as archive:
+        for name in harmful:
+            archive.writestr(name, "print('mine now')")
+    paths.vocabulary.parent.mkdir()
+    paths.vocabulary.write_text("the words")
+    download_flickr8k(paths, archives)
+    assert paths.vocabulary.read_text() == "the words"
+    folders = {path.relative_to(paths.root).as_posix() for path in paths.root.rglob("*")}
+    assert {name.split("/")[0] for name in folders} == {
+        "Flicker8k_Dataset",
+        "Flickr_8k_text",
+        "tokenizer.p",
+    }
+    assert sorted(path.name for path in paths.texts.iterdir()) == [
+        ".unpacked",
+        "Flickr8k.token.txt",
+        "Flickr_8k.devImages.txt",
+        "Flickr_8k.testImages.txt",
+        "Flickr_8k.trainImages.txt",
+    ]
+    assert len(list(paths.images.rglob("*"))) == 37  # 36 images, .unpacked
+
+
+def test_an_archive_of_other_files_is_refused(archives, paths):
+    with zipfile.ZipFile(archives / "Flickr8k_Dataset.zip", "w") as archive:
+        archive.writestr("Images/dog.jpg", "")
+    with pytest.raises(ValueError, match="Expected Flickr8k's files in .*got others. Delete it"):
+        download_flickr8k(paths, archives)
 
 
 def test_a_caption_keeps_its_tabs_and_an_image_name_its_sharps(tmp_path):
     path = tmp_path / "captions"
-    path.write_text("a#b.jpg#0\tone\ttwo\n")
-    assert read_captions(path) == {"a#b.jpg": ["one\ttwo"]}
+    path.write_text("a#b.jpg#0\tone\ttwo\nc\td.jpg#1\tthree\n")
+    assert read_captions(path) == {"a#b.jpg": ["one\ttwo"], "c\td.jpg": ["three"]}
 
 
 @pytest.mark.parametrize("line", ["no tab here", "a.jpg\tno number", "a.jpg#one\tno number"])
 def test_a_malformed_caption_line_is_named(tmp_path, line):
     path = tmp_path / "captions"
     path.write_text(f"a.jpg#0\ta dog\n{line}\n")
-    with pytest.raises(ValueError, match=f"line 2: wanted .*{line.split()[0]}"):
+    with pytest.raises(ValueError, match=f"line 2: Expected .*{line.split()[0]}"):
         read_captions(path)
 
 
@@ -102,7 +139,7 @@ def test_only_the_lists_that_are_there_are_read(tmp_path):
 def test_a_file_in_another_encoding_is_named(tmp_path):
     path = tmp_path / "captions"
     path.write_bytes("a.jpg#0\tun café".encode("latin-1"))
-    with pytest.raises(ValueError, match="captions should be text in UTF-8"):
+    with pytest.raises(ValueError, match="Expected text in UTF-8 in .*captions"):
         read_captions(path)
 
 

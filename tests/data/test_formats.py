@@ -1,6 +1,7 @@
 """The same ten images, captioned in every format; and how files and images come together."""
 
 import json
+import unicodedata
 import zipfile
 
 import pytest
@@ -26,7 +27,7 @@ def images(tmp_path):
 
 def flickr8k(folder):
     path = folder / "Flickr8k.token.txt"
-    lines = [f"{name}#{n}\t{one}" for name in NAMES for n, one in enumerate(CAPTIONS[name])]
+    lines = [f"{name}#{n}\t{caption}" for name in NAMES for n, caption in enumerate(CAPTIONS[name])]
     path.write_text("\n".join(lines) + "\n")
     for split, word in (("train", "train"), ("development", "dev"), ("test", "test")):
         (folder / f"Flickr_8k.{word}Images.txt").write_text("\n".join(SPLITS[split]))
@@ -36,8 +37,8 @@ def flickr8k(folder):
 def table(folder, names=NAMES, file_name="my.csv", with_splits=True):
     path = folder / file_name
     lines = ["image,caption,split" if with_splits else "image,caption"]
-    for split, of_split in SPLITS.items():
-        for name in of_split:
+    for split, split_names in SPLITS.items():
+        for name in split_names:
             for caption in CAPTIONS[name] if name in names else ():
                 quoted = caption.replace('"', '""')
                 word = f",{IN_FIELD[split]}" if with_splits else ""
@@ -105,9 +106,9 @@ def test_files_for_two_splits_leave_the_third_to_be_drawn_from_training(tmp_path
 
 def test_files_of_which_only_some_name_a_split_are_refused(tmp_path, images):
     paths = [coco(tmp_path, NAMES[:6], "train.json"), coco(tmp_path, NAMES[6:], "more.json")]
-    with pytest.raises(ValueError, match="more.json: wanted splits named in all of the 2 caption"):
+    with pytest.raises(ValueError, match="more.json: Expected splits in all of the 2 caption"):
         read_dataset(paths, images)
-    with pytest.raises(ValueError, match="train.json: wanted splits named in all of the 2"):
+    with pytest.raises(ValueError, match="train.json: Expected splits in all of the 2"):
         read_dataset(paths[::-1], images)
 
 
@@ -162,23 +163,49 @@ def test_images_of_one_file_name_are_told_apart_by_their_folders(tmp_path, image
 def test_captions_of_other_images_than_those_in_the_folder_are_refused(tmp_path, images):
     path = tmp_path / "my.csv"
     path.write_text("image,caption\ndog.jpg,A dog .\n")
-    message = r"None of the 1 captioned images is in .*photos. Wanted: 'dog.jpg'. Received: '0.jpg'"
+    message = "an image of the 1 captioned ones in .*photos, such as 'dog.jpg', got '0.jpg'. Name"
     with pytest.raises(ValueError, match=message):
         read_dataset([path], images)
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda name: name.removesuffix(".jpg")])
+def test_images_are_found_whose_case_differs_or_whose_ending_is_missing(change, tmp_path, images):
+    lines = [f"{change(name)},It is {name} ." for name in NAMES]
+    (tmp_path / "my.csv").write_text("\n".join(["image,caption", *lines]))
+    assert list(read_dataset([tmp_path / "my.csv"], images).captions) == NAMES
+
+
+def test_images_are_found_whose_accents_are_composed_otherwise(tmp_path, images):
+    """Typed names are composed (NFC), those of a Mac's zip are not (NFD)."""
+    lines = ["image,caption"]
+    for name in NAMES:
+        (images / name).rename(images / unicodedata.normalize("NFD", f"Café_é_{name}"))
+        lines.append(unicodedata.normalize("NFC", f"Café_é_{name},A plain colour ."))
+    (tmp_path / "my.csv").write_text("\n".join(lines), encoding="utf-8")
+    dataset = read_dataset([tmp_path / "my.csv"], images)
+    expected = [unicodedata.normalize("NFD", f"Café_é_{name}") for name in NAMES]
+    assert list(dataset.captions) == expected
+    assert sorted(sum(dataset.splits.values(), [])) == sorted(expected)
+
+
+def test_the_message_says_that_the_endings_differ(tmp_path, images):
+    (tmp_path / "my.csv").write_text("image,caption\n0.png,A dog .\n")
+    with pytest.raises(ValueError, match="such as '0.png', got '0.jpg'. They differ in the ending"):
+        read_dataset([tmp_path / "my.csv"], images)
 
 
 @pytest.mark.parametrize("text", ["", "0.jpg,A dog .\n", "[1, 2]", "%PDF-1.4\n"])
 def test_a_file_in_no_known_format_is_refused_with_the_known_ones(text, tmp_path, images):
     path = tmp_path / "my.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match="my.csv, line 1: wanted a header .*COCO.*Karpathy"):
+    with pytest.raises(ValueError, match="my.csv, line 1: Expected a header .*COCO.*Karpathy"):
         read_dataset([path], images)
 
 
 def test_a_file_in_another_encoding_is_refused(tmp_path, images):
     path = tmp_path / "my.csv"
     path.write_bytes("image,caption\n0.jpg,Un été .\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="my.csv should be text in UTF-8.*Save it as UTF-8"):
+    with pytest.raises(ValueError, match="Expected text in UTF-8 in .*my.csv.*Save it as UTF-8"):
         read_dataset([path], images)
 
 

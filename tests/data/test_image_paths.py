@@ -25,14 +25,14 @@ IN_READING_ORDER = ["photos/2.jpeg", "photos/10.jpg", "photos/apple.webp", "phot
 IN_READING_ORDER += ["photos/Zoo.PNG"]
 
 
-def found(*names, skip=None):
+def image_paths(*names, skip=None):
     images, problems = find_images(names, skip)
     assert problems == []
     return [Path(path).as_posix() for path in images]
 
 
 def test_a_folder_stands_for_its_images_in_reading_order(folder):
-    assert found("photos") == IN_READING_ORDER
+    assert image_paths("photos") == IN_READING_ORDER
 
 
 def test_numbers_are_in_the_order_of_their_values_with_or_without_zeros_before(folder):
@@ -41,33 +41,33 @@ def test_numbers_are_in_the_order_of_their_values_with_or_without_zeros_before(f
     for path in map(Path, expected):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert found("numbers") == found("numbers/**/*.jpg") == expected
+    assert image_paths("numbers") == image_paths("numbers/**/*.jpg") == expected
 
 
 def test_the_current_folder_is_in_no_name(folder, monkeypatch):
     monkeypatch.chdir("photos")
-    assert found(".") == [name.removeprefix("photos/") for name in IN_READING_ORDER]
+    assert image_paths(".") == [name.removeprefix("photos/") for name in IN_READING_ORDER]
 
 
 def test_a_pattern_stands_for_what_the_shell_would_have_made_of_it(folder):
-    assert found("photos/*.jp*g") == ["photos/2.jpeg", "photos/10.jpg"]
-    assert found("photos/[az]*") == found("photos/apple.webp")
-    assert found("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
+    assert image_paths("photos/*.jp*g") == ["photos/2.jpeg", "photos/10.jpg"]
+    assert image_paths("photos/[az]*") == image_paths("photos/apple.webp")
+    assert image_paths("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
 
 
 def test_a_pattern_that_matches_a_folder_stands_for_the_images_in_it(folder):
-    assert found("photos/s*") == ["photos/sub/deep/1.gif"]
-    assert found("ph*") == IN_READING_ORDER
+    assert image_paths("photos/s*") == ["photos/sub/deep/1.gif"]
+    assert image_paths("ph*") == IN_READING_ORDER
 
 
 def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder):
     names = ["photos/notes.txt", "photos/.hidden.jpg", "gone.jpg"]
-    assert found(*names) == names
+    assert image_paths(*names) == names
 
 
 def test_the_order_of_the_names_is_kept_and_nothing_comes_twice(folder):
     first = "photos/Zoo.PNG"
-    assert found(first, "./photos/../photos/Zoo.PNG", "photos", "photos/*.PNG") == [
+    assert image_paths(first, "./photos/../photos/Zoo.PNG", "photos", "photos/*.PNG") == [
         first,
         *IN_READING_ORDER[:-1],
     ]
@@ -76,39 +76,39 @@ def test_the_order_of_the_names_is_kept_and_nothing_comes_twice(folder):
 def test_folders_that_are_named_twice_or_within_each_other_stand_for_their_images_once(folder):
     names = ["photos/sub", "photos", str(Path("photos").resolve()), "photos/**"]
     *others, last = IN_READING_ORDER
-    assert found(*names)[:5] == ["photos/sub/deep/1.gif", *others[:-1], last]
-    assert len(found(*names)) == len(set(map(os.path.abspath, found(*names))))
+    assert image_paths(*names)[:5] == ["photos/sub/deep/1.gif", *others[:-1], last]
+    assert len(image_paths(*names)) == len(set(map(os.path.abspath, image_paths(*names))))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a star is in no file name there")
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
     for name in ("photo[1].jpg", "photo1.jpg", "what*.jpg", "whatever.jpg"):
         Path(name).touch()
-    assert found("photo[1].jpg", "what*.jpg") == ["photo[1].jpg", "what*.jpg"]
+    assert image_paths("photo[1].jpg", "what*.jpg") == ["photo[1].jpg", "what*.jpg"]
 
 
 def test_folders_and_patterns_without_an_image_are_named(folder):
     images, problems = find_images(["empty", "photos/*.tiff", "photos/10.jpg"])
     assert list(images) == [str(Path("photos/10.jpg"))]
-    of_folder, of_pattern = map(str, problems)
-    assert "no image in the folder empty" in of_folder
-    assert "No file matches photos/*.tiff" in of_pattern
+    folder_problem, pattern_problem = map(str, problems)
+    assert "no image in the folder empty" in folder_problem
+    assert "No file matches photos/*.tiff" in pattern_problem
 
 
 def test_neither_folders_nor_patterns_find_what_is_to_be_skipped(folder):
     skip = Path("photos/../photos/sub")
     expected = [name for name in IN_READING_ORDER if "sub" not in name]
-    assert found("photos", skip=skip) == expected
-    assert found("photos/**/*.[jmw]*p*", skip=skip) == [
+    assert image_paths("photos", skip=skip) == expected
+    assert image_paths("photos/**/*.[jmw]*p*", skip=skip) == [
         expected[0],
         expected[1],
         "photos/apple.webp",
         "photos/film.mpg",
     ]
-    _, (of_folder, of_pattern) = find_images(["photos/sub", "photos/s*"], Path("photos"))
-    assert "no image in the folder photos/sub outside photos" in str(of_folder)
-    assert "No file outside photos matches photos/s*" in str(of_pattern)
-    assert found("photos/sub/deep/1.gif", skip=skip) == ["photos/sub/deep/1.gif"]
+    _, (folder_problem, pattern_problem) = find_images(["photos/sub", "photos/s*"], Path("photos"))
+    assert "no image in the folder photos/sub outside photos" in str(folder_problem)
+    assert "No file outside photos matches photos/s*" in str(pattern_problem)
+    assert image_paths("photos/sub/deep/1.gif", skip=skip) == ["photos/sub/deep/1.gif"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
@@ -135,48 +135,52 @@ def test_links_to_folders_are_followed(folder):
     (folder / "elsewhere").mkdir()
     (folder / "elsewhere" / "3.jpg").touch()
     Path("photos/link").symlink_to("../elsewhere")
-    assert found("photos") == [*IN_READING_ORDER[:3], "photos/link/3.jpg", *IN_READING_ORDER[3:]]
+    assert image_paths("photos") == [
+        *IN_READING_ORDER[:3],
+        "photos/link/3.jpg",
+        *IN_READING_ORDER[3:],
+    ]
 
 
 @links
 def test_links_that_lead_back_are_not_walked_for_ever(folder):
     for name in ("loop", "sub/other_loop", "third"):
         Path("photos", name).symlink_to(folder)
-    assert found("photos") == IN_READING_ORDER
-    assert found("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
-    assert sorted(found("**")) == sorted(IN_READING_ORDER)
+    assert image_paths("photos") == IN_READING_ORDER
+    assert image_paths("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
+    assert sorted(image_paths("**")) == sorted(IN_READING_ORDER)
 
 
 @links
 def test_a_folder_under_two_names_is_one_folder_by_its_own_name(folder):
     Path("photos/a_link").symlink_to("sub")
     Path("same").symlink_to("photos")
-    assert found("photos") == IN_READING_ORDER
-    assert found("photos", "same", "same/2.jpeg") == IN_READING_ORDER
+    assert image_paths("photos") == IN_READING_ORDER
+    assert image_paths("photos", "same", "same/2.jpeg") == IN_READING_ORDER
 
 
 @links
 def test_two_links_to_one_photograph_are_two_photographs(folder):
     for name in ("b.jpg", "a.jpg"):
         Path("empty", name).symlink_to("../photos/10.jpg")
-    assert found("empty") == ["empty/a.jpg", "empty/b.jpg"]
+    assert image_paths("empty") == ["empty/a.jpg", "empty/b.jpg"]
 
 
 @links
 def test_the_folder_to_be_skipped_is_known_by_any_name(folder):
     Path("same").symlink_to("photos/sub")
     expected = [name for name in IN_READING_ORDER if "sub" not in name]
-    assert found("photos", skip=Path("same")) == expected
+    assert image_paths("photos", skip=Path("same")) == expected
 
 
 @links
 def test_pipes_and_links_that_lead_nowhere_are_named_for_opening_to_tell(folder):
     os.mkfifo("empty/pipe.jpg")
     Path("empty/nowhere.jpg").symlink_to("gone.jpg")
-    assert found("empty") == ["empty/nowhere.jpg", "empty/pipe.jpg"]
+    assert image_paths("empty") == ["empty/nowhere.jpg", "empty/pipe.jpg"]
 
 
 def test_images_that_pillow_does_not_read_are_not_left_out(folder):
     for name in ("IMG_2.HEIC", "raw.NEF", "IMG_2.MOV"):
         Path("empty", name).touch()
-    assert found("empty") == ["empty/IMG_2.HEIC", "empty/raw.NEF"]
+    assert image_paths("empty") == ["empty/IMG_2.HEIC", "empty/raw.NEF"]

@@ -57,5 +57,5 @@ def test_a_split_that_is_not_named_is_drawn_from_the_training_images_alone():
 
 @pytest.mark.parametrize("named", [{}, {"test": ["a"], "development": ["b"]}, {"train": ["a"]}])
 def test_too_few_training_images_are_an_error_that_says_what_to_do(named):
-    with pytest.raises(ValueError, match="Wanted: . training images or more.*Add captioned"):
+    with pytest.raises(ValueError, match="Expected . training images or more.*Add captioned"):
         complete_splits(named, ["a", "b"])

@@ -1,6 +1,6 @@
 import pytest
 
-from captioning.data.table_format import delimiter_of, read_table
+from captioning.data.table_format import find_delimiter, read_table
 
 
 @pytest.fixture
@@ -65,19 +65,31 @@ def test_flickr30k_is_read_with_its_blanks_and_quotes_and_its_one_broken_row(row
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,caption\na.jpg,A dog\nb.jpg A cat\n", "line 3: wanted 2 fields.*'b.jpg A cat'"),
-        ("image,caption\n,A dog\n", "line 2: wanted 2 fields.*',A dog'"),
-        ("image,caption,split\na.jpg,A, dog,train\n", "line 2: wanted 3 fields.*quotation marks"),
-        ("image,caption,split\na.jpg,A dog,mine\n", "line 2: wanted a split.*development.*'mine'"),
-        ('image,caption\na.jpg,A dog\nb.jpg,"Hi\nc.jpg,Oh\n', "line 3: the quotation marks"),
-        ('image,caption\nb.jpg,"Hi" he says\n', "line 2: the quotation marks do not fit"),
+        (
+            "image,caption\na.jpg,A dog\nb.jpg A cat\n",
+            "line 3: Expected 2 fields.*got 'b.jpg A cat'",
+        ),
+        ("image,caption\n,A dog\n", "line 2: Expected 2 fields.*got ',A dog'"),
+        (
+            "image,caption,split\na.jpg,A, dog,train\n",
+            "line 2: Expected 3 fields.*got 'a.jpg,A,dog,train'",
+        ),
+        (
+            "image,caption,split\na.jpg,A dog,mine\n",
+            "line 2: Expected a split.*development.*got 'mine'",
+        ),
+        (
+            'image,caption\na.jpg,A dog\nb.jpg,"Hi\nc.jpg,Oh\n',
+            "line 3: Expected matching quotation marks",
+        ),
+        ('image,caption\nb.jpg,"Hi" he says\n', "line 2: Expected matching quotation marks"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named_with_what_to_do(rows, text, message):
-    with pytest.raises(ValueError, match=f"my.csv, {message}.*Mend the line"):
+    with pytest.raises(ValueError, match=f"my.csv, {message}.*Correct the line"):
         rows(text)
 
 
 def test_what_names_no_image_or_no_caption_is_no_header():
     for line in ("", "a.jpg,A dog", "image,label", "caption", "image caption"):
-        assert delimiter_of(line) is None
+        assert find_delimiter(line) is None
