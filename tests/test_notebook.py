@@ -1,140 +1,313 @@
-"""The notebook, executed from top to bottom on the tiny world, and as it is committed."""
+"""The notebooks: executed on the tiny world, compared with the package, and as committed."""
 
+import ast
 import copy
-import json
+import random
 import re
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
+import keras
 import nbformat
+import numpy as np
 import pytest
 from conftest import build_tiny_encoder
 from tiny_world import write_archives, write_folder
 
+from captioning.data.vocabulary import Vocabulary, clean_caption
 from captioning.export.keras_to_openvino import export_encoder
+from captioning.models.caption_model import build_caption_model
 from captioning.paths import Paths
+from captioning.settings import TrainingSettings
+from captioning.training.cross_entropy import make_batches
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tools"))
 
-from run_notebook import NOTEBOOK, run, tags, withhold  # noqa: E402
+from run_notebook import run, tags, tidy  # noqa: E402
 
-COMMITTED = nbformat.read(NOTEBOOK, as_version=4)
+TRAINING = ROOT / "Training_caption_generator.ipynb"
+GOING_FURTHER = ROOT / "Going_further.ipynb"
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in (TRAINING, GOING_FURTHER)}
+LESSON = NOTEBOOKS[TRAINING.stem]
+
+SMALL = {
+    "xception_weights": "None", "min_word_count": "1", "units": "32", "dropout": "0.0",
+    "batch_size": "8", "epochs": "3", "learning_rate": "0.01",
+}  # fmt: skip
+
+each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS.values(), ids=NOTEBOOKS.keys())
 
 
-def outputs_of(cell):
-    """Printed text and the kinds of everything else that a cell shows."""
-    text = "".join(output.get("text", "") for output in cell.outputs)
-    kinds = {kind for output in cell.outputs for kind in output.get("data", {})}
-    return text, kinds
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(notebook):
+    """All that the cells print or show as text."""
+    return "\n".join(
+        output.get("text", "") or str(output.get("data", {}).get("text/plain", ""))
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+    )
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory, tiny_settings):
-    root = tmp_path_factory.mktemp("root")
-    archives = tmp_path_factory.mktemp("archives")
+def executed(tmp_path_factory):
+    """The lesson after a run on the tiny archives, without Graphviz and Java, and its root."""
+    root, archives = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("archives")
     write_archives(archives)
     export_encoder(build_tiny_encoder(), Paths(root).models)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", str(root))  # where there is neither Graphviz nor Java
-        notebook = run(
-            COMMITTED,
-            {
-                "source": f"Path({str(archives)!r})",
-                "files": f"Paths(Path({str(root)!r}))",
-                "settings": repr(tiny_settings),
-            },
-        )
+        patch.setenv("PATH", str(root))
+        parameters = {
+            "paths": f"Paths(Path({str(root)!r}))",
+            "archives": f"Path({str(archives)!r})",
+        }
+        notebook = run(LESSON, SMALL | parameters)
     return notebook, root
 
 
-def test_it_runs_from_top_to_bottom_and_every_step_leaves_its_file(executed):
-    _, root = executed
-    for name in ("descriptions.txt", "features.p", "tokenizer.p"):
-        assert (root / name).stat().st_size > 0
-    left = {path.name for path in (root / "models").iterdir()}
-    assert {"caption_model.keras", "training.json", "decoder_step.xml", "scores.json"} <= left
-    assert json.loads((root / "models" / "scores.json").read_text())["CIDEr"] > 1
+@pytest.mark.slow
+def test_the_lesson_runs_from_top_to_bottom_and_trains_a_model(executed):
+    notebook, root = executed
+    model = keras.models.load_model(root / "classic_model.keras")
+    words = (root / "classic_words.txt").read_text(encoding="utf-8").split("\n")
+    assert model.output_shape == (None, None, len(words))
+    losses = [float(loss) for loss in re.findall(r"val_loss: ([\d.]+)", printed(notebook))]
+    assert losses[-1] < losses[0]
 
 
-def test_its_first_cell_is_the_place_to_name_ones_own_images(tmp_path):
+@pytest.mark.slow
+def test_running_the_lesson_changes_nothing_but_outputs(executed):
+    notebook, _ = executed
+    assert [cell.source for cell in notebook.cells] == [cell.source for cell in LESSON.cells]
+
+
+@pytest.mark.slow
+def test_without_graphviz_the_lesson_says_what_is_missing_and_continues(executed):
+    notebook, root = executed
+    (cell,) = [cell for cell in notebook.cells if "plot_model" in cell.source]
+    assert "You must install graphviz" in cell.outputs[0].data["text/plain"]
+    assert not (root / "model.png").exists()
+
+
+@pytest.mark.slow
+def test_a_tidied_run_holds_neither_stderr_nor_traces_of_progress_bars(executed):
+    notebook = copy.deepcopy(executed[0])
+    tidy(notebook)
+    assert not re.search(r"[\x08\x1b\r]", printed(notebook))
+    assert all(output.get("name") != "stderr" for c in code_cells(notebook) for output in c.outputs)
+    assert len(re.findall(r"(?m)^.*/step.*val_loss.*$", printed(notebook))) == 3
+
+
+@pytest.mark.slow
+def test_the_lesson_takes_your_own_captions_and_photographs(tmp_path):
     export_encoder(build_tiny_encoder(), Paths(tmp_path / "my_run").models)
     write_folder(tmp_path)
-    notebook = copy.deepcopy(COMMITTED)
-    (end,) = [n for n, cell in enumerate(notebook.cells) if "of_splits" in cell.source]
+    notebook = copy.deepcopy(LESSON)
+    (end,) = [n for n, cell in enumerate(notebook.cells) if "pipeline.check" in cell.source][-1:]
     del notebook.cells[end + 1 :]
     executed = run(
         notebook,
         {
             "caption_files": f"[Path({str(tmp_path / 'my_captions.csv')!r})]",
             "image_folder": f"Path({str(tmp_path / 'my_photos')!r})",
-            "files": f"Paths(Path({str(tmp_path / 'my_run')!r}))",
+            "paths": f"Paths(Path({str(tmp_path / 'my_run')!r}))",
         },
     )
-    text = "".join(outputs_of(cell)[0] for cell in executed.cells if cell.cell_type == "code")
-    assert "30 captions of 20 images" in text
-    assert "20 images: " in text
-    splits = re.findall(r"(?m)^(train|development|test) +(\d+) images", text)
+    splits = re.findall(r"(?m)^(train|development|test) +(\d+) images", printed(executed))
     assert sum(int(count) for _, count in splits) == 20
 
 
-def test_without_graphviz_it_goes_on_and_says_so(executed):
-    notebook, root = executed
-    (cell,) = [cell for cell in notebook.cells if "plot_model" in cell.source]
-    assert "The network was not drawn" in str(cell.outputs[-1].data)
-    assert "graphviz" in str(cell.outputs[-1].data)
-    assert not (root / "model.png").exists()
+@pytest.mark.slow
+def test_going_further_runs_from_top_to_bottom(tiny_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(tiny_root, root)
+    notebook = run(NOTEBOOKS[GOING_FURTHER.stem], {"paths": f"Paths(Path({str(root)!r}))"})
+    assert "CIDEr" in printed(notebook)
 
 
-def test_every_code_cell_shows_something(executed):
-    notebook, _ = executed
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [tags(cell) for cell in code if not cell.outputs] == [["parameters"]]
+def test_an_unknown_parameter_is_refused():
+    with pytest.raises(ValueError, match="Expected a parameter of the notebook, got colour"):
+        run(LESSON, {"colour": "1"})
 
 
-def test_running_it_changes_nothing_but_outputs(executed):
-    notebook, _ = executed
-    assert [cell.source for cell in notebook.cells] == [cell.source for cell in COMMITTED.cells]
+# The code in the cells, and the code of the package.
 
 
-def test_what_is_not_ours_is_withheld(executed):
-    notebook = copy.deepcopy(executed[0])
-    shown = [cell for cell in notebook.cells if "flickr8k" in tags(cell)]
-    assert len(shown) == 2
-    assert all(outputs_of(cell)[1] & {"image/png"} for cell in shown)
-    withhold(notebook)
-    assert all(cell.outputs == [] for cell in shown)
+@pytest.fixture(scope="module")
+def cells():
+    """The names that the tagged cells of the lesson define, for captions of the tiny world."""
+    colours, forms = ("red", "green", "blue"), ("A {} circle .", "There's a {} square , on white .")
+    written = {f"{c}.jpg": [form.format(c) for form in forms] for c in colours}
+    rng = np.random.default_rng(0)
+    names = {
+        "re": re, "random": random, "keras": keras, "layers": keras.layers, "np": np,
+        "Counter": Counter, "min_word_count": 2, "units": 8, "dropout": 0.5, "batch_size": 4,
+        "feature_width": 6,
+        "features": {name: rng.random(6, dtype="float32") for name in written},
+    }  # fmt: skip
+    keras.utils.set_random_seed(0)
+    exec(_tagged("clean"), names)
+    names["dataset"] = type("Dataset", (), {"splits": {"train": list(written)}})
+    names["captions"] = {
+        name: [names["clean"](caption) for caption in group] for name, group in written.items()
+    }
+    for tag in ("vocabulary", "batches", "model", "step"):
+        exec(_tagged(tag), names)
+    return names
 
 
-def test_it_is_committed_as_it_ran_in_a_fresh_kernel():
-    code = [cell for cell in COMMITTED.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-    for cell in code:
-        assert bool(cell.outputs) == (not tags(cell)), cell.source
-        assert all(output.output_type != "error" for output in cell.outputs)
+def _tagged(tag):
+    return "\n".join(cell.source for cell in LESSON.cells if tag in tags(cell))
 
 
-def test_it_is_small_and_holds_no_path_of_the_machine_it_ran_on():
-    text = NOTEBOOK.read_text(encoding="utf-8")
-    assert len(text) < 1_500_000
-    assert not re.search(r"[\"' ](/home|/root|/tmp|/work|/Users|[A-Z]:\\\\)", text)
+@pytest.fixture(scope="module")
+def settings():
+    return TrainingSettings(
+        decoder="merge", min_word_count=2, embedding_units=8, units=8, batch_size=2
+    )
 
 
-def test_its_code_cells_are_short():
-    lengths = [
-        len(cell.source.splitlines()) for cell in COMMITTED.cells if cell.cell_type == "code"
-    ]
-    assert max(lengths) <= 20
+def test_the_lesson_cleans_captions_as_the_package_does(cells):
+    for caption in ("A dog's T-shirt , 2 huskies_run .", "“Go!”  she says", "", "don`t stop—now"):
+        assert cells["clean"](caption) == clean_caption(caption)
+
+
+def test_the_lesson_has_the_vocabulary_of_the_package(cells):
+    captions = [caption for group in cells["captions"].values() for caption in group]
+    vocabulary = Vocabulary.from_captions(captions, min_word_count=2)
+    assert cells["words"] == vocabulary.words
+    assert cells["encode"]("a purple circle") == vocabulary.encode("a purple circle")
+    assert cells["decode"](vocabulary.encode("a circle")) == "a circle"
+
+
+def test_the_lesson_makes_the_batches_of_the_package(cells, settings):
+    vocabulary = Vocabulary(cells["words"][4:])
+    encoded = vocabulary.encode_captions(cells["captions"])
+    maps = {name: vector[None] for name, vector in cells["features"].items()}
+    theirs = make_batches([(encoded, maps)], settings)
+    ours = cells["CaptionBatches"](list(cells["captions"]))
+    assert len(ours) == len(theirs) == 2
+    assert _rows(ours) == _rows(theirs)
+
+
+def _rows(batches):
+    """What a data set of batches holds, in any order: the shape of each batch; and of each row the
+    features, the words, the targets and the weights, without padding."""
+    rows = []
+    for inputs, targets, weights in (batches[index] for index in range(len(batches))):
+        features = inputs.get("image", inputs.get("features"))
+        words = inputs["words"].reshape(len(features), -1)
+        targets, weights = (part.reshape(words.shape) for part in (targets, weights))
+        for image, *row in zip(features, words, targets, weights, strict=True):
+            read, answers, weight = row
+            kept = answers != 0
+            assert not weight[~kept].any()
+            rows.append((words.shape, *image.ravel(), *read[kept], *answers[kept], *weight[kept]))
+    return sorted(rows)
+
+
+def test_the_lesson_has_the_model_of_the_package(cells, settings):
+    theirs = build_caption_model(len(cells["words"]), 6, settings)
+    _copy_weights(cells["model"], theirs)
+    image = np.random.default_rng(1).random((3, 6), dtype="float32")
+    words = np.array([[1, 4, 6], [1, 5, 0], [1, 4, 4]])
+    logits = theirs.predict({"features": image[:, None], "words": words[:, None]}, verbose=0)
+    ours = cells["model"].predict({"image": image, "words": words}, verbose=0)
+    np.testing.assert_allclose(ours, logits.reshape(ours.shape), atol=1e-5)
+
+
+def _copy_weights(source, target):
+    """Copies the weights of the lesson's model into the package's, whose parts are models."""
+    layers = {
+        "embedding": target.get_layer("embedding"),
+        "image_dense": target.get_layer("feature_extractor").get_layer("dense"),
+        "lstm": target.get_layer("sequence_processor").get_layer("lstm"),
+        "decoder_dense": target.get_layer("decoder").get_layer("dense"),
+    }
+    for name, layer in layers.items():
+        layer.set_weights(source.get_layer(name).get_weights())
+
+
+def test_a_step_of_the_search_reads_one_more_word_than_the_step_before(cells):
+    image = np.random.default_rng(2).random((1, 6), dtype="float32")
+    words = np.array([[1, 4, 6, 5]])
+    logits = cells["model"].predict({"image": image, "words": words}, verbose=0)
+    expected = np.array(keras.ops.log_softmax(logits))[0]
+    context = (np.array(cells["image_dense"](image)),)
+    state = (np.zeros((1, 1, 8), "float32"),) * 2
+    for position, word_id in enumerate(words[0]):
+        log_probs, state = cells["step"](np.array([[word_id]]), state, context)
+        np.testing.assert_allclose(log_probs[0, 0], expected[position], atol=1e-5)
+
+
+# The notebooks as they are committed.
+
+
+@each_notebook
+def test_it_is_committed_as_it_ran_in_a_fresh_kernel(notebook):
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+@each_notebook
+def test_every_committed_cell_that_does_more_than_define_names_shows_something(notebook):
+    silent = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign
+    for cell in code_cells(notebook):
+        if not cell.outputs and "setup" not in tags(cell) and "compile" not in cell.source:
+            assert all(isinstance(node, silent) for node in ast.parse(cell.source).body), (
+                cell.source
+            )
+
+
+@each_notebook
+def test_its_committed_outputs_hold_no_errors_warnings_or_paths_of_a_machine(notebook):
+    text = printed(notebook)
+    assert all(o.output_type != "error" for cell in code_cells(notebook) for o in cell.outputs)
+    assert not re.search(r"(?i)warning|traceback|[\x08\x1b\r]", text)
+    assert not re.search(
+        r"[\"' (](/home|/root|/tmp|/work|/Users|[A-Z]:\\)", nbformat.writes(notebook)
+    )
+
+
+def test_the_committed_notebooks_are_small():
+    assert sum(path.stat().st_size for path in (TRAINING, GOING_FURTHER)) < 2_000_000
+
+
+@each_notebook
+def test_its_code_cells_are_short(notebook):
+    for cell in code_cells(notebook):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= 15, cell.source
+
+
+def test_the_committed_lesson_reaches_the_score_that_it_promises():
+    scores = dict(re.findall(r"(?m)^([\w-]+) +([\d.]+)$", printed(LESSON)))
+    assert float(scores["CIDEr"]) >= 48
+
+
+def test_the_captions_at_the_top_of_the_lesson_are_those_of_the_committed_run():
+    promised = re.findall(r"(?m)^\| (before|after).*\| (.+) \|$", LESSON.cells[0].source)
+    text = printed(LESSON)
+    assert len(promised) == 3
+    for _, caption in promised:
+        assert f": {caption}\n" in text
+
+
+def test_links_between_the_notebooks_and_the_repository_lead_somewhere():
+    for notebook in NOTEBOOKS.values():
+        source = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        for target in re.findall(r"\]\(([^)#:]+)\)", source):
+            assert (ROOT / target).exists(), target
+        headings = {f"#{h.replace(' ', '-')}" for h in re.findall(r"(?m)^#+ (.+)$", source)}
+        assert set(re.findall(r"\]\((#[^)]+)\)", source)) <= headings
 
 
 @pytest.mark.skipif(shutil.which("dot") is None, reason="drawing the network needs Graphviz")
-def test_with_graphviz_the_network_is_drawn(tmp_path):
-    import keras
-
-    from captioning.models.caption_model import build_caption_model
-    from captioning.settings import TrainingSettings
-
-    model = build_caption_model(20, 5, TrainingSettings())
-    keras.utils.plot_model(model, tmp_path / "model.png", show_shapes=True)
+def test_with_graphviz_keras_draws_the_model(cells, tmp_path):
+    keras.utils.plot_model(cells["model"], tmp_path / "model.png", show_shapes=True)
     assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -43,7 +44,7 @@ def draw_merge_model(vocabulary_size: int, feature_width: int, units: int) -> Fi
         (upper, IMAGE, ("photograph", "Xception", "Dropout", "Dense\nReLU")),
         (lower, SENTENCE, ("words\nso far", "Embedding", "Dropout", "LSTM")),
     ):
-        for x, text in zip((0.85, 3.5, 5.9, 7.9), boxes, strict=True):
+        for x, text in zip((0.85, 3.7, 6.0, 7.9), boxes, strict=True):
             _box(axes, x, y, text, PLAIN if x < 1 else colour)
     for x, text in ((10.5, "Add,\nDropout"), (12.4, "Dense\nReLU"), (14.7, "Embedding,\nreversed")):
         _box(axes, x, middle, text, DECODER)
@@ -53,9 +54,9 @@ def draw_merge_model(vocabulary_size: int, feature_width: int, units: int) -> Fi
         (upper, "299 × 299 × 3", f"{feature_width:,}"),
         (lower, "n", sequence),
     ):
-        _arrow(axes, (1.55, y), (2.8, y), first)
-        _arrow(axes, (4.2, y), (5.2, y), second)
-        _arrow(axes, (6.6, y), (7.2, y))
+        _arrow(axes, (1.55, y), (3.0, y), first)
+        _arrow(axes, (4.4, y), (5.3, y), second)
+        _arrow(axes, (6.7, y), (7.2, y))
     _arrow(axes, (8.6, upper), (9.8, middle + 0.2))
     axes.text(9.3, 2.5, vector, color=INK, fontsize=9)
     _arrow(axes, (8.6, lower), (9.8, middle - 0.2))
@@ -114,6 +115,28 @@ def draw_beam_search(levels: Sequence[Sequence[Candidate]]) -> Figure:
         places = boxes
     axes.set(xlim=(0, 1.6 + 3.2 * len(levels)), ylim=(0, height))
     return axes.figure
+
+
+def grow_tree(
+    words: Sequence[str], first: np.ndarray, sums: np.ndarray
+) -> tuple[list[Candidate], list[Candidate]]:
+    """The two levels of a search for two words, with the three best candidates of each sentence.
+
+    `first` (vocabulary) are the log-probabilities of the first word, `sums` (beam width,
+    vocabulary) those of the best first words together with each second word.
+    """
+    beam_width = len(sums)
+    level = [
+        Candidate(words[word_id], 0, first[word_id], rank < beam_width)
+        for rank, word_id in enumerate(np.argsort(-first)[: beam_width + 1])
+    ]
+    threshold = np.sort(sums, axis=None)[-beam_width]
+    next_level = [
+        Candidate(words[word_id], parent, sums[parent, word_id], sums[parent, word_id] >= threshold)
+        for parent in range(beam_width)
+        for word_id in np.argsort(-sums[parent])[:3]
+    ]
+    return level, next_level
 
 
 def _canvas(width: float, height: float) -> Axes:

@@ -14,6 +14,7 @@ def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int 
     figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
+        axis.set_anchor("NW")  # photographs begin where their titles begin
     for axis, path, title in zip(axes.flat, paths, titles, strict=False):
         axis.imshow(plt.imread(path))
         lines = (textwrap.fill(line, 44) for line in title.splitlines())
@@ -23,13 +24,18 @@ def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int 
 
 
 def show_feature_map(photograph: np.ndarray, feature_map: np.ndarray, count: int = 3) -> None:
-    """A photograph (rows, columns, 3) and those `count` of the channels of its feature map (rows,
-    columns, channels) that hold the largest numbers."""
-    channels = np.argsort(feature_map.max(axis=(0, 1)))[: -count - 1 : -1]
+    """A photograph (rows, columns, 3) and `count` channels of its feature map (rows, columns,
+    channels): those with the largest numbers that lie three cells or more apart."""
+    channels, peaks = [], []
+    for channel in np.argsort(-feature_map.max(axis=(0, 1))):
+        peak = np.unravel_index(feature_map[:, :, channel].argmax(), feature_map.shape[:2])
+        if len(channels) < count and all(np.abs(np.subtract(peak, p)).max() > 2 for p in peaks):
+            channels.append(channel)
+            peaks.append(peak)
     figure, axes = plt.subplots(1, 1 + count, figsize=(2.7 * (1 + count), 2.9))
     axes[0].imshow(photograph)
     axes[0].set_title("the photograph", fontsize=9)
-    for axis, channel in zip(axes[1:], channels, strict=True):
+    for axis, channel in zip(axes[1:], channels, strict=False):
         axis.imshow(feature_map[:, :, channel])
         axis.set_title(f"number {channel:,} of every cell", fontsize=9)
     for axis in axes:
@@ -38,13 +44,15 @@ def show_feature_map(photograph: np.ndarray, feature_map: np.ndarray, count: int
     plt.show()
 
 
-def show_bars(values: Mapping[str, float], label: str, emphasis: str | None = None) -> None:
+def show_bars(
+    values: Mapping[str, float], label: str, emphasis: str | None = None, digits: int = 1
+) -> None:
     """Horizontal bars with their names and values; the one named `emphasis` is green."""
     names = list(values)
     colours = ["tab:green" if name == emphasis else "tab:blue" for name in names]
     plt.figure(figsize=(7, 0.36 * len(names) + 0.8))
     bars = plt.barh(names, list(values.values()), color=colours)
-    plt.bar_label(bars, fmt="%.3g", padding=3, fontsize=9)
+    plt.bar_label(bars, fmt=f"%.{digits}f", padding=3, fontsize=9)
     plt.gca().invert_yaxis()
     plt.margins(x=0.1)
     plt.xlabel(label)
@@ -81,4 +89,66 @@ def show_losses(history: Mapping[str, Sequence[float]]) -> None:
     plt.xlabel("epoch")
     plt.ylabel("loss")
     plt.legend()
+    plt.show()
+
+
+def show_gains(gains: Mapping[str, tuple[float, float]], label: str) -> None:
+    """What each step changes: an arrow from the score before to the score after it."""
+    figure, axis = plt.subplots(figsize=(8, 0.45 * len(gains) + 0.9))
+    for row, (before, after) in enumerate(gains.values()):
+        colour = "tab:green" if after - before > 1 else "tab:grey"
+        axis.annotate(
+            "",
+            (after, row),
+            (before, row),
+            arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2, "shrinkA": 0},
+        )
+        axis.plot(before, row, "o", color=colour)
+        low, high = sorted((before, after))
+        axis.text(low - 0.3, row, f"{low:.1f}", ha="right", va="center", fontsize=9)
+        axis.text(high + 0.3, row, f"{high:.1f}", ha="left", va="center", fontsize=9)
+    axis.set_yticks(range(len(gains)), list(gains))
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+    axis.margins(x=0.12)
+    axis.grid(axis="x", alpha=0.3)
+    plt.show()
+
+
+def show_smoothing_and_schedule(
+    words: Sequence[str], targets: Sequence[Sequence[float]], rates: Sequence[float]
+) -> None:
+    """Two targets for the same next word, and the learning rate over the steps of a training."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
+    places = np.arange(len(words))
+    for shift, target, name in zip((-0.2, 0.2), targets, ("plain", "smoothed"), strict=True):
+        left.bar(places + shift, target, 0.4, label=name)
+    left.set_xticks(places, words)
+    left.set_ylabel("target")
+    left.legend()
+    right.plot(np.linspace(0, 100, len(rates)), rates, color="tab:green")
+    right.set(xlabel="per cent of the training", ylabel="learning rate")
+    figure.tight_layout()
+    plt.show()
+
+
+def show_runs(runs: Mapping[str, Sequence[float]], label: str) -> None:
+    """One curve a run, by epoch."""
+    plt.figure(figsize=(8, 3.2))
+    for name, scores in runs.items():
+        plt.plot(range(1, len(scores) + 1), scores, marker=".", label=name)
+    plt.xlabel("epoch")
+    plt.ylabel(label)
+    plt.legend(fontsize=9)
+    plt.show()
+
+
+def show_arrays(images: Sequence[np.ndarray], titles: Sequence[str]) -> None:
+    """Arrays of pixels in one row."""
+    figure, axes = plt.subplots(1, len(images), figsize=(2.9 * len(images), 3.4))
+    for axis, image, title in zip(axes, images, titles, strict=True):
+        axis.imshow(image)
+        axis.set_title(textwrap.fill(title, 34), fontsize=9, loc="left")
+        axis.axis("off")
+    figure.tight_layout()
     plt.show()

@@ -1,14 +1,15 @@
-"""Runs the training notebook from top to bottom in a fresh kernel and saves it with its outputs.
+"""Runs a notebook from top to bottom in a fresh kernel and saves it with its outputs.
 
-    python tools/run_notebook.py --set source='Path("archives")'
+    python tools/run_notebook.py Training_caption_generator.ipynb --set archives='Path("archives")'
 
-Outputs of cells tagged `flickr8k` show pictures or captions that are not ours to redistribute: they
-are not saved. Parameters are set for this run only.
+`--set` overrides parameters of the cell tagged `parameters` for this run only. Progress bars are
+saved as their last line; what goes to stderr tells of the machine and is not saved.
 """
 
 import argparse
 import base64
 import copy
+import re
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -22,34 +23,44 @@ sys.path.insert(0, str(ROOT))
 
 from captioning.files import write_atomically  # noqa: E402
 
-NOTEBOOK = ROOT / "Training_caption_generator.ipynb"
+_WIDEST = 1200  # pixels; wider than a notebook is on the screen
+_ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def run(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> nbformat.NotebookNode:
-    """The notebook with outputs. `parameters` maps names of the cell tagged `parameters` to the
-    expressions that they are set to. Raises CellExecutionError where a cell does."""
+    """Returns the notebook with outputs.
+
+    `parameters` maps names of the cell tagged `parameters` to Python expressions. Raises
+    ValueError for an unknown name, CellExecutionError where a cell fails.
+    """
     notebook = copy.deepcopy(notebook)
-    (cell,) = [each for each in notebook.cells if "parameters" in tags(each)]
-    written = cell.source
-    lines = [written, *(f"{name} = {value}" for name, value in parameters.items())]
-    cell.source = "\n".join(lines)
-    client = NotebookClient(
-        notebook, timeout=None, coalesce_streams=True, resources={"metadata": {"path": str(ROOT)}}
-    )
+    (cell,) = [cell for cell in notebook.cells if "parameters" in tags(cell)]
+    source = cell.source
+    for name in parameters:
+        if not re.search(rf"\b{name}\b.* = ", source):
+            raise ValueError(
+                f"Expected a parameter of the notebook, got {name}. Read its first cells."
+            )
+    overrides = [f"{name} = {expression}" for name, expression in parameters.items()]
+    cell.source = "\n".join([source, *overrides])
+    client = NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(ROOT)}})
     client.execute()
-    cell.source = written
+    cell.source = source
     return notebook
 
 
-def withhold(notebook: nbformat.NotebookNode) -> None:
-    """Removes what is not to be published: outputs of tagged cells, the times of the run, and
-    progress bars and logs (stderr), which tell of the machine. Photographs become JPEG."""
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Removes what belongs to this run alone: stderr, times of cells, traces of progress bars.
+    Photographs become JPEG."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            shown = [] if "flickr8k" in tags(cell) else cell.outputs
-            cell.outputs = [output for output in shown if output.get("name") != "stderr"]
+            cell.outputs = _join_streams(
+                [output for output in cell.outputs if output.get("name") != "stderr"]
+            )
             for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = _settle(output.text)
                 _compress(output.get("data", {}))
 
 
@@ -58,14 +69,34 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
+def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Printed text that follows printed text becomes one output."""
+    joined = []
+    for output in outputs:
+        if joined and output.output_type == joined[-1].output_type == "stream":
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _settle(text: str) -> str:
+    """What a terminal shows in the end, without colours: a carriage return or backspaces begin the
+    line anew."""
+    lines = _ANSI_COLOUR.sub("", text).split("\n")
+    return "\n".join(re.split(r"\x08+\r?|\r", line.rstrip("\r\x08"))[-1] for line in lines)
+
+
 def _compress(data: dict) -> None:
-    """Replaces a PNG picture by a JPEG one where that is less than half as large."""
+    """Replaces a PNG picture by a JPEG one, at most `_WIDEST` pixels wide, where that is less than
+    half as large: photographs, but not drawings."""
     if "image/png" not in data:
         return
     png = base64.b64decode(data["image/png"])
     jpeg = BytesIO()
     with Image.open(BytesIO(png)) as image:
-        image.convert("RGB").save(jpeg, "JPEG", quality=85)
+        image.thumbnail((_WIDEST, image.height))
+        image.convert("RGB").save(jpeg, "JPEG", quality=80)
     if 2 * len(jpeg.getvalue()) < len(png):
         del data["image/png"]
         data["image/jpeg"] = base64.b64encode(jpeg.getvalue()).decode()
@@ -73,13 +104,15 @@ def _compress(data: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", type=Path, help="the file that is run and written")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=EXPRESSION", help="a parameter"
     )
-    parameters = dict(each.split("=", 1) for each in parser.parse_args().set)
-    notebook = run(nbformat.read(NOTEBOOK, as_version=4), parameters)
-    withhold(notebook)
-    with write_atomically(NOTEBOOK, "w") as file:
+    options = parser.parse_args()
+    parameters = dict(assignment.split("=", 1) for assignment in options.set)
+    notebook = run(nbformat.read(options.notebook, as_version=4), parameters)
+    tidy(notebook)
+    with write_atomically(options.notebook, "w") as file:
         nbformat.write(notebook, file)
 
 
