@@ -1,4 +1,4 @@
-"""What is in the repository: the trained model, its vocabulary, its scores, the README's claims."""
+"""The trained model in the repository, its vocabulary, its scores and what is written about it."""
 
 import json
 import re
@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import pytest
 
+import captioning
 from captioning.data.dataset import select
 from captioning.data.flickr8k import read_captions, read_splits
 from captioning.data.images import load_image
 from captioning.data.vocabulary import START
 from captioning.evaluation.evaluate import evaluate_end_to_end
 from captioning.export.keras_to_openvino import make_encoder_id
-from captioning.inference.captioner import Captioner
 from captioning.inference.network_files import ENCODER, read_encoder_id
 from captioning.inference.openvino_runtime import compile_network, openvino, read_network
 from captioning.models.image_encoder import build_split_encoder
@@ -24,33 +24,32 @@ from captioning.settings import TrainingSettings
 from captioning.training.checkpoints import read_record
 from captioning.training.history import best_epoch, course_of_last
 
-FILES = Paths(find_model())
-README = (FILES.root / "README.md").read_text(encoding="utf-8")
-_CONSTANT = {"Constant", "Convert"}  # what is added to every image alike
-SCORES = json.loads(FILES.scores.read_text(encoding="utf-8"))
+PATHS = Paths(find_model())
+README = (PATHS.root / "README.md").read_text(encoding="utf-8")
+SCORES = json.loads(PATHS.scores.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def captioner():
-    return Captioner.load()
+    return captioning.load()
 
 
-@pytest.mark.parametrize("document, photographs", [("README.md", 5), ("docs/gallery.md", 21)])
+@pytest.mark.parametrize("document, photographs", [("README.md", 5), ("docs/gallery.md", 23)])
 def test_the_captions_shown_are_those_of_the_shipped_model(document, photographs, captioner):
-    text = (FILES.root / document).read_text(encoding="utf-8")
+    text = (PATHS.root / document).read_text(encoding="utf-8")
     shown = dict(re.findall(r'<img src="[./]*(examples/\w+\.jpg)"[^>]*><br>([^<|]+?) *\|', text))
     assert len(shown) == photographs
-    assert {path: captioner.caption(FILES.root / path).text for path in shown} == shown
+    assert {path: captioner.caption(PATHS.root / path).text for path in shown} == shown
 
 
 def test_every_example_is_credited():
-    credits = (FILES.root / "examples" / "CREDITS.md").read_text(encoding="utf-8")
-    for path in (FILES.root / "examples").glob("*.jpg"):
+    credits = (PATHS.root / "examples" / "CREDITS.md").read_text(encoding="utf-8")
+    for path in (PATHS.root / "examples").glob("*.jpg"):
         assert f"| `{path.name}` |" in credits
 
 
 def test_the_readme_states_the_scores_of_the_shipped_model():
-    card = (FILES.models / "README.md").read_text(encoding="utf-8")
+    card = (PATHS.models / "README.md").read_text(encoding="utf-8")
     for text in (README, card):
         (row,) = [
             line for line in text.splitlines() if line.startswith("| **ours, the shipped model")
@@ -63,7 +62,7 @@ def test_the_readme_states_the_scores_of_the_shipped_model():
 
 
 def test_the_readme_states_the_errors_that_were_counted():
-    counted = (FILES.root / "docs" / "errors.md").read_text(encoding="utf-8")
+    counted = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
     stated = []
     for kind in ("nothing", "an action", "an object", "a colour", "gender or age"):
         (row,) = [line for line in counted.splitlines() if line.startswith(f"| {kind}")]
@@ -72,54 +71,52 @@ def test_the_readme_states_the_errors_that_were_counted():
     assert re.findall(r"\d+", limits) == ["100", *stated]
 
 
-def test_the_exported_decoder_thinks_what_the_keras_model_thinks(captioner):
-    """Of the next words of captions for eight examples, though its products are in integers."""
-    model = keras.models.load_model(FILES.models / "caption_model.keras", compile=False)
-    paths = sorted((FILES.root / "examples").glob("*.jpg"))[:8]
+def test_the_exported_decoder_predicts_what_the_keras_model_predicts(captioner):
+    """The next words of captions of eight examples, though it computes in 8-bit integers."""
+    model = keras.models.load_model(PATHS.models / "caption_model.keras", compile=False)
+    paths = sorted((PATHS.root / "examples").glob("*.jpg"))[:8]
     images = np.stack([load_image(path, captioner.encoder.image_size) for path in paths])
     features = captioner.encoder(images)
-    ids = [found[0].ids for found in captioner.decoder.search(features)]
-    words = np.full((len(ids), 1, min(map(len, ids)) + 1), START)
-    words[:, 0, 1:] = [of_caption[: words.shape[2] - 1] for of_caption in ids]
+    ids = [best.ids for best, *_ in captioner.decoder.search(features)]
+    length = 1 + min(map(len, ids))
+    words = np.full((8, 1, length), START)
+    words[:, 0, 1:] = [caption_ids[: length - 1] for caption_ids in ids]
     expected = keras.ops.log_softmax(model({"features": features, "words": words}))
-    expected = keras.ops.convert_to_numpy(expected)[:, 0]
-    seen, state = captioner.decoder.prefill(features), captioner.decoder.initial_state(len(ids))
+    expected = keras.ops.convert_to_numpy(expected).reshape(8, length, -1)
+    image_context = captioner.decoder.prefill(features)
+    state = captioner.decoder.initial_state(8)
     received = []
-    for position in range(words.shape[2]):
-        log_probs, state = captioner.decoder.step(words[:, :, position], state, seen)
-        received.append(log_probs[:, 0].copy())
-    received = np.stack(received, axis=1)
+    for position in range(length):
+        log_probs, state = captioner.decoder.step(words[:, :, position], state, image_context)
+        received.append(log_probs[:, 0])
+    received = np.stack(received, axis=1)  # (images, length, vocabulary)
     divergence = (np.exp(expected) * (expected - received)).sum(axis=-1)  # in nats
     assert divergence.mean() < 0.002
-    assert divergence.max() < 0.05  # at one word of a hundred an integer may turn the scale
+    assert divergence.max() < 0.05  # rounding may decide one word in a hundred
     assert (received.argmax(axis=-1) == expected.argmax(axis=-1)).mean() > 0.95
 
 
-def test_the_run_that_is_shipped_is_the_one_that_train_would_go_on_with():
+def test_training_would_resume_the_shipped_run():
     chosen = TrainingSettings.for_data(images=6000, captions=30000)
-    record = read_record(FILES.models, {"settings": asdict(chosen)})  # or it would raise
+    record = read_record(PATHS.models, {"settings": asdict(chosen)})  # or it would raise
     course = course_of_last(record["history"])
     assert best_epoch(course) == len(course) - 1
 
 
 @pytest.mark.real
-def test_the_shipped_encoder_is_xception_in_integers_of_which_only_the_exit_flow_was_trained(
-    shared,
-):
+def test_the_shipped_encoder_is_a_quantised_xception_with_a_fine_tuned_exit_flow(shared):
     (weights,) = (shared / "xception").glob("*.h5")
     pretrained = build_split_encoder("Xception", weights)
-    network = read_network(FILES.models / ENCODER)
+    network = read_network(PATHS.models / ENCODER)
     name, fingerprint, form = read_encoder_id(network).split()
     assert (name, form) == ("Xception", "int8")
     assert make_encoder_id(pretrained.whole) != f"{name} {fingerprint}"
 
-    sums = [
-        operation
-        for operation in network.get_ordered_ops()
-        if operation.get_type_name() == "Add" and not set(_kinds_of_inputs(operation)) & _CONSTANT
-    ]  # of branches, as residual blocks end in one
-    backbone = openvino.Model([sums[-2].output(0)], network.get_parameters())
-    paths = sorted((FILES.root / "examples").glob("*.jpg"))[:4]
+    residual_sums = [
+        operation for operation in network.get_ordered_ops() if _adds_two_branches(operation)
+    ]
+    backbone = openvino.Model([residual_sums[-2].output(0)], network.get_parameters())
+    paths = sorted((PATHS.root / "examples").glob("*.jpg"))[:4]
     images = np.stack([load_image(path, (299, 299)) for path in paths])
     received = compile_network(backbone)([images])[0].mean((2, 3))  # channels first
     expected = pretrained.backbone.predict(images, verbose=0).mean(1)
@@ -128,17 +125,20 @@ def test_the_shipped_encoder_is_xception_in_integers_of_which_only_the_exit_flow
     assert cosine.min() > 0.98
 
 
-def _kinds_of_inputs(operation) -> list[str]:
-    return [value.get_source_output().get_node().get_type_name() for value in operation.inputs()]
+def _adds_two_branches(operation) -> bool:
+    sources = {value.get_source_output().get_node().get_type_name() for value in operation.inputs()}
+    return operation.get_type_name() == "Add" and not sources & {"Constant", "Convert"}
 
 
+@pytest.mark.slow
 @pytest.mark.real
-def test_the_test_list_scores_what_the_card_says(captioner, shared, tmp_path):
-    """The whole way on all 1,000 test images: photograph, features, search, score."""
-    for name in ("Flickr8k_text.zip", "Flickr8k_Dataset.zip"):
-        with zipfile.ZipFile(shared / "flickr8k" / name) as archive:
-            archive.extractall(tmp_path)
+def test_the_test_split_scores_what_the_model_card_states(captioner, shared, tmp_path):
+    """End to end on all 1,000 test images: photographs, features, search, scores."""
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
+        archive.extractall(tmp_path)
     names = read_splits(tmp_path)["test"]
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_Dataset.zip") as archive:
+        archive.extractall(tmp_path, [f"Flicker8k_Dataset/{name}" for name in names])
     references = select(read_captions(tmp_path / "Flickr8k.token.txt"), names)
     _, scores = evaluate_end_to_end(captioner, tmp_path / "Flicker8k_Dataset", references)
     assert scores["BLEU-4"] == pytest.approx(SCORES["BLEU-4"], abs=0.002)

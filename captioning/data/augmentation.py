@@ -13,11 +13,16 @@ from captioning.data.vocabulary import flip_caption
 # The sides of a crop, as shares of width and height: a caption of the whole mostly holds for it.
 _CROP_SHARES = 0.72, 0.95
 
+# With the image name, the seed of a crop. The words are older names of the augmentations: with
+# others, feature maps that exist would no longer fit.
+_CROP_SEED, _FLIPPED_CROP_SEED = "nearer", "nearer_mirrored"
+
 
 @dataclass(frozen=True)
 class Augmentation:
     """One augmentation of all training images; their feature maps are called by its `name`. An
-    image is always cropped alike: the crop follows from the names of image and augmentation."""
+    image is always cropped alike: the crop follows from its name, and from whether it is flipped.
+    """
 
     name: str
     horizontal_flip: bool = False
@@ -33,7 +38,8 @@ class Augmentation:
         return flip_caption(caption) if self.horizontal_flip else caption
 
     def _crop(self, image_name: str) -> Box:
-        random = np.random.default_rng(crc32(f"{self.name} {image_name}".encode()))
+        seed = _FLIPPED_CROP_SEED if self.horizontal_flip else _CROP_SEED
+        random = np.random.default_rng(crc32(f"{seed} {image_name}".encode()))
         share = random.uniform(*_CROP_SHARES)
         left, top = random.uniform(0, 1 - share, size=2)
         return left, top, left + share, top + share

@@ -1,6 +1,6 @@
-"""Opens and decodes image files within a budget of pixels, so that no single file exhausts memory.
+"""Opens and decodes image files within a budget of pixels, so that no file exhausts the memory.
 
-At most MAX_PIXELS are decoded, after a JPEG file was reduced, which takes about 0.6 GB of memory.
+The budget is MAX_PIXELS, counted after a JPEG file is reduced; decoding so many takes about 0.6 GB.
 Images of more than `_LARGE` pixels are decoded one at a time, whatever the number of threads.
 """
 
@@ -19,14 +19,17 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from captioning.data.image_repair import JPEG_START
 
-MAX_PIXELS = 2**26  # 8192 x 8192; half as many where each takes twice the memory:
+MAX_PIXELS = 2**26  # 8192 x 8192
+_LARGE = 2**24
+
+# Half of the budget is for images whose decoding takes twice the memory a pixel.
 _COSTLY_FORMATS = ("JPEG2000", "WEBP")
 _COSTLY_MODES = ("I", "F")  # 16-bit, 32-bit and float
-# A JPEG file before it is reduced. Its decoder holds a line of blocks of most files, but all
-# coefficients of progressive ones, two bytes each.
+
+# Limits of a JPEG file before it is reduced. The decoder keeps only a few lines of most files in
+# memory, but all coefficients of progressive ones, two bytes each.
 MAX_JPEG_PIXELS = 2**30
 MAX_PROGRESSIVE_COEFFICIENTS = 320_000_000
-_LARGE = 2**24
 
 _large_image = Lock()
 
@@ -57,21 +60,23 @@ def open_file(source: str | os.PathLike | bytes) -> Iterator[IO[bytes]]:
 def decode(
     file: IO[bytes], at_least: int | None, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-    """What `convert` makes of the image in the file. A JPEG file is reduced to a half, a quarter or
-    an eighth, as long as `at_least` so many pixels a side are left, and to fit the budget. Raises
-    Refusal for an image beyond the budget, and whatever Pillow raises for a damaged one."""
+    """Decodes the image in the file, and returns what `convert` makes of it. A JPEG file is reduced
+    to a half, a quarter or an eighth, as long as `at_least` so many pixels a side are left, or to
+    fit the budget. Raises Refusal for an image beyond the budget, and for a damaged one whatever
+    Pillow raises."""
     with _identify(file) as image:
         width, height = image.size
         if isinstance(image, JpegImageFile):
-            _check_jpeg(image)
+            _refuse_absurd_size(image)
             if not at_least and width * height > MAX_PIXELS:
                 at_least = isqrt(MAX_PIXELS) // 2
         if at_least:
             image.draft(None, (at_least, at_least))
         pixels = image.width * image.height
         is_costly = image.format in _COSTLY_FORMATS or image.mode.startswith(_COSTLY_MODES)
-        if pixels > (most := MAX_PIXELS // 2 if is_costly else MAX_PIXELS):
-            raise _too_large(width, height, most)
+        limit = MAX_PIXELS // 2 if is_costly else MAX_PIXELS
+        if pixels > limit:
+            raise _too_large(width, height, limit)
         with _large_image if pixels > _LARGE else nullcontext():
             return convert(image)
 
@@ -94,18 +99,18 @@ def _identify(file: IO[bytes]) -> Image.Image:
         raise Refusal(f"is too large ({error})", "Scale it down.") from error
 
 
-def _check_jpeg(image: JpegImageFile) -> None:
-    most = MAX_JPEG_PIXELS
+def _refuse_absurd_size(image: JpegImageFile) -> None:
+    limit = MAX_JPEG_PIXELS
     if "progressive" in image.info:
-        samples = [across * down for _, across, down, _ in image.layer]  # of a block of pixels
-        most = int(MAX_PROGRESSIVE_COEFFICIENTS * max(samples) / sum(samples))
-    if image.width * image.height > most:
-        raise _too_large(image.width, image.height, most)
+        samples = [across * down for _, across, down, _ in image.layer]  # a block, by channel
+        limit = int(MAX_PROGRESSIVE_COEFFICIENTS * max(samples) / sum(samples))
+    if image.width * image.height > limit:
+        raise _too_large(image.width, image.height, limit)
 
 
-def _too_large(width: int, height: int, most: int) -> Refusal:
+def _too_large(width: int, height: int, limit: int) -> Refusal:
     return Refusal(
-        f"is too large ({width:,} x {height:,} pixels; at most {most:,} are decoded)",
+        f"is too large ({width:,} x {height:,} pixels; at most {limit:,} are decoded)",
         "Scale it down.",
     )
 

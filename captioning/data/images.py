@@ -22,12 +22,12 @@ ImageLike = str | PathLike[str] | bytes | IO[bytes] | Image.Image | np.ndarray
 # Left, top, right and bottom, as shares of width and height.
 Box = tuple[float, float, float, float]
 
-# Large JPEG files are decoded at a half, a quarter or an eighth of their size, which keeps so many
-# times the requested pixels a side. On 12 megapixels made up of twenty photographs, that took a
-# quarter of the time, and changed no pixel of 299x299 by more than 5 of 255.
+# A large JPEG file is decoded at a fraction of its size that leaves this many times the requested
+# pixels a side. Twenty photographs side by side, 12 megapixels, took a quarter of the time, and no
+# pixel of 299x299 changed by more than 5 of 255.
 _SPARE = 2
 
-# Of formats that Pillow does not read, or only with pillow-heif. In a folder they are named as
+# Images that Pillow does not read, or only with pillow-heif. In a folder they are named as
 # unreadable, not left out.
 _OTHER_EXTENSIONS = frozenset(
     ".heic .heif .hif .jxl .jxr .svg .exr .hdr .xcf"
@@ -67,15 +67,15 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
     """The image, upright, in RGB, at its own size. With `at_least`, a JPEG file is decoded at a
     fraction of its size that leaves so many pixels a side, which is faster.
 
-    Grey, palette and CMYK images are converted, 16-bit and float images are scaled as in
-    `scale_to_bytes`, transparency is laid on white, EXIF rotation is applied, and of an animation
-    the first frame is taken. The bytes of a file give the same pixels as its path. Damage to
-    metadata, and a missing end marker of a JPEG file, are overlooked where the pixels are whole.
+    Grey, palette and CMYK images are converted, 16-bit and float images are scaled by their own
+    range (see `scale_to_bytes`), transparency becomes white, EXIF rotation is applied, and an
+    animation gives its first frame. The bytes of a file give the same pixels as its path. Damaged
+    metadata and a missing end marker of a JPEG file do not matter if the pixels are whole.
 
-    Raises FileNotFoundError for a missing file, and UnreadableImage, a ValueError, for all else
-    that cannot be read: no image, a damaged one, one beyond the budget of
-    `captioning.data.image_files`, a folder, a pipe. Raises ValueError for an array of another
-    shape, TypeError for an object of another type.
+    Raises FileNotFoundError for a missing file. Raises UnreadableImage, a ValueError, for whatever
+    else cannot be read: other or damaged files, folders, pipes, and images beyond the budget of
+    `captioning.data.image_files`. Raises ValueError for an array of another shape, and TypeError
+    for an object of another type.
     """
     image, name = _file_or_image(image)
     try:
@@ -107,7 +107,7 @@ def image_extensions() -> frozenset[str]:
 
 
 def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Image, str]:
-    """The path, the content or the image, and what messages call it."""
+    """The path, the content or the image in memory, and its name in messages."""
     if isinstance(image, (str, PathLike)):
         return image, fspath(image)
     if isinstance(image, Image.Image):
@@ -141,7 +141,7 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _open(image: str | PathLike | bytes | Image.Image, at_least: int | None) -> Image.Image:
-    if isinstance(image, Image.Image):  # the caller's: its file stays open, its frame as it is
+    if isinstance(image, Image.Image):  # the caller's, which stays as it is
         rgb = _to_upright_rgb(image)
         return image.copy() if rgb is image else rgb
     with open_file(image) as file:
@@ -157,16 +157,16 @@ def _open(image: str | PathLike | bytes | Image.Image, at_least: int | None) -> 
 
 
 def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """All of `image` decoded, upright, in RGB: the image itself where it is so already."""
-    image.load()  # PNG files may tell their orientation behind the pixels
+    """The decoded image, upright, in RGB: `image` itself if it is so already."""
+    image.load()  # the orientation of a PNG file may come after its pixels
     turn = _TURNS.get(_orientation(image))
     upright = image.transpose(turn) if turn is not None else image
     return _to_rgb(upright)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; 1, upright, where it cannot be read. The rest of EXIF is not decoded,
-    so that values of a wrong type in it do no harm."""
+    """The EXIF orientation; 1, upright, if it cannot be read. The rest of EXIF is not decoded, so
+    that values of a wrong type in it do no harm."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # likewise of nearly every class

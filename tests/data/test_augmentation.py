@@ -60,3 +60,12 @@ def test_each_augmentation_has_a_name_of_its_own():
         "cropped",
         "cropped_flipped",
     ]
+
+
+def test_crops_stay_as_they_were_when_existing_feature_maps_were_made():
+    assert CROPPED._crop("dog.jpg") == pytest.approx(
+        (0.020916, 0.011336, 0.968333, 0.958752), abs=1e-6
+    )
+    assert CROPPED_FLIPPED._crop("dog.jpg") == pytest.approx(
+        (0.224958, 0.001549, 0.969037, 0.745628), abs=1e-6
+    )

@@ -132,6 +132,7 @@ def test_a_folder_without_images_is_refused(tmp_path):
         check_dataset(Dataset(tmp_path, CAPTIONS, SPLITS))
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_flaws_of_flickr8k_are_found(shared, tmp_path):
     with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:

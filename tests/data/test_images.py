@@ -107,6 +107,7 @@ def test_a_rotated_photograph_is_set_upright(tmp_path):
     assert left_and_right(load_image(path, SIZE)) == ([255, 0, 0], [0, 255, 0])
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damage_to_the_exif_data_alone_is_overlooked(tmp_path):
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"  # cut off in its first entry
     path = saved(tmp_path, picture(), "exif.jpg", exif=exif, quality=95)

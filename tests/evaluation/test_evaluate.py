@@ -21,8 +21,9 @@ def references(tiny_root):
 
 
 def test_end_to_end_gives_the_captions_of_the_features_of_the_same_photographs(
-    captioner, references, tiny_root
+    captioner, references, tiny_root, monkeypatch
 ):
+    monkeypatch.setattr("captioning.evaluation.metrics._java_runs", lambda: False)  # METEOR is slow
     folder = Paths(tiny_root).images
     images = np.stack([load_image(folder / name, (32, 48)) for name in references])
     features = dict(zip(references, captioner.encoder(images), strict=True))

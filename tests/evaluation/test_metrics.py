@@ -96,6 +96,7 @@ def test_the_order_of_the_images_does_not_matter():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
 def test_meteor_forgives_inflections():
     close = {**CAPTIONS, "man.jpg": "two man riding their bike"}

@@ -1,5 +1,6 @@
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import keras
@@ -230,6 +231,12 @@ def test_an_encoder_of_an_older_version_is_refused(tmp_path):
     export_encoder(keras.Model(images, averages), tmp_path)
     with pytest.raises(ValueError, match="from an older version"):
         Encoder(tmp_path)
+
+
+def test_an_export_reports_to_nobody(exported):
+    """OpenVINO's converter, which Keras uses, would import its telemetry and send a report."""
+    assert "openvino.tools.ovc" in sys.modules
+    assert "openvino_telemetry" not in sys.modules
 
 
 def test_nothing_but_the_exported_files_is_left_in_the_folder(exported):

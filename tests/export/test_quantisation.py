@@ -262,6 +262,7 @@ def test_training_images_calibrate_both_networks(root, monkeypatch):
     np.testing.assert_allclose(calibrated["features"], expected, atol=0.01)
 
 
+@pytest.mark.slow
 def test_only_networks_in_floats_are_quantised(root, monkeypatch):
     """Both; then the decoder, exported again, beside a quantised encoder; then the encoder."""
     paths = Paths(root)
