@@ -111,7 +111,7 @@ def train(vocabulary_size: int, images: int = IMAGES) -> Work:
     """Trains the merge model for an epoch; scoring is left out."""
     from captioning.inference.openvino_runtime import training_precision
     from captioning.models.caption_model import build_caption_model
-    from captioning.training.cross_entropy import compile_learner, make_batches, memory_keeper
+    from captioning.training.cross_entropy import compile_learner, make_batches
     from captioning.training.losses import SmoothedCrossentropy
 
     data = training_set(vocabulary_size, images)
@@ -121,7 +121,7 @@ def train(vocabulary_size: int, images: int = IMAGES) -> Work:
     compile_learner(model, SETTINGS, len(batches), SmoothedCrossentropy(SETTINGS.label_smoothing))
 
     def work() -> int:
-        model.fit(batches, shuffle=False, verbose=0, callbacks=[memory_keeper()])
+        model.fit(batches, shuffle=False, verbose=0)
         return len(data.captions)
 
     return work

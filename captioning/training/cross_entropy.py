@@ -15,7 +15,6 @@ from captioning.training.batches import AugmentedData, CaptionBatches, one_capti
 from captioning.training.checkpoints import Run
 from captioning.training.distillation import DistillationBatches
 from captioning.training.losses import SmoothedCrossentropy
-from captioning.training.memory import keep_freed_memory
 from captioning.training.training_data import TrainingData
 
 # Of batches of single captions, sorted by length. So many leave 2 % of padding, and as so many
@@ -55,7 +54,7 @@ def run_epochs(
         validation_data=development_batches,
         initial_epoch=epochs_done,
         epochs=settings.epochs,
-        callbacks=[_Epochs(run, stage, model, score, settings.seed), memory_keeper()],
+        callbacks=[_Epochs(run, stage, model, score, settings.seed)],
         shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
         verbose=2,
     )
@@ -84,14 +83,6 @@ def compile_learner(
         ),
         loss,
         jit_compile=False,  # batches differ in length, and XLA compiles every length anew
-    )
-
-
-def memory_keeper() -> keras.callbacks.Callback:
-    """For `fit`, see `captioning.training.memory`. TensorFlow has its way when the first batch is drawn, so
-    this comes after it."""
-    return keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: keep_freed_memory()
     )
 
 
