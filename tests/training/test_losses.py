@@ -20,15 +20,15 @@ def test_it_equals_keras_on_dense_targets(label_smoothing):
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_its_gradient_is_what_was_guessed_less_what_was_wanted(label_smoothing):
+def test_its_gradient_is_the_prediction_less_the_smoothed_target(label_smoothing):
     layer = keras.layers.Dense(6, use_bias=False, kernel_initializer="zeros")
     model = keras.Sequential([keras.Input((4, 3)), layer])
     model.compile(keras.optimizers.SGD(1.0), SmoothedCrossentropy(label_smoothing))
     inputs = np.random.default_rng(1).normal(size=(3, 4, 3)).astype("float32")
     model.train_on_batch(inputs, TARGETS, WEIGHTS)
-    wanted = (1 - label_smoothing) * np.eye(6)[TARGETS] + label_smoothing / 6
-    guessed = np.full((3, 4, 6), 1 / 6)
-    expected = -np.einsum("blf,blc,bl->fc", inputs, guessed - wanted, WEIGHTS)
+    expected_probabilities = (1 - label_smoothing) * np.eye(6)[TARGETS] + label_smoothing / 6
+    predicted = np.full((3, 4, 6), 1 / 6)
+    expected = -np.einsum("blf,blc,bl->fc", inputs, predicted - expected_probabilities, WEIGHTS)
     np.testing.assert_allclose(layer.get_weights()[0], expected, atol=1e-5)
 
 
@@ -37,10 +37,9 @@ def test_a_uniform_guess_costs_the_logarithm_of_the_classes():
     assert float(loss) == pytest.approx(np.log(6), abs=1e-6)
 
 
-def test_a_hopeless_guess_costs_much_and_teaches_all_the_same():
+def test_a_hopeless_guess_costs_its_whole_distance_and_is_corrected():
     logits = np.array([[0.0, 1000.0]], "float32")
-    cost = float(SmoothedCrossentropy()(np.array([[0]]), logits[None], np.ones((1, 1))))
-    assert cost == pytest.approx(85, abs=1)
+    assert float(SmoothedCrossentropy()(np.array([[0]]), logits[None], np.ones((1, 1)))) == 1000
 
     layer = keras.layers.Dense(2, use_bias=False)
     model = keras.Sequential([keras.Input((1, 1)), layer])
