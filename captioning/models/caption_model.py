@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import keras
 
 from captioning.models.decoders import BUILDERS, DECODER, FEATURE_EXTRACTOR
-from captioning.models.layers import ByteDropout, EachCaption
+from captioning.models.layers import EachCaption
 from captioning.settings import TrainingSettings
 
 SEQUENCE_PROCESSOR = "sequence_processor"
@@ -63,7 +63,7 @@ def _sequence_processor(settings: TrainingSettings) -> keras.Model:
     word (images, captions, length, units)."""
     embedded = keras.Input((None, None, settings.embedding_units), name="embedded")
     scaled = keras.layers.Rescaling(settings.embedding_units**0.5, name="scale")(embedded)
-    dropped = ByteDropout(settings.dropout, name="dropout")(scaled)
+    dropped = keras.layers.Dropout(settings.dropout, name="dropout")(scaled)
     lstm = keras.layers.LSTM(settings.units, return_sequences=True)
     return keras.Model(embedded, EachCaption(lstm, name="lstm")(dropped), name=SEQUENCE_PROCESSOR)
 

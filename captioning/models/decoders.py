@@ -9,7 +9,6 @@ length, embedding_units).
 import keras
 from keras import ops
 
-from captioning.models.layers import ByteDropout
 from captioning.settings import TrainingSettings
 
 FEATURE_EXTRACTOR, DECODER = "feature_extractor", "decoder"
@@ -20,7 +19,7 @@ def build_merge(feature_width: int, settings: TrainingSettings) -> tuple[keras.M
     """The classic: the average of the feature map is added to the state of the LSTM."""
     features = keras.Input((None, feature_width), name="features")
     image = keras.layers.GlobalAveragePooling1D(name="average")(features)  # (images, feature_width)
-    image = ByteDropout(settings.dropout, name="dropout")(image)
+    image = keras.layers.Dropout(settings.dropout, name="dropout")(image)
     image = keras.layers.Dense(settings.units, activation="relu", name="dense")(image)
     feature_extractor = keras.Model(features, [image], name=FEATURE_EXTRACTOR)
 
@@ -29,7 +28,7 @@ def build_merge(feature_width: int, settings: TrainingSettings) -> tuple[keras.M
     merged = keras.layers.Add(name="merge")(
         [keras.layers.Reshape((1, 1, settings.units), name="at_every_word")(image), sequence]
     )  # (images, captions, length, units)
-    merged = ByteDropout(settings.dropout, name="dropout")(merged)
+    merged = keras.layers.Dropout(settings.dropout, name="dropout")(merged)
     hidden = keras.layers.Dense(settings.embedding_units, activation="relu", name="dense")(merged)
     return feature_extractor, keras.Model([image, sequence], hidden, name=DECODER)
 
@@ -60,7 +59,7 @@ def build_attention(
     values = keras.Input((heads, None, units // heads), name="values")
     average = keras.Input((units,), name="average")
     sequence = keras.Input((None, None, units), name="sequence")
-    state = ByteDropout(settings.dropout, name="state_dropout")(sequence)
+    state = keras.layers.Dropout(settings.dropout, name="state_dropout")(sequence)
     queries = keras.layers.EinsumDense(
         "bclu,uhd->bhcld", (heads, None, None, units // heads), bias_axes="hd", name="queries"
     )(state)
@@ -87,7 +86,7 @@ def build_attention(
     )
     hidden = keras.layers.Dense(settings.embedding_units, name="to_embedding")(hidden)
     hidden = keras.layers.LayerNormalization(name="to_embedding_norm")(hidden)
-    hidden = ByteDropout(settings.dropout, name="dropout")(hidden)
+    hidden = keras.layers.Dropout(settings.dropout, name="dropout")(hidden)
     return feature_extractor, keras.Model([keys, values, average, sequence], hidden, name=DECODER)
 
 

@@ -44,21 +44,3 @@ class EachCaptionStep(keras.layers.Wrapper):
 
     def compute_output_shape(self, inputs_shape, hidden_shape, cell_shape):
         return [hidden_shape, cell_shape]
-
-
-@keras.saving.register_keras_serializable("captioning")
-class ByteDropout(keras.layers.Dropout):
-    """Dropout for which each number draws one byte, where Keras draws four, and drawing is most of
-    what dropout costs. What is dropped is `rate` to the nearest 1/256, and no more
-    than 255 of them, as nothing makes up for all. `noise_shape` is not heeded."""
-
-    def call(self, inputs, training=False):
-        dropped = min(round(256 * self.rate), 255)  # of the 256 values of a byte
-        if not training or not dropped:
-            return inputs
-        *shape, width = ops.shape(inputs)
-        drawn = keras.random.randint(
-            (*shape, -(-width // 4)), -(2**31), 2**31 - 1, seed=self.seed_generator
-        )  # four bytes each
-        kept = ops.view(drawn, "uint8")[..., :width] >= dropped
-        return ops.where(kept, inputs * (256 / (256 - dropped)), 0)
