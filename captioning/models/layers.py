@@ -3,8 +3,6 @@
 import keras
 from keras import ops
 
-from captioning.models.recurrence import lstm_states
-
 
 @keras.saving.register_keras_serializable("captioning")
 class EachCaption(keras.layers.Wrapper):
@@ -15,10 +13,7 @@ class EachCaption(keras.layers.Wrapper):
     def call(self, captions):
         images, captions_each, length, width = ops.shape(captions)
         rows = ops.reshape(captions, (images * captions_each, length, width))
-        cell = self.layer.cell
-        weights = map(ops.copy, (cell.kernel, cell.recurrent_kernel, cell.bias))  # in its precision
-        states = lstm_states(ops.transpose(rows, (1, 0, 2)), *weights)  # (length, rows, units)
-        states = ops.transpose(states, (1, 0, 2))
+        states = self.layer(rows)
         return ops.reshape(states, (images, captions_each, length, self.layer.units))
 
     def build(self, input_shape):
