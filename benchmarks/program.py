@@ -111,14 +111,14 @@ def train(vocabulary_size: int, images: int = IMAGES) -> Work:
     """Trains the merge model for an epoch; scoring is left out."""
     from captioning.inference.openvino_runtime import training_precision
     from captioning.models.caption_model import build_caption_model
-    from captioning.training.cross_entropy import compile_learner, make_batches
+    from captioning.training.cross_entropy import compile_model, make_batches
     from captioning.training.losses import SmoothedCrossentropy
 
     data = training_set(vocabulary_size, images)
     maps = {name: features[None] for name, features in data.features.items()}
     batches = make_batches([(data.captions, maps)], SETTINGS)
     model = build_caption_model(len(data.vocabulary), FEATURE_WIDTH, SETTINGS, training_precision())
-    compile_learner(model, SETTINGS, len(batches), SmoothedCrossentropy(SETTINGS.label_smoothing))
+    compile_model(model, SETTINGS, len(batches), SmoothedCrossentropy(SETTINGS.label_smoothing))
 
     def work() -> int:
         model.fit(batches, shuffle=False, verbose=0)

@@ -4,8 +4,7 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from captioning.models.decoders import BUILDERS
-from captioning.settings import DECODERS, SearchSettings, SplitSettings, TrainingSettings
+from captioning.settings import SearchSettings, SplitSettings, TrainingSettings
 
 ALL = (SearchSettings, SplitSettings, TrainingSettings)
 
@@ -92,10 +91,6 @@ def test_numbers_of_numpy_are_numbers():
 def test_every_setting_has_a_default_and_a_check(settings):
     settings()
     assert all("check" in field.metadata for field in fields(settings))
-
-
-def test_every_decoder_that_may_be_chosen_can_be_built():
-    assert set(DECODERS) == set(BUILDERS)
 
 
 def test_a_student_has_epochs_and_dropout_of_its_own():

@@ -21,8 +21,7 @@ from captioning.inference.openvino_runtime import compile_network, openvino, rea
 from captioning.models.image_encoder import build_split_encoder
 from captioning.paths import Paths, find_model
 from captioning.settings import TrainingSettings
-from captioning.training.checkpoints import read_record
-from captioning.training.history import best_epoch, course_of_last
+from captioning.training.checkpoints import best_epoch, epochs_of_last_model, read_record
 
 PATHS = Paths(find_model())
 README = (PATHS.root / "README.md").read_text(encoding="utf-8")
@@ -99,7 +98,7 @@ def test_the_exported_decoder_predicts_what_the_keras_model_predicts(captioner):
 def test_training_would_resume_the_shipped_run():
     chosen = TrainingSettings.for_data(images=6000, captions=30000)
     record = read_record(PATHS.models, {"settings": asdict(chosen)})  # or it would raise
-    course = course_of_last(record["history"])
+    course = epochs_of_last_model(record["history"])
     assert best_epoch(course) == len(course) - 1
 
 

@@ -135,7 +135,7 @@ def fine_tune(
 
     settings = settings or default_settings(paths)
     dataset, descriptions, features, augmented = _load_data(paths, settings)
-    data = TrainingData.of_splits(
+    data = TrainingData.from_splits(
         descriptions, dataset.captions, dataset.splits, features, augmented
     )
     fine_tune_encoder(data, dataset.images, settings, weights, paths)
@@ -154,9 +154,9 @@ def evaluate(
 
 def export(paths: Paths) -> None:
     """Writes the decoder that captioning runs anew, from the trained Keras model."""
-    from captioning.training.train import export_anew
+    from captioning.training.train import export_trained
 
-    export_anew(paths)
+    export_trained(paths)
 
 
 def quantise(paths: Paths) -> tuple[float, float]:

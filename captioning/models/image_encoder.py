@@ -1,8 +1,8 @@
-"""The image networks of `keras.applications`, by name: each of them an encoder, from photographs to
-feature maps.
+"""The image encoders in Keras, from photographs to feature maps: those of `keras.applications`.
 
-Names, image sizes, preprocessing and weights are Keras' own. Not about which of them a folder has:
-see `captioning.export.provide_encoder`; nor about running one: see `captioning.inference.networks`.
+Names, image sizes, preprocessing and weights are those of Keras. Not about which encoder a folder
+holds (see `captioning.export.provide_encoder`), nor about running one without Keras (see
+`captioning.inference.networks`).
 """
 
 import re
@@ -28,7 +28,7 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
 
     `name` is a function of `keras.applications`; the model is named as Keras writes it. `weights`
     is "imagenet" (downloaded by Keras), the path of a weights file of the network without its
-    classifier, or None for random ones. The preprocessing that the network wants is part of it.
+    classifier, or None for random ones. The preprocessing is part of the model.
     """
     name = keras_name(name)
     return _on_images(_image_network(name, weights), name)
@@ -36,32 +36,32 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
 
 @dataclass(frozen=True)
 class SplitEncoder:
-    """An encoder in two, which share its weights: `backbone`, images to the feature maps (batch,
-    cells, width) that the `exit_flow` turns from a grid (batch, rows, columns, width) into the grid
-    (batch, rows, columns, feature_width) that `whole` sees."""
+    """An encoder, `whole`, and its two halves, which share its weights: the `backbone`, from images
+    to maps (batch, cells, width), and the `exit_flow`, from the grid of such a map (batch, rows,
+    columns, width) to the grid of the feature map (batch, rows, columns, feature_width)."""
 
     whole: keras.Model
     backbone: keras.Model
     exit_flow: keras.Model
 
     def save_weights(self, path: Path) -> None:
-        """For `build_encoder`, from such a file, to make the same encoder anew."""
+        """Writes a file from which `build_encoder` builds the same encoder again."""
         (network,) = (layer for layer in self.whole.layers if isinstance(layer, keras.Model))
         with replace_when_written(path) as neighbour:
             network.save_weights(neighbour)
 
 
 def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> SplitEncoder:
-    """As `build_encoder`, cut behind the last sum but one, so that the last residual block and all
-    that follows are the exit flow, in Xception blocks 13 and 14. Raises ValueError if the network
-    has no such blocks."""
+    """As `build_encoder`, cut behind the last sum but one: the last residual block and all that
+    follows are the exit flow, in Xception blocks 13 and 14. Raises ValueError if the network has no
+    residual blocks."""
     name = keras_name(name)
     network = _image_network(name, weights)
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
     if len(sums) < 2:
         raise ValueError(
-            "Wanted: an encoder of residual blocks, whose last ones can be taken off. Received: "
-            f"{name}."
+            f"Expected an encoder with residual blocks, got {name}. Fine-tune one such as Xception "
+            "or ResNet50V2."
         )
     cut = sums[-2].output
     return SplitEncoder(
@@ -72,12 +72,13 @@ def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> Spl
 
 
 def keras_name(name: str) -> str:
-    """The name as Keras writes it, "ResNet50V2" of "resnet50v2". ValueError if there is none."""
-    names = {each.casefold(): each for each in _image_networks()}
+    """The name as Keras writes it, "ResNet50V2" for "resnet50v2". Raises ValueError if Keras has no
+    such network."""
+    names = {known.casefold(): known for known in _image_networks()}
     if name.casefold() not in names:
         raise ValueError(
-            f"An encoder is one of {', '.join(names.values())}, image networks of "
-            f"keras.applications. Received: {name}."
+            f"Expected an image network of keras.applications, got {name}. Choose one of "
+            f"{', '.join(names.values())}."
         )
     return names[name.casefold()]
 
@@ -85,8 +86,9 @@ def keras_name(name: str) -> str:
 def image_size(name: str) -> tuple[int, int]:
     """Height and width of the images that a network was trained on, without building it.
 
-    Keras takes whole networks with trained weights at this size only, and names it when it refuses
-    another. MobileNetV3 is taken at any size that is not too small; its description names the one.
+    Keras builds a whole network with trained weights at this size only, and names the size when it
+    refuses another. It builds MobileNetV3 at any size that is not too small and names the size in
+    its docstring.
     """
     build = _image_networks()[keras_name(name)]
     try:
@@ -95,8 +97,8 @@ def image_size(name: str) -> tuple[int, int]:
         if named := _SQUARE_IMAGE.search(f"{refusal} {build.__doc__}"):
             return int(named[1]), int(named[1])
     raise RuntimeError(
-        f"Keras names no image size for {name}. Wanted: a version that does, as Keras 3.15. "
-        f"Received: Keras {keras.__version__}."
+        f"Expected a Keras that names the image size of {name}, got Keras {keras.__version__}. "
+        "Install Keras 3.15."
     )
 
 
@@ -104,8 +106,7 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
     """The network as Keras has it, without its classifier."""
     if weights not in (IMAGENET, None) and not Path(weights).exists():
         raise FileNotFoundError(
-            f'{name} weights wanted from "imagenet" or from a file. Received: {weights}, which '
-            "does not exist."
+            f'Expected "imagenet" or a file of {name} weights, got {weights}, which does not exist.'
         )
     build = _image_networks()[name]
     image_shape = (*image_size(name), 3)
@@ -113,12 +114,12 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
         network = build(
             weights=weights and str(weights), include_top=False, input_shape=image_shape
         )
-    except Exception as error:  # Keras raises no narrower one when the line fails
+    except Exception as error:  # Keras raises no narrower one when a download fails
         if weights != IMAGENET or not isinstance(error.__context__ or error, OSError):
             raise
         raise ConnectionError(
-            f"The {name} weights could not be downloaded ({error}). Check the line and try again, "
-            "or put the file by hand into ~/.keras/models, where Keras looks first."
+            f"The {name} weights could not be downloaded ({error}). Check the connection and try "
+            "again, or put the file into ~/.keras/models, where Keras looks first."
         ) from error
     if weights not in (IMAGENET, None):
         _refuse_lost_scale(network, name, weights)
@@ -126,9 +127,9 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
 
 
 def _on_images(network: keras.Model, name: str) -> keras.Model:
-    """An image network, or the beginning of it, as an encoder, with the preprocessing of `name`."""
+    """An image network, or its beginning, as an encoder with the preprocessing of `name`."""
     images = keras.Input(network.input_shape[1:], dtype="uint8", name="images")
-    # Does nothing where the network does it itself.
+    # Changes nothing for a network that does its preprocessing itself.
     preprocess = getmodule(_image_networks()[name]).preprocess_input
     grid = network(preprocess(ops.cast(images, "float32")))  # (batch, rows, columns, width)
     cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
@@ -140,14 +141,14 @@ def _image_networks() -> dict[str, Callable[..., keras.Model]]:
 
 
 def _refuse_lost_scale(network: keras.Model, name: str, weights: str | Path) -> None:
-    """EfficientNetB0 to B7 scale images once more than their weights say, and Keras builds that in
-    only where it fetches the weights itself. From a file, they would see half of each contrast.
+    """EfficientNetB0 to B7 scale the images once more if Keras downloads their weights, and not if
+    the weights come from a file: the network would see half of each contrast.
     """
     for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             _, variance, _ = layer.get_weights()
             if (variance != 1).any():
                 raise ValueError(
-                    f"{weights} holds weights of {name} for ImageNet, which Keras reads rightly "
-                    'only as "imagenet". Put its file into ~/.keras/models and name no file.'
+                    f'Expected "imagenet" for the ImageNet weights of {name}, got {weights}, which '
+                    "Keras would scale wrongly. Put the file into ~/.keras/models and name no file."
                 )

@@ -5,13 +5,13 @@ from html import escape
 
 from captioning.output import curves
 from captioning.output.page import section
-from captioning.training.history import (
+from captioning.training.checkpoints import (
     ENSEMBLE_STAGE,
     MEMBER_KEY,
     MONITOR,
     STAGE_KEY,
     best_epoch,
-    course_of_last,
+    epochs_of_last_model,
 )
 
 STYLE = (
@@ -47,7 +47,7 @@ def show_training(history: Sequence[Mapping]) -> str:
         told = "One model was trained."
     if means := [epoch[MONITOR] for epoch in history if epoch[STAGE_KEY] == ENSEMBLE_STAGE]:
         told += f" The mean of their probabilities has a {MONITOR} of {means[0]:.4f}."
-    last = course_of_last(history)
+    last = epochs_of_last_model(history)
     if MEMBER_KEY not in last[0]:
         told += f" {'It' if len(members) == 1 else 'They'} taught a student, which was kept."
         courses["Student"] = last

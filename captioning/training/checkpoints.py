@@ -1,11 +1,13 @@
-"""A training run on disk: its record, its last epoch and its best one.
+"""A training run on disk: its record, its last epoch and its best epoch.
 
-A run has stages, one after the other. How it goes on follows from its history alone, so one that
-was killed goes on from its last epoch as if nothing had happened. Not about what is trained.
+A run has stages, one after the other. How it resumes follows from its history alone, so a run that
+was killed resumes from its last epoch as if nothing had happened. The history is a list of epochs,
+a dict of numbers each. Not about how a model is trained.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from pathlib import Path
 from types import MappingProxyType
 
@@ -14,20 +16,26 @@ import keras
 from captioning.data.vocabulary import Vocabulary
 from captioning.files import replace_when_written, write_atomically
 from captioning.paths import Paths
-from captioning.training.history import STAGE_KEY, best_epoch
 
 MODEL = "caption_model.keras"
 RECORD = "training.json"
 
+STAGE_KEY = "stage"  # of an epoch: the name of its stage
+MEMBER_KEY = "member"  # of an epoch of an ensemble or of the teachers: the model, counted from 1
+MONITOR = "development CIDEr"  # the number that decides which epoch is best
+ENSEMBLE_STAGE = "ensemble"  # of the entry that is no epoch but holds the scores of the ensemble
+
+_NO_IDENTITY = MappingProxyType({})
+
 
 class Run:
-    """The files of one run in one folder: `training.json` (identity and history), the last and the
+    """The files of a run in one folder: `training.json` (identity and history), the last and the
     best epoch as `epoch-<n>.keras`."""
 
     def __init__(self, folder: Path, identity: Mapping, stages: Mapping[str, int], patience: int):
-        """Reads what is there. `identity`, a dict made of JSON's types, is what makes two runs the
-        same one; ValueError if the run in `folder` has another, or its record is damaged. `stages`:
-        name -> epochs, of which those are left out that come after `patience` epochs that brought
+        """Begins a run, or resumes the one in `folder`. `identity`, in JSON's types, makes two runs
+        the same run; raises ValueError if the run in `folder` has another, or if its record is
+        damaged. `stages`: name -> epochs; a stage ends early after `patience` epochs that brought
         nothing better."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
@@ -42,86 +50,103 @@ class Run:
 
     @property
     def stage(self) -> str | None:
-        """The name of the stage that is to go on; None when all are over."""
+        """The name of the first stage that is not over; None when all are."""
         return next((name for name in self._stages if not self._is_over(name)), None)
 
     def epochs_done(self, stage: str) -> int:
-        """How many epochs of a stage are finished."""
-        return len(self._of(stage))
+        """The number of finished epochs of a stage."""
+        return len(self._epochs_of(stage))
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
-        """Keeps an epoch that has just ended: the model first, then the record that names it."""
+        """Saves an epoch that has just ended: the model first, then the record that names it."""
         epoch = {STAGE_KEY: self.stage} | {name: float(number) for name, number in numbers.items()}
         self.history.append(epoch)
-        last, best = self._epoch_model(len(self.history)), self._best_epoch_model
+        last, best = self._model_path(len(self.history)), self._best_model_path
         _save(model, last)
         _write_record(self._folder, self._record)
         for path in set(self._folder.glob("epoch-*.keras")) - {last, best}:
             path.unlink()
 
     def last_model(self) -> keras.Model:
-        """The model as of the last epoch, optimizer included."""
-        return keras.models.load_model(self._epoch_model(len(self.history)))
+        """The model as of the last epoch, with its optimizer."""
+        return keras.models.load_model(self._model_path(len(self.history)))
 
     def best_model(self) -> keras.Model:
         """The model as of the best epoch so far, not compiled."""
-        return keras.models.load_model(self._best_epoch_model, compile=False)
+        return keras.models.load_model(self._best_model_path, compile=False)
 
     def _is_over(self, stage: str) -> bool:
-        history = self._of(stage)
-        done = len(history)
-        return done >= self._stages[stage] or (
-            done > 0 and done - 1 - best_epoch(history) >= self._patience
+        epochs = self._epochs_of(stage)
+        return len(epochs) >= self._stages[stage] or (
+            len(epochs) > 0 and len(epochs) - 1 - best_epoch(epochs) >= self._patience
         )
 
-    def _of(self, stage: str) -> list[dict]:
+    def _epochs_of(self, stage: str) -> list[dict]:
         return [epoch for epoch in self.history if epoch[STAGE_KEY] == stage]
 
     @property
-    def _best_epoch_model(self) -> Path:
-        return self._epoch_model(best_epoch(self.history) + 1)
+    def _best_model_path(self) -> Path:
+        return self._model_path(best_epoch(self.history) + 1)
 
-    def _epoch_model(self, number: int) -> Path:
+    def _model_path(self, number: int) -> Path:
         return self._folder / f"epoch-{number}.keras"
 
 
+def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """The epoch to keep, counted from 0: the first with the highest development CIDEr; among equal
+    ones (with a single image, CIDEr is always 0) the one with the lowest loss."""
+    return max(
+        range(len(history)),
+        key=lambda epoch: (history[epoch][MONITOR], -history[epoch].get("val_loss", inf)),
+    )
+
+
+def epochs_of_last_model(history: Sequence[Mapping]) -> list[Mapping]:
+    """The epochs of the model that was trained last: the student, the single model, or the last
+    member of an ensemble."""
+    epochs = [epoch for epoch in history if epoch[STAGE_KEY] != ENSEMBLE_STAGE]
+    last_member = epochs[-1].get(MEMBER_KEY)
+    return [epoch for epoch in epochs if epoch.get(MEMBER_KEY) == last_member]
+
+
 def save_trained(model: keras.Model, record: Mapping, folder: Path) -> None:
-    """Writes what came out of training into `folder`: the model first, then the record, which says
-    by its history that training is over."""
+    """Writes the result of a training into `folder`: the model first, then the record, whose
+    history tells that the training is over."""
     _save(model, folder / MODEL)
     _write_record(folder, record)
 
 
 def load_model(folder: Path) -> keras.Model:
-    """The model that came out of the training in `folder`, not compiled."""
+    """The trained model in `folder`, not compiled. Raises FileNotFoundError if there is none."""
     path = folder / MODEL
     if not path.exists():
         trained = (folder / RECORD).exists()
-        remedy = f"Restore it, or delete {RECORD} and train anew" if trained else "Train it"
+        remedy = f"Restore it, or delete {RECORD} and train again" if trained else "Train it"
         raise FileNotFoundError(f"There is no {path}. {remedy}: `python -m captioning train`.")
     return keras.models.load_model(path, compile=False)
 
 
-def load_trained(files: Paths) -> tuple[keras.Model, Vocabulary, dict]:
-    """What a run left behind: the model, its vocabulary and its record. Raises ValueError if model
-    and vocabulary are not of one run."""
-    model, vocabulary = load_model(files.models), Vocabulary.load(files.vocabulary)
-    record = read_record(files.models)
-    wanted = record.get("vocabulary", vocabulary.fingerprint)
+def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
+    """The result of a run: the model, its vocabulary and its record. Raises ValueError if model and
+    vocabulary are not from the same run."""
+    model, vocabulary = load_model(paths.models), Vocabulary.load(paths.vocabulary)
+    record = read_record(paths.models)
+    fingerprint = record.get("vocabulary", vocabulary.fingerprint)
     size = model.output_shape[-1]
-    if wanted != vocabulary.fingerprint or size != len(vocabulary):
+    if fingerprint != vocabulary.fingerprint or size != len(vocabulary):
         raise ValueError(
-            f"{files.models / MODEL} and {files.vocabulary} do not belong together. Wanted: "
-            f"vocabulary {wanted}, of {size} words. Received: {vocabulary.fingerprint}, of "
-            f"{len(vocabulary)}. Take both from one training run."
+            f"Expected in {paths.vocabulary} the vocabulary of {paths.models / MODEL}, "
+            f"{fingerprint} of {size} words, got {vocabulary.fingerprint} of {len(vocabulary)}. "
+            "Take both from one training run."
         )
     return model, vocabulary, record
 
 
-def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
-    """The identity and the `history` of the run in `folder`; where none is recorded, the one given
-    and no epochs. Raises ValueError if it has another identity, or if the record is damaged. What a
-    record does not name could not be chosen when it was made, and is let pass."""
+def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
+    """The identity and the `history` of the run in `folder`; the given identity and an empty
+    history if there is no record. Raises ValueError if the run has another identity, or if the
+    record is damaged. Settings that the record does not name did not exist at its time and are
+    accepted."""
     path = folder / RECORD
     if not path.exists():
         return {**identity, "history": []}
@@ -130,18 +155,18 @@ def read_record(folder: Path, identity: Mapping = MappingProxyType({})) -> dict:
         if not isinstance(record, dict) or "history" not in record:
             raise ValueError("it holds no history")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it to train anew.") from error
+        raise ValueError(f"{path} is damaged ({error}). Delete it to train again.") from error
     differences = list(_differences(record, identity))
     if differences:
         raise ValueError(
-            f"{path} belongs to another run: {'; '.join(differences)}. To begin a new run, delete "
-            "it; to go on with that one, restore what was changed."
+            f"{path} belongs to another run: {'; '.join(differences)}. Delete it to begin a new "
+            "run, or restore what you changed to resume that one."
         )
     return record
 
 
-def _differences(record: Mapping, identity: Mapping, prefix: str = ""):
-    """Lines such as "units: 384 there, 13 here"."""
+def _differences(record: Mapping, identity: Mapping, prefix: str = "") -> Iterator[str]:
+    """Lines such as "units 384 there, 13 here"."""
     for key, here in identity.items():
         there = record.get(key, here)
         if isinstance(here, Mapping) and isinstance(there, Mapping):

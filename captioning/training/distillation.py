@@ -1,8 +1,8 @@
-"""What a teacher thinks of the next word, as the target of another model.
+"""Knowledge distillation: a student learns from the predictions of a teacher.
 
-Knowledge distillation (Hinton et al., 2015), word by word (Kim and Rush, 2016): people wrote one
-word at each place, the teacher knows which others would have done, and how well. It is asked once
-about each caption in each view, not anew in every epoch.
+As of Hinton et al. (2015), word by word (Kim and Rush, 2016). A caption names one word at each
+position; the teacher's probabilities tell which other words fit, and how well. The teacher predicts
+them once for each caption in each variant, not in every epoch.
 """
 
 from collections.abc import Sequence
@@ -14,25 +14,27 @@ from captioning.data.vocabulary import PADDING
 from captioning.models.caption_model import build_caption_model
 from captioning.models.ensemble import build_ensemble
 from captioning.settings import TrainingSettings
-from captioning.training.batches import CaptionBatches, EncodedCaptions, Features
+from captioning.training.batches import CaptionBatches, Variant
 
-TOP_K = 64  # words that are remembered at each place: nine tenths of what a teacher believes
-_IMAGES = 32  # that a teacher is asked about at once
+TOP_K = 64  # words kept at each position: nine tenths of the probability
+_BATCH_SIZE = 32  # images in a prediction of the teacher
+
+SoftTargets = tuple[np.ndarray, np.ndarray]  # ids and probabilities of the most probable words
 
 
 class DistillationBatches(keras.utils.PyDataset):
-    """Batches of captions with the teacher's opinion in the place of their words: as
-    `CaptionBatches`, but targets are probabilities (images, captions, length, vocabulary_size).
+    """Batches with soft targets: as `CaptionBatches`, but targets are the teacher's probabilities
+    (images, captions * length, vocabulary_size) float32.
 
-    They are the teacher's own for the `TOP_K` words; the others share evenly what is left. So
-    the opinions about all captions of Flickr8k take 90 MB of memory a view."""
+    They are exact for the `TOP_K` most probable words; the other words share the rest evenly. So
+    the soft targets of all captions of Flickr8k take 90 MB of memory a variant."""
 
     def __init__(self, batches: CaptionBatches, teacher: keras.Model):
-        """`teacher` as of `build_teacher`; it is asked here, and not needed any more."""
+        """`teacher`: see `build_teacher`. It predicts here and is not needed afterwards."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        self._opinions = [_ask(teacher, view) for view in batches.views]
+        self._soft_targets = [_predict_soft_targets(teacher, each) for each in batches.variants]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -40,63 +42,60 @@ class DistillationBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         inputs, targets, weights = self._batches[index]
         probabilities = np.zeros((*targets.shape, self._vocabulary_size), "float32")
-        for row, (image_name, view) in enumerate(self._batches.images_of(index)):
-            opinion = self._opinions[view][image_name]
-            probabilities[row][targets[row] != PADDING] = self._spread(*opinion)
+        for row, (image_name, variant) in enumerate(self._batches.images_in(index)):
+            soft_targets = self._soft_targets[variant][image_name]
+            probabilities[row, targets[row] != PADDING] = self._spread(*soft_targets)
         return inputs, probabilities, weights
 
     def on_epoch_end(self) -> None:
         self._batches.on_epoch_end()
 
-    def _spread(self, words: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities of the likeliest words (places, TOP_K) -> of all (places,
+    def _spread(self, word_ids: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Probabilities of the top words (positions, TOP_K) -> of all words (positions,
         vocabulary_size)."""
         probabilities = probabilities.astype("float32")
-        left = np.maximum(1 - probabilities.sum(axis=-1, keepdims=True), 0)
-        others = max(self._vocabulary_size - words.shape[-1], 1)
-        spread = np.repeat(left / others, self._vocabulary_size, axis=-1)
-        np.put_along_axis(spread, words.astype("int64"), probabilities, axis=-1)
+        rest = np.maximum(1 - probabilities.sum(axis=-1, keepdims=True), 0)
+        other_words = max(self._vocabulary_size - word_ids.shape[-1], 1)
+        spread = np.repeat(rest / other_words, self._vocabulary_size, axis=-1)
+        np.put_along_axis(spread, word_ids.astype("int64"), probabilities, axis=-1)
         return spread
 
 
-def _ask(
-    teacher: keras.Model, view: tuple[EncodedCaptions, Features]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Image name -> the teacher's likeliest words, in no order, and their probabilities, each
-    (places, TOP_K) or as many as there are; the places of an image are those of its captions,
-    one after the other."""
-    batches = CaptionBatches([view], _IMAGES)
-    opinions = {}
+def _predict_soft_targets(teacher: keras.Model, variant: Variant) -> dict[str, SoftTargets]:
+    """Image name -> the soft targets of all positions of its captions that are not padding, one
+    caption after the other."""
+    batches = CaptionBatches([variant], _BATCH_SIZE)
+    soft_targets = {}
     for index in range(len(batches)):
         inputs, targets, _ = batches[index]
         probabilities = teacher.predict_on_batch(inputs)
-        of_images = zip(batches.images_of(index), probabilities, targets, strict=True)
-        for (image_name, _), of_image, target in of_images:
-            opinions[image_name] = _likeliest(of_image[target != PADDING])
-    return opinions
+        for row, (image_name, _) in enumerate(batches.images_in(index)):
+            soft_targets[image_name] = _top_k(probabilities[row, targets[row] != PADDING])
+    return soft_targets
 
 
-def _likeliest(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(places, vocabulary_size) -> words and probabilities, both small."""
+def _top_k(probabilities: np.ndarray) -> SoftTargets:
+    """Probabilities of all words (positions, vocabulary_size) -> ids, in no order, and
+    probabilities of the top words (positions, TOP_K), or of all words if there are fewer."""
     vocabulary_size = probabilities.shape[-1]
     count = min(TOP_K, vocabulary_size)
-    words = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]
-    chosen = np.take_along_axis(probabilities, words, axis=-1)
-    return words.astype(np.min_scalar_type(vocabulary_size)), chosen.astype("float16")
+    word_ids = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]
+    top = np.take_along_axis(probabilities, word_ids, axis=-1)
+    return word_ids.astype(np.min_scalar_type(vocabulary_size)), top.astype("float16")
 
 
 def build_teacher(
     members: Sequence[keras.Model], settings: TrainingSettings, precision: str
 ) -> keras.Model:
-    """Features and words to the mean of the members' probabilities of the next words, computed in
-    `precision`, a dtype policy of Keras. Inputs are those of a caption model."""
+    """A model with the inputs of a caption model that outputs the mean of the members'
+    probabilities of the next words. It computes in `precision`, a dtype policy of Keras."""
     copies = []
     for member in members:
-        width, words = member.input["features"].shape[-1], member.output.shape[-1]
-        copies.append(build_caption_model(words, width, settings, precision))
+        feature_width, vocabulary_size = member.input["features"].shape[-1], member.output.shape[-1]
+        copies.append(build_caption_model(vocabulary_size, feature_width, settings, precision))
         copies[-1].set_weights(member.get_weights())
     logits = build_ensemble(copies)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits.output)
     teacher = keras.Model(logits.input, probabilities, name="teacher")
-    teacher.compile(jit_compile=False)  # as for the learner: batches differ in length
+    teacher.compile(jit_compile=False)  # batches differ in length; XLA would compile each length
     return teacher

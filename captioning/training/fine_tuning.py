@@ -1,13 +1,13 @@
-"""An encoder in, one that sees better what captions speak of out.
+"""Fine-tunes the image encoder for captioning: its last two blocks, the exit flow.
 
-Xception learnt to tell a thousand kinds of things apart, and people are none of them. So its exit
-flow, the last two blocks, learns on, with a caption model behind it. That model learns alone at
-first, from what the encoder sees as it is; then both learn, from what the backbone before the exit
-flow sees, which stays as it is and so is run only once an image. Words that people wrote would soon
-be known by heart: what is to be said, a trained caption model teaches.
+Xception learnt to tell a thousand kinds of objects apart, and people are none of them. First, a
+caption model learns from the feature maps of the encoder as it is; then the exit flow learns
+together with it. The backbone before the exit flow stays as it is, so it processes each image only
+once. The targets are the soft targets of a trained caption model, since the words of the captions
+would soon be known by heart.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,77 +26,61 @@ from captioning.models.ensemble import members_of
 from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings
-from captioning.training import teacher_forcing
+from captioning.training import cross_entropy
 from captioning.training.checkpoints import Run, load_trained
-from captioning.training.cross_entropy import run_epochs
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
 from captioning.training.validation import Validator
 
 STAGE = "fine-tuning"
 
-_IMAGES = 32  # that the exit flow looks at together
+_BATCH_SIZE = 32  # images in a prediction of the exit flow
 
 
 def fine_tune_encoder(
-    data: TrainingData, images: Path, settings: TrainingSettings, weights: str, files: Paths
+    data: TrainingData, images: Path, settings: TrainingSettings, weights: str, paths: Paths
 ) -> None:
-    """From a trained caption model, which teaches, to weights for an encoder that sees better:
-    writes what the backbone of the present one sees of the `images` of `data`, then
-    `files.fine_tuned_weights`.
+    """Fine-tunes the encoder that made the feature maps of `data`, with the trained caption model
+    in `paths.models` as teacher: writes the backbone maps of the `images`, then
+    `paths.fine_tuned_weights`.
 
-    `weights`: what the present encoder was made from. Raises ValueError if weights, feature maps
-    and caption model are not all of one encoder, before anything is computed, and if the encoder
-    brought nothing by what it learnt.
+    `weights`: those that the encoder was made from. Raises ValueError if weights, feature maps and
+    caption model do not belong to one encoder, before anything is computed, or if no epoch is
+    better than the encoder as it was.
     """
-    model, vocabulary, record = load_trained(files)
+    model, vocabulary, record = load_trained(paths)
     if is_other_encoder(record.get("encoder"), data.encoder_id):
         raise ValueError(
-            "Caption model and feature maps do not belong together. Wanted: maps of "
-            f"{record['encoder']}. Received: maps of {data.encoder_id}. Train with these "
-            "maps, or bring those back."
+            f"Expected the feature maps on which the caption model was trained, of "
+            f"{record['encoder']}, got maps of {data.encoder_id}. Train with these maps, or "
+            "restore the others."
         )
-    encoder = pretrained_encoder(data.encoder_id, weights)
-    built_with = record.get("settings", {}).items()
-    of_teacher = replace(settings, **{k: v for k, v in built_with if k in NETWORK_SETTINGS})
-    teacher = build_teacher(members_of(model), of_teacher, training_precision())
-    backbone = to_encoder(encoder.backbone)
-    names = [*data.train, *data.development]
-    backbone_data = replace(
-        data,
-        features=extract_feature_maps(backbone, images, names, files.backbone_maps),
-        views={
-            HORIZONTAL_FLIP: extract_feature_maps(
-                backbone,
-                images,
-                list(data.train),
-                files.flipped_backbone_maps,
-                HORIZONTAL_FLIP.load_image,
-            )
-        },
-    )
+    encoder = load_pretrained_encoder(data.encoder_id, weights)
+    recorded = record.get("settings", {}).items()
+    teacher_settings = replace(settings, **{k: v for k, v in recorded if k in NETWORK_SETTINGS})
+    teacher = build_teacher(members_of(model), teacher_settings, training_precision())
+    backbone_data = _extract_backbone_maps(encoder, data, images, paths)
     before = make_encoder_id(encoder.whole)
-    fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, files.fine_tuning)
+    fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, paths.fine_tuning)
     if make_encoder_id(encoder.whole) == before:
         raise ValueError(
-            "The encoder stays as it is: in no epoch did what it learnt bring a better development "
-            f"CIDEr. Delete {files.fine_tuning} to try other settings."
+            "Expected a better development CIDEr than before fine-tuning, got none in any epoch. "
+            f"Delete {paths.fine_tuning} and try other settings."
         )
-    encoder.save_weights(files.fine_tuned_weights)
+    encoder.save_weights(paths.fine_tuned_weights)
 
 
-def pretrained_encoder(identity: str | None, weights: str) -> SplitEncoder:
-    """The encoder of an `identity` (see `captioning.inference.network_files.read_encoder_id`; None is the
-    default), made from `weights` as `build_encoder` does. Raises ValueError if they make another.
-    """
-    wanted = identity or DEFAULT_ENCODER
-    encoder = build_split_encoder(encoder_name(wanted), weights)
+def load_pretrained_encoder(encoder_id: str | None, weights: str) -> SplitEncoder:
+    """The encoder with the given id (None: the default encoder), made from `weights`: see
+    `build_encoder`. Raises ValueError if they make another encoder."""
+    expected = encoder_id or DEFAULT_ENCODER
+    encoder = build_split_encoder(encoder_name(expected), weights)
     received = make_encoder_id(encoder.whole)
-    if is_other_encoder(wanted, received):
+    if is_other_encoder(expected, received):
         raise ValueError(
-            f"The feature maps were made with another encoder. Wanted: the weights of {wanted}. "
-            f"Received: {weights}, which makes {received}. Name them with --weights, or begin with "
-            "an encoder whose weights you have: `features --weights imagenet` in a new --root."
+            f"Expected the weights of {expected}, the encoder of the feature maps, got {weights}, "
+            f"those of {received}. Name the weights with --weights, or extract features with an "
+            "encoder whose weights you have: `features --weights imagenet` in a new --root."
         )
     return encoder
 
@@ -110,34 +94,34 @@ def fine_tune(
     settings: TrainingSettings,
     folder: Path,
 ) -> list[dict]:
-    """Trains the exit flow of `encoder`; returns a dict of numbers an epoch.
+    """Trains the exit flow of `encoder` and returns the history.
 
-    `teacher`: as of `build_teacher`, of models trained on `data`, whose features are the maps of
-    the encoder; `backbone_data`: the same of its backbone. The exit flow is left as of the epoch with the
-    best development CIDEr. The `Run` lies in `folder`, and stays there: a call that finds one goes
-    on with it; ValueError if that had other settings, captions, words or views, another encoder or
-    another teacher.
+    `teacher`: see `build_teacher`, of models trained on `data`, which holds the maps of the
+    encoder; `backbone_data`: the same data with the maps of its backbone. In the end the exit flow
+    has the weights of the epoch with the best development CIDEr. The `Run` stays in `folder`, and
+    a later call resumes it. Raises ValueError if that run had other settings, captions, words or
+    augmentations, another encoder or another teacher.
     """
-    stages = {teacher_forcing.STAGE: settings.student_epochs, STAGE: settings.fine_tuning_epochs}
     identity = identify_run(data, vocabulary, settings) | {
         "encoder": make_encoder_id(encoder.whole),
         "teacher": fingerprint(teacher),
     }
+    stages = {cross_entropy.STAGE: settings.student_epochs, STAGE: settings.fine_tuning_epochs}
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, identity, stages, settings.patience)
     settings = settings.for_student()
-    if run.stage == teacher_forcing.STAGE:
-        teacher_forcing.learn(run, data, vocabulary, settings, teacher)
+    if run.stage == cross_entropy.STAGE:
+        cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
     if run.stage == STAGE:
-        _learn(run, encoder.exit_flow, teacher, data, backbone_data, vocabulary, settings)
+        _run_stage(run, encoder.exit_flow, teacher, data, backbone_data, vocabulary, settings)
     best = run.best_model()
     if best.name == STAGE:
-        learnt = best.get_layer(encoder.exit_flow.name)
-        encoder.exit_flow.set_weights(learnt.get_weights())
+        trained = best.get_layer(encoder.exit_flow.name)
+        encoder.exit_flow.set_weights(trained.get_weights())
     return run.history
 
 
-def _learn(
+def _run_stage(
     run: Run,
     exit_flow: keras.Model,
     teacher: keras.Model,
@@ -146,73 +130,87 @@ def _learn(
     vocabulary: Vocabulary,
     settings: TrainingSettings,
 ) -> None:
+    """Trains the exit flow together with the caption model of the stage before. The teacher uses
+    the exit flow as it was."""
     precision = training_precision()
-    teacher = _behind(_in_precision(exit_flow, precision), teacher)
+    teacher = _connect(_copy(exit_flow, precision), teacher)
     teacher.compile(jit_compile=False)
 
-    def begin() -> keras.Model:
+    def build() -> keras.Model:
         caption_model = build_caption_model(
             len(vocabulary), data.feature_width, settings, precision
         )
         caption_model.set_weights(run.best_model().get_weights())
-        return _behind(_in_precision(exit_flow, precision), caption_model)
+        return _connect(_copy(exit_flow, precision), caption_model)
 
-    exact = _in_precision(exit_flow, "float32")
+    exact = _copy(exit_flow, "float32")
     exact.compile(jit_compile=False)
-    see = exact.predict_on_batch
-    scores = Validator(data, vocabulary, settings)
+    validator = Validator(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:
         exact.set_weights(model.get_layer(exit_flow.name).get_weights())
         backbone_maps = {name: backbone_data.features[name] for name in data.references}
-        seen = _see(see, exact.input_shape[1:], backbone_maps)
-        return scores.of(model.get_layer(settings.decoder), seen)
+        features = _predict_feature_maps(exact, backbone_maps)
+        return validator.score(model.get_layer(settings.decoder), features)
 
-    of_stage = replace(
+    stage_settings = replace(
         settings,
         epochs=settings.fine_tuning_epochs,
         learning_rate=settings.fine_tuning_learning_rate,
     )
-    run_epochs(run, STAGE, begin, score, backbone_data, vocabulary, of_stage, teacher)
+    cross_entropy.run_epochs(
+        run, STAGE, build, score, backbone_data, vocabulary, stage_settings, teacher
+    )
 
 
-def _behind(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
-    """A caption model, or a teacher, as one whose features are those of the backbone."""
+def _extract_backbone_maps(
+    encoder: SplitEncoder, data: TrainingData, images: Path, paths: Paths
+) -> TrainingData:
+    """The same data with the maps of the backbone, plain and flipped."""
+    backbone = to_encoder(encoder.backbone)
+    train, development = list(data.train), list(data.development)
+    plain = extract_feature_maps(backbone, images, train + development, paths.backbone_maps)
+    flipped = extract_feature_maps(
+        backbone, images, train, paths.flipped_backbone_maps, HORIZONTAL_FLIP.load_image
+    )
+    return replace(data, features=plain, augmented_features={HORIZONTAL_FLIP: flipped})
+
+
+def _connect(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
+    """A caption model, or a teacher, behind the exit flow: its `features` are backbone maps."""
     _, rows, columns, width = exit_flow.input_shape
     features = keras.Input((rows * columns, width), name="features")
     words = keras.Input((None, None), dtype="int32", name="words")
-    seen = exit_flow(keras.layers.Reshape((rows, columns, width), name="grid")(features))
-    seen = keras.layers.Reshape((-1, seen.shape[-1]), name="cells")(seen)
-    output = network({"features": seen, "words": words})
+    grid = exit_flow(keras.layers.Reshape((rows, columns, width), name="grid")(features))
+    cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
+    output = network({"features": cells, "words": words})
     return keras.Model({"features": features, "words": words}, output, name=STAGE)
 
 
-def _in_precision(exit_flow: keras.Model, precision: str) -> keras.Model:
-    """A copy that computes in a dtype policy of Keras. Normalisation stays as it was learnt, over
-    a million pictures: the averages of a batch would be worse."""
+def _copy(exit_flow: keras.Model, precision: str) -> keras.Model:
+    """A copy that computes in a dtype policy of Keras. Its batch normalisation keeps the averages
+    over a million pictures, which are better than those of a batch."""
 
-    def copy(layer: keras.Layer) -> keras.Layer:
+    def copy_layer(layer: keras.Layer) -> keras.Layer:
         copied = type(layer).from_config({**layer.get_config(), "dtype": precision})
         copied.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return copied
 
-    copied = keras.models.clone_model(exit_flow, clone_function=copy)
+    copied = keras.models.clone_model(exit_flow, clone_function=copy_layer)
     copied.set_weights(exit_flow.get_weights())
     return copied
 
 
-def _see(
-    see: Callable[[np.ndarray], np.ndarray],
-    shape: tuple[int, int, int],
-    maps: Mapping[str, np.ndarray],
+def _predict_feature_maps(
+    exit_flow: keras.Model, backbone_maps: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Maps of the backbone -> maps of the encoder (cells, feature_width) float16, by image name.
-    `see` is the exit flow at work, `shape` (rows, columns, width) that in which it wants a map."""
-    seen = {}
-    waiting = iter(maps)
-    while names := list(islice(waiting, _IMAGES)):
-        features = np.stack([maps[name] for name in names], dtype="float32")
-        found = see(features.reshape(-1, *shape))
-        found = found.reshape(len(names), -1, found.shape[-1])
-        seen |= dict(zip(names, found.astype("float16"), strict=True))
-    return seen
+    """Maps of the backbone -> maps of the encoder (cells, feature_width) float16, by image name."""
+    grid_shape = exit_flow.input_shape[1:]
+    features = {}
+    remaining = iter(backbone_maps)
+    while names := list(islice(remaining, _BATCH_SIZE)):
+        batch = np.stack([backbone_maps[name] for name in names], dtype="float32")
+        grids = exit_flow.predict_on_batch(batch.reshape(-1, *grid_shape))
+        maps = grids.reshape(len(names), -1, grids.shape[-1])
+        features |= dict(zip(names, maps.astype("float16"), strict=True))
+    return features

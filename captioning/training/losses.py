@@ -9,8 +9,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
     """Sparse cross-entropy from logits, with label smoothing (Szegedy et al., 2016).
 
     `y_true` (images, positions) int, `y_pred` (images, positions, classes) logits. A share
-    `label_smoothing` of each target is spread evenly over all classes. Sums over the sample weights:
-    see `captioning.training.batches.CaptionBatches`.
+    `label_smoothing` of each target is spread evenly over all classes. The loss is the sum over the
+    positions, each times its sample weight: see `captioning.training.batches.CaptionBatches`.
     """
 
     def __init__(self, label_smoothing: float = 0.0, name: str = "loss", **kwargs):

@@ -1,8 +1,8 @@
-"""What a sampled caption is worth in self-critical training: its CIDEr-D and its BLEU-4.
+"""The reward of a generated caption in self-critical training: its CIDEr-D and its BLEU-4.
 
-The first is the same number as that of the `pycocoevalcap` package (a test holds them equal), which
-weighs words by the very references that it is given at once, whereas training asks for one caption
-at a time. The second is smoothed, as a single caption wants it.
+CIDEr-D is that of the `pycocoevalcap` package (a test compares them), for one caption at a time:
+the package scores all captions at once and weighs words by their references. BLEU-4 is smoothed,
+since most single captions share no four words with a reference.
 """
 
 from collections import Counter
@@ -10,8 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from math import exp, log, sqrt
 
 _LONGEST_NGRAM = 4
-# In bigrams: how forgiving CIDEr-D is of another length than the reference's.
-_LENGTH_DEVIATION = 6.0
+_LENGTH_DEVIATION = 6.0  # in bigrams: how much another length than the reference's costs
 
 Tokens = Sequence[Hashable]
 _NGramWeights = list[dict[tuple, float]]  # of each n, from 1 up
@@ -36,13 +35,19 @@ class Cider:
     """CIDEr-D (Vedantam et al., 2015) against fixed references, from 0 to 10."""
 
     def __init__(self, references: Mapping[str, Sequence[Tokens]]):
-        """`references`: image name -> tokenised captions. How telling an n-gram is follows from the
-        number of images whose references hold it."""
-        counts = {name: [_ngrams(one) for one in of] for name, of in references.items()}
-        self._images_with = Counter(ngram for of in counts.values() for ngram in set().union(*of))
+        """`references`: image name -> tokenised captions. The weight of an n-gram follows from the
+        number of images with a reference that contains it."""
+        counts = {
+            image_name: [_ngrams(caption) for caption in captions]
+            for image_name, captions in references.items()
+        }
+        self._images_with = Counter(
+            ngram for image_counts in counts.values() for ngram in set().union(*image_counts)
+        )
         self._log_images = log(max(len(references), 1))
         self._references = {
-            name: [self._weigh(ngrams) for ngrams in of] for name, of in counts.items()
+            image_name: [self._weigh(ngrams) for ngrams in image_counts]
+            for image_name, image_counts in counts.items()
         }
 
     def __call__(self, image_name: str, caption: Tokens) -> float:
@@ -65,45 +70,46 @@ class Cider:
         return 10 * total / len(references) / _LONGEST_NGRAM
 
     def _weigh(self, ngrams: Counter) -> tuple[_NGramWeights, list[float], int]:
-        """TF-IDF weights and their norm for each n, and the length in bigrams, as the package
-        measures it."""
+        """TF-IDF weights and their norm for each n, and the length in bigrams, as in the
+        package."""
         weights: _NGramWeights = [{} for _ in range(_LONGEST_NGRAM)]
         for ngram, count in ngrams.items():
             idf = self._log_images - log(max(1, self._images_with[ngram]))
             weights[len(ngram) - 1][ngram] = count * idf
-        norms = [sqrt(sum(weight**2 for weight in of_n.values())) for of_n in weights]
+        norms = [sqrt(sum(weight**2 for weight in n_weights.values())) for n_weights in weights]
         length = sum(count for ngram, count in ngrams.items() if len(ngram) == 2)
         return weights, norms, length
 
 
 class Bleu:
-    """BLEU-4 of single captions (Papineni et al., 2002) against fixed references, from 0 to 1. Of
-    n-grams longer than a word, one more is counted as found and as said (Lin and Och, 2004), or
-    most captions would be worth nothing."""
+    """BLEU-4 of single captions (Papineni et al., 2002) against fixed references, from 0 to 1. For
+    n-grams longer than a word, matches and total are raised by one (Lin and Och, 2004), or most
+    captions would score 0."""
 
     def __init__(self, references: Mapping[str, Sequence[Tokens]]):
         """`references`: image name -> tokenised captions."""
-        self._most = {}  # of each n-gram, how often a single reference says it
-        for name, of_image in references.items():
-            self._most[name] = Counter()
-            for reference in of_image:
-                self._most[name] |= _ngrams(reference)
-        self._lengths = {name: sorted(map(len, of)) for name, of in references.items()}
+        self._most = {}  # the largest count of each n-gram in a single reference
+        self._lengths = {}
+        for image_name, captions in references.items():
+            self._most[image_name] = Counter()
+            for caption in captions:
+                self._most[image_name] |= _ngrams(caption)
+            self._lengths[image_name] = sorted(map(len, captions))
 
     def __call__(self, image_name: str, caption: Tokens) -> float:
         """The score of one caption of one of the images."""
         if not caption:
             return 0.0
         most, length = self._most[image_name], len(caption)
-        found = [0] * _LONGEST_NGRAM
+        matches = [0] * _LONGEST_NGRAM
         for ngram, count in _ngrams(caption).items():
-            found[len(ngram) - 1] += min(count, most[ngram])
-        if not found[0]:
+            matches[len(ngram) - 1] += min(count, most[ngram])
+        if not matches[0]:
             return 0.0
-        log_precision = log(found[0] / length)
+        log_precision = log(matches[0] / length)
         for n in range(2, _LONGEST_NGRAM + 1):
-            said = max(length - n + 1, 0)
-            log_precision += log((found[n - 1] + 1) / (said + 1))
+            total = max(length - n + 1, 0)
+            log_precision += log((matches[n - 1] + 1) / (total + 1))
         closest = min(self._lengths[image_name], key=lambda other: abs(other - length))
         return exp(log_precision / _LONGEST_NGRAM + min(0.0, 1 - closest / length))
 

@@ -1,9 +1,9 @@
-"""The second stage of training: the model's own captions in, rewarded by how people agree.
+"""The second stage of training: the model generates captions and learns from their rewards.
 
-Self-critical sequence training (Rennie et al., 2017): of each image the model says several
-captions; those that score above their mean are made more likely, the others less. A caption and its
-advantage are a target and a weight, so the loss is that of teacher forcing. What is kept is the
-moving average of the weights over about an epoch: rewards of few captions pull to and fro.
+Self-critical sequence training (Rennie et al., 2017): the model generates several captions of an
+image; those with a reward above the mean become more probable, the others less. A caption and its
+advantage are a target and a weight, so the loss is that of the first stage. The stage keeps a
+moving average of the weights over about an epoch, since the rewards of few captions are noisy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,9 @@ from captioning.inference.networks import Decoder
 from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
-from captioning.training.batches import AugmentedData, pad
+from captioning.training.batches import Variant, pad
 from captioning.training.checkpoints import Run
+from captioning.training.cross_entropy import require_finite_loss
 from captioning.training.losses import SmoothedCrossentropy
 from captioning.training.rewards import Reward
 from captioning.training.training_data import TrainingData
@@ -30,51 +31,50 @@ from captioning.training.validation import Validator
 STAGE = "self-critical"
 
 
-def learn(run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> None:
-    """Runs the epochs of this stage that are left, from the best model of the stage before."""
+def run_stage(
+    run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+) -> None:
+    """Runs the epochs of this stage that are left; the first begins with the best model so far."""
     if run.epochs_done(STAGE):
         model = run.last_model()
         _swap_averages(model)
     else:
-        model = build_caption_model(
-            len(vocabulary),
-            data.feature_width,
-            replace(settings, dropout=0.0),
-            training_precision(),
-        )
-        model.set_weights(run.best_model().get_weights())
-        model.compile(
-            keras.optimizers.Adam(
-                settings.self_critical_learning_rate,
-                clipnorm=settings.clip_norm,
-                use_ema=True,
-                ema_momentum=settings.self_critical_momentum,
-            ),
-            SmoothedCrossentropy(),
-            jit_compile=False,
-        )
-    decoder = to_decoder(model, vocabulary, data.longest_caption)
+        model = _build_model(run.best_model(), data, vocabulary, settings)
     batches = SelfCriticalBatches(
-        data.encoded_views(vocabulary),
-        decoder,
-        settings.batch_size,
-        settings.samples,
-        settings.bleu_weight,
-        settings.self_critical_dropout,
-        settings.seed,
+        data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
-    scores = Validator(data, vocabulary, settings)
+    validator = Validator(data, vocabulary, settings)
     while run.stage == STAGE:
         rewards = []
         epoch = run.epochs_done(STAGE)
-        for *batch, reward in tqdm(batches.of_epoch(epoch), total=len(batches), unit="batch"):
-            model.train_on_batch(*batch)
+        for *batch, reward in tqdm(batches.draw_epoch(epoch), total=len(batches), unit="batch"):
+            loss = model.train_on_batch(*batch)
+            require_finite_loss(float(loss), settings.self_critical_learning_rate)
             rewards.append(reward)
         _swap_averages(model)
-        numbers = {"reward": float(np.mean(rewards)), **scores.of(model)}
+        numbers = {"reward": float(np.mean(rewards)), **validator.score(model)}
         print(f"{STAGE} epoch {epoch + 1}:", numbers)
         run.add_epoch(model, numbers)
         _swap_averages(model)
+
+
+def _build_model(
+    trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+) -> keras.Model:
+    """The trained model without dropout, with an optimizer that averages the weights."""
+    without_dropout = replace(settings, dropout=0.0)
+    model = build_caption_model(
+        len(vocabulary), data.feature_width, without_dropout, training_precision()
+    )
+    model.set_weights(trained.get_weights())
+    optimizer = keras.optimizers.Adam(
+        settings.self_critical_learning_rate,
+        clipnorm=settings.clip_norm,
+        use_ema=True,
+        ema_momentum=settings.self_critical_momentum,
+    )
+    model.compile(optimizer, SmoothedCrossentropy(), jit_compile=False)
+    return model
 
 
 def _swap_averages(model: keras.Model) -> None:
@@ -86,87 +86,85 @@ def _swap_averages(model: keras.Model) -> None:
 
 
 class SelfCriticalBatches:
-    """Batches of what a decoder says of some images, and how much better than usual that is.
+    """Batches of the captions that a decoder generates, weighted by their advantages.
 
-    They are made as they are asked for, with the decoder as it then is. The order of the images
-    depends on `seed` and `epoch` only.
+    A batch is generated when it is drawn, with the present weights of the decoder. The order of the
+    images depends on the seed and the epoch only.
     """
 
-    def __init__(
-        self,
-        views: AugmentedData,
-        decoder: Decoder,
-        batch_size: int,
-        samples: int,
-        bleu_weight: float,
-        dropout: float,
-        seed: int,
-    ):
-        """`views` as for `CaptionBatches`; `samples` is the number of captions an image, which
-        are the best of a beam as wide: enough alike to be good, different enough to compare;
-        `bleu_weight` that of BLEU-4 in what they are worth.
-        `dropout` is the share of the features that is hidden of a whole image, from the decoder
-        that says the captions and from the model that learns from them: the first stage has learnt
-        the training images by heart, and what is said of them unhidden teaches little."""
-        self._views = views
+    def __init__(self, variants: Sequence[Variant], decoder: Decoder, settings: TrainingSettings):
+        """`variants` as for `CaptionBatches`. The captions of an image are the best
+        `settings.samples` of a beam of that width: similar enough to be good, different enough to
+        compare."""
+        self._variants = variants
         self._decoder = decoder
-        self._batch_size = batch_size
-        self._search = SearchSettings(beam_width=samples)
-        self._dropout = dropout
-        self._seed = seed
+        self._batch_size = settings.batch_size
+        self._search = SearchSettings(beam_width=settings.samples)
+        self._dropout = settings.self_critical_dropout
+        self._seed = settings.seed
         # The end counts as a word, or captions would learn to break off after "in a".
-        self._rewards = [
-            Reward({name: [ids[1:] for ids in of] for name, of in captions.items()}, bleu_weight)
-            for captions, _ in views
-        ]
+        self._rewards = []
+        for captions, _ in variants:
+            references = {
+                image_name: [ids[1:] for ids in image_captions]
+                for image_name, image_captions in captions.items()
+            }
+            self._rewards.append(Reward(references, settings.bleu_weight))
 
     def __len__(self) -> int:
-        return -(-len(self._views[0][0]) // self._batch_size)
+        return -(-len(self._variants[0][0]) // self._batch_size)
 
-    def of_epoch(self, epoch: int) -> Iterator[tuple[dict, np.ndarray, np.ndarray, float]]:
+    def draw_epoch(self, epoch: int) -> Iterator[tuple[dict, np.ndarray, np.ndarray, float]]:
         """Yields inputs, targets and weights in the form of `CaptionBatches`, and the mean reward,
         for each batch of the epoch."""
         random = np.random.default_rng([self._seed, epoch])
-        image_names = random.permutation(list(self._views[0][0]))
+        image_names = random.permutation(list(self._variants[0][0]))
         for first in range(0, len(image_names), self._batch_size):
-            chosen = image_names[first : first + self._batch_size]
-            views = random.integers(len(self._views), size=len(chosen))
-            features = np.stack(
-                [self._views[view][1][name] for name, view in zip(chosen, views, strict=True)],
-                dtype="float32",
-            )
-            features *= _kept(features.shape, self._dropout, random)
-            said = [
-                [_ids(hypothesis) for hypothesis in of]
-                for of in self._decoder.search(features, self._search)
-            ]
-            rewards = [
-                [self._rewards[view](name, ids[1:]) for ids in of]
-                for name, view, of in zip(chosen, views, said, strict=True)
-            ]
-            words, targets = pad(said, max(map(len, said)))
-            weights = advantages(rewards)[..., None] * (targets != PADDING)
-            weights /= (targets != PADDING).sum()
-            mean_reward = float(np.mean([reward for of in rewards for reward in of]))
-            yield {"features": features, "words": words}, targets, weights, mean_reward
+            yield self._draw_batch(image_names[first : first + self._batch_size], random)
+
+    def _draw_batch(
+        self, image_names: Sequence[str], random: np.random.Generator
+    ) -> tuple[dict, np.ndarray, np.ndarray, float]:
+        drawn = random.integers(len(self._variants), size=len(image_names))
+        maps = [self._variants[n][1][name] for name, n in zip(image_names, drawn, strict=True)]
+        features = np.stack(maps, dtype="float32")
+        features *= _dropout_mask(features.shape, self._dropout, random)
+        captions = [
+            [_caption_ids(hypothesis) for hypothesis in hypotheses]
+            for hypotheses in self._decoder.search(features, self._search)
+        ]
+        rewards = [
+            [self._rewards[n](name, ids[1:]) for ids in image_captions]
+            for name, n, image_captions in zip(image_names, drawn, captions, strict=True)
+        ]
+        words, targets = pad(captions, max(map(len, captions)))
+        is_word = targets != PADDING
+        weights = np.repeat(advantages(rewards), words.shape[2], axis=1)  # as targets
+        weights *= is_word / is_word.sum()
+        mean_reward = float(np.mean([reward for image in rewards for reward in image]))
+        return {"features": features, "words": words}, targets, weights, mean_reward
 
 
 def advantages(rewards: Sequence[Sequence[float]]) -> np.ndarray:
-    """Rewards of the captions of each image -> how far each is above the image's mean, (images,
+    """Rewards of the captions of each image -> how far each is above the mean of its image (images,
     captions) float32, 0 where an image has fewer captions than others."""
-    above = np.zeros((len(rewards), max(map(len, rewards))), "float32")
-    for row, of_image in zip(above, rewards, strict=True):
-        row[: len(of_image)] = np.array(of_image) - np.mean(of_image)
-    return above
+    above_mean = np.zeros((len(rewards), max(map(len, rewards))), "float32")
+    for row, image_rewards in zip(above_mean, rewards, strict=True):
+        row[: len(image_rewards)] = np.array(image_rewards) - np.mean(image_rewards)
+    return above_mean
 
 
-def _kept(shape: tuple[int, int, int], dropout: float, random: np.random.Generator) -> np.ndarray:
-    """What features (images, cells, width) are multiplied by: 0 for a share `dropout` of each
-    image's features, the same in all its cells, and for the others what keeps their sum."""
-    images, _, width = shape
-    kept = random.random((images, 1, width), dtype="float32") >= dropout
-    return kept / np.float32(1 - dropout)
+def _dropout_mask(
+    shape: tuple[int, int, int], rate: float, random: np.random.Generator
+) -> np.ndarray:
+    """Factors for features (images, cells, feature_width) that drop a share `rate` of the features
+    of an image, the same in all its cells: from the search and from the training step alike. The
+    model knows the training images by heart; what it generates from whole features teaches little.
+    """
+    images, _, feature_width = shape
+    kept = random.random((images, 1, feature_width), dtype="float32") >= rate
+    return kept / np.float32(1 - rate)
 
 
-def _ids(hypothesis: Hypothesis) -> list[int]:
+def _caption_ids(hypothesis: Hypothesis) -> list[int]:
     return [START, *hypothesis.ids, *([END] if hypothesis.finished else [])]

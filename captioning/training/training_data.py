@@ -1,4 +1,4 @@
-"""Captions and features in, what a caption model is trained and chosen on out."""
+"""The captions and features on which a caption model is trained and validated."""
 
 import hashlib
 import json
@@ -14,64 +14,79 @@ from captioning.data.feature_store import encoder_id_of
 from captioning.data.vocabulary import Vocabulary
 from captioning.inference.network_files import without_precision
 from captioning.settings import TrainingSettings
+from captioning.training.batches import Features, Variant
+
+_NO_AUGMENTATIONS = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a model is trained and chosen on.
+    """The images of the training and the development split.
 
-    `train` and `development`: image name -> cleaned captions; `references`: image name -> captions
-    of the development images as written; `features`: image name -> feature map (cells,
-    feature_width); `views`: ways to look at the training images besides as they are, and the same
-    of the images looked at so.
+    `train` and `development`: image name -> cleaned captions; `references`: image name -> the
+    captions of the development images as written. `features`: image name -> feature map (cells,
+    feature_width), or pooled features (feature_width,), which are enough for the merge decoder.
+    `augmented_features`: augmentation -> the features of the augmented training images.
+    `encoder_id`: the encoder that made the features, None if unknown.
     """
 
     train: Mapping[str, Sequence[str]]
     development: Mapping[str, Sequence[str]]
     references: Mapping[str, Sequence[str]]
-    features: Mapping[str, np.ndarray]
-    views: Mapping[Augmentation, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    features: Features
+    augmented_features: Mapping[Augmentation, Features] = field(default_factory=dict)
+    encoder_id: str | None = None
 
     @classmethod
-    def of_splits(
+    def from_splits(
         cls,
         descriptions: Captions,
         captions: Captions,
         splits: Mapping[str, Sequence[str]],
-        features: Mapping[str, np.ndarray],
-        views: Mapping[Augmentation, Mapping[str, np.ndarray]] = MappingProxyType({}),
+        features: Features,
+        augmented_features: Mapping[Augmentation, Features] = _NO_AUGMENTATIONS,
+        encoder_id: str | None = None,
     ) -> "TrainingData":
-        """From cleaned `descriptions` and `captions` as written, of all images. An image that the
-        descriptions leave out, since it or its captions cannot be used, is left out here."""
+        """From the cleaned `descriptions` and the `captions` as written of all images. Leaves out
+        images without descriptions. A `FeatureStore` names its encoder itself; `encoder_id` is for
+        features that do not."""
         development = select(descriptions, splits["development"])
         return cls(
             train=select(descriptions, splits["train"]),
             development=development,
             references=select(captions, list(development)),
             features=features,
-            views=views,
+            augmented_features=augmented_features,
+            encoder_id=encoder_id or encoder_id_of(features),
         )
 
-    def averaged(self) -> "TrainingData":
-        """The same with the average of each feature map as a map of one cell: all that the merge
-        decoder sees of one, and read once instead of in every epoch."""
-        images = (*self.train, *self.development)
+    def pooled(self) -> "TrainingData":
+        """The same data with maps of one cell, the average of each feature map: all that the merge
+        decoder uses, read once instead of in every epoch."""
         return replace(
             self,
-            features=_averages(self.features, images),
-            views={view: _averages(maps, self.train) for view, maps in self.views.items()},
+            features=_pool(self.features, (*self.train, *self.development)),
+            augmented_features={
+                augmentation: _pool(features, self.train)
+                for augmentation, features in self.augmented_features.items()
+            },
         )
 
-    def encoded_views(self, vocabulary: Vocabulary) -> list[tuple[dict, Mapping]]:
-        """The training images as they are, and then in each of the `views`: encoded captions and
-        features."""
-        encoded = [(vocabulary.encode_captions(self.train), self.features)]
-        for view, features in self.views.items():
+    def encode(self, vocabulary: Vocabulary) -> list[Variant]:
+        """Encoded captions and features of the training images, as they are and then once for each
+        augmentation."""
+        variants = [(vocabulary.encode_captions(self.train), self.features)]
+        for augmentation, features in self.augmented_features.items():
             captions = {
-                name: [view.caption(caption) for caption in of] for name, of in self.train.items()
+                image_name: [augmentation.caption(caption) for caption in image_captions]
+                for image_name, image_captions in self.train.items()
             }
-            encoded.append((vocabulary.encode_captions(captions), features))
-        return encoded
+            variants.append((vocabulary.encode_captions(captions), features))
+        return variants
+
+    def encode_development(self, vocabulary: Vocabulary) -> list[Variant]:
+        """Encoded captions and features of the development images."""
+        return [(vocabulary.encode_captions(self.development), self.features)]
 
     @property
     def feature_width(self) -> int:
@@ -79,9 +94,9 @@ class TrainingData:
         return next(iter(self.features.values())).shape[-1]
 
     @property
-    def encoder_id(self) -> str | None:
-        """What made the features, if they tell."""
-        return encoder_id_of(self.features)
+    def has_feature_maps(self) -> bool:
+        """Whether the features are maps of cells, not pooled."""
+        return next(iter(self.features.values())).ndim == 2
 
     @property
     def fingerprint(self) -> str:
@@ -91,34 +106,36 @@ class TrainingData:
 
     @property
     def longest_caption(self) -> int:
-        """In words, over the training captions: no model says more."""
+        """In words, among the training captions: the limit of the search."""
         return longest_caption(self.train)
 
 
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:
-    """What makes two training runs the same one, made of JSON's types."""
+    """What makes two training runs the same run, in JSON's types."""
     identity = {
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
-        "views": 1 + len(data.views),
+        "augmentations": len(data.augmented_features),
     }
     if data.encoder_id:
         identity["encoder"] = without_precision(data.encoder_id)
     return identity
 
 
-def longest_caption(descriptions: Mapping[str, Sequence[str]]) -> int:
-    """Of cleaned captions (image name -> captions), in words."""
-    return max(len(caption.split()) for of_image in descriptions.values() for caption in of_image)
+def longest_caption(descriptions: Captions) -> int:
+    """The length of the longest cleaned caption, in words."""
+    return max(
+        len(caption.split())
+        for image_captions in descriptions.values()
+        for caption in image_captions
+    )
 
 
-def _averages(
-    features: Mapping[str, np.ndarray], image_names: Iterable[str]
-) -> dict[str, np.ndarray]:
-    """Image name -> (1, feature_width) float32, of those images that have features."""
+def _pool(features: Features, image_names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Image name -> (1, feature_width) float32, of the images that have features."""
     return {
-        name: features[name].mean(axis=0, dtype="float32", keepdims=True)
-        for name in image_names
-        if name in features
+        image_name: np.atleast_2d(features[image_name]).mean(axis=0, dtype="float32", keepdims=True)
+        for image_name in image_names
+        if image_name in features
     }

@@ -34,7 +34,7 @@ def features():
 
 
 def log_probs_of(model, features, words):
-    logits = model({"features": features, "words": words})
+    logits = model.predict_on_batch({"features": features, "words": words})
     return keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
 
 
@@ -42,10 +42,10 @@ WORDS = np.array([[[1, 4, 9]], [[1, 5, 6]], [[1, 15, 7]]], "int32")
 
 
 def test_an_ensemble_takes_the_mean_of_probabilities(ensemble, members, features):
-    of_members = [np.exp(log_probs_of(one, features, WORDS)) for one in members]
-    assert np.abs(of_members[0] - of_members[1]).max() > 1e-3
+    first, second = (np.exp(log_probs_of(each, features, WORDS)) for each in members)
+    assert np.abs(first - second).max() > 1e-3
     np.testing.assert_allclose(
-        np.exp(log_probs_of(ensemble, features, WORDS)), np.mean(of_members, axis=0), atol=1e-6
+        np.exp(log_probs_of(ensemble, features, WORDS)), (first + second) / 2, atol=1e-6
     )
 
 
@@ -55,18 +55,16 @@ def test_a_single_member_is_its_own_ensemble(members):
 
 
 def test_an_ensemble_is_searched_as_it_scores(ensemble, features):
-    """The log-probability that the search finds, word by word, is that of the whole caption."""
+    """The log-probability that the search sums up, word by word, is that of the whole caption."""
     for image, (best, *_) in enumerate(to_decoder(ensemble, VOCABULARY, 6).search(features)):
         words = np.array([[[1, *best.ids]]])
-        log_probs = log_probs_of(ensemble, features[image : image + 1], words)[0, 0]
-        said = [*best.ids, *([2] if best.finished else [])]
-        expected = sum(log_probs[position, word] for position, word in enumerate(said))
+        log_probs = log_probs_of(ensemble, features[image : image + 1], words)[0]
+        generated = [*best.ids, *([2] if best.finished else [])]
+        expected = sum(log_probs[position, word] for position, word in enumerate(generated))
         assert best.log_prob == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_saved_ensemble_scores_as_before_and_still_knows_its_members(
-    ensemble, features, tmp_path
-):
+def test_a_saved_ensemble_scores_as_before_and_has_its_members(ensemble, features, tmp_path):
     ensemble.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
     np.testing.assert_array_equal(
@@ -75,15 +73,20 @@ def test_a_saved_ensemble_scores_as_before_and_still_knows_its_members(
     assert len(members_of(loaded)) == 2
 
 
-def test_an_exported_ensemble_says_what_it_says_in_keras(ensemble, features, tmp_path):
+def test_an_exported_ensemble_generates_the_captions_of_the_keras_model(
+    ensemble, features, tmp_path
+):
     export_decoder(ensemble, VOCABULARY, 6, tmp_path)
     exported = Decoder.load(tmp_path, VOCABULARY)
-    for one, other in zip(
-        to_decoder(ensemble, VOCABULARY, 6).search(features), exported.search(features), strict=True
+    in_memory = to_decoder(ensemble, VOCABULARY, 6)
+    for expected, received in zip(
+        in_memory.search(features), exported.search(features), strict=True
     ):
-        assert [found.ids for found in one] == [found.ids for found in other]
-        for found, same in zip(one, other, strict=True):
-            assert found.log_prob == pytest.approx(same.log_prob, abs=0.02)
+        assert [hypothesis.ids for hypothesis in received] == [
+            hypothesis.ids for hypothesis in expected
+        ]
+        for one, other in zip(expected, received, strict=True):
+            assert one.log_prob == pytest.approx(other.log_prob, abs=0.02)  # float16 weights
 
 
 def test_the_attention_of_an_ensemble_is_the_mean_of_its_members(features):
@@ -94,5 +97,5 @@ def test_the_attention_of_an_ensemble_is_the_mean_of_its_members(features):
         ids, state = np.full((3, 1), 7), decoder.initial_state(3)
         return decoder.step_with_attention(ids, state, decoder.prefill(features))[2]
 
-    expected = np.mean([attention_of(one) for one in members], axis=0)
+    expected = np.mean([attention_of(each) for each in members], axis=0)
     np.testing.assert_allclose(attention_of(build_ensemble(members)), expected, atol=1e-6)

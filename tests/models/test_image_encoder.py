@@ -1,4 +1,4 @@
-"""The image networks of Keras as encoders. Three are built, with random weights."""
+"""Three image networks of Keras as encoders, with random weights."""
 
 from urllib.error import URLError
 
@@ -32,13 +32,13 @@ def built():
 
 @pytest.fixture(scope="module")
 def images():
-    """Warm noise: who takes red for blue is found out."""
+    """Noise with more red than blue: an encoder that swaps the channels fails."""
     random = np.random.default_rng(0)
     return (random.random((2, 224, 224, 3)) * [255, 120, 30]).astype("uint8")
 
 
 @pytest.mark.parametrize("name", PREPROCESSING)
-def test_the_exported_encoder_sees_what_keras_sees_after_its_own_preprocessing(
+def test_the_exported_encoder_computes_what_keras_computes_after_its_own_preprocessing(
     name, built, images, tmp_path
 ):
     (network,) = [layer for layer in built[name].layers if isinstance(layer, keras.Model)]
@@ -72,10 +72,10 @@ def test_images_are_as_large_as_the_network_was_trained_on(side, names):
         assert image_size(name) == (side, side)
 
 
-def test_every_network_that_keras_has_says_its_size():
+def test_every_network_of_keras_has_a_known_size():
     with pytest.raises(ValueError) as caught:
         keras_name("AlexNet")
-    listed = str(caught.value).partition("one of ")[2].partition(", image networks")[0].split(", ")
+    listed = str(caught.value).partition("Choose one of ")[2].rstrip(".").split(", ")
     assert len(listed) >= 40  # as of Keras 3.15
     assert {"Xception", "ResNet50V2", "ConvNeXtXLarge", "MobileNetV3Small"} <= set(listed)
     assert all(224 <= image_size(name)[0] <= 600 for name in listed)
@@ -87,13 +87,15 @@ def test_a_name_is_known_in_any_case():
 
 
 @pytest.mark.parametrize("name", ["AlexNet", "imagenet_utils", ""])
-def test_an_unknown_name_is_answered_with_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"Xception, image .* Received: {name}"):
+def test_the_error_of_an_unknown_name_lists_the_known_ones(name):
+    with pytest.raises(ValueError, match=f"got {name}. Choose one of .*Xception"):
         build_encoder(name)
 
 
 def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='VGG16 .*"imagenet" or .* Received: .*gone.h5'):
+    with pytest.raises(
+        FileNotFoundError, match='"imagenet" or a file of VGG16 weights, got .*gone.h5'
+    ):
         build_encoder("vgg16", tmp_path / "gone.h5")
 
 
@@ -105,7 +107,7 @@ def test_weights_come_from_a_file(built, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-def test_weights_that_keras_would_read_without_their_scale_are_refused(built, tmp_path):
+def test_weights_that_keras_would_scale_wrongly_are_refused(built, tmp_path):
     (network,) = [
         layer for layer in built["EfficientNetB0"].layers if isinstance(layer, keras.Model)
     ]
@@ -113,7 +115,9 @@ def test_weights_that_keras_would_read_without_their_scale_are_refused(built, tm
     means, variances = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     normalization.set_weights([np.array(means), np.array(variances), np.array(0)])
     network.save_weights(tmp_path / "my.weights.h5")
-    with pytest.raises(ValueError, match="Keras reads rightly only as .imagenet."):
+    with pytest.raises(
+        ValueError, match='Expected "imagenet" for the ImageNet weights of EfficientNetB0'
+    ):
         build_encoder("EfficientNetB0", tmp_path / "my.weights.h5")
 
 
@@ -131,7 +135,7 @@ def test_a_download_that_fails_says_where_to_put_the_file(monkeypatch):
         build_encoder("VGG16")
 
 
-def test_what_else_goes_wrong_is_no_failed_download(monkeypatch):
+def test_another_error_is_no_failed_download(monkeypatch):
     def broken(include_top, **_):
         raise ValueError("(224, 224, 3)") if include_top else TypeError("a bug")
 
@@ -140,24 +144,24 @@ def test_what_else_goes_wrong_is_no_failed_download(monkeypatch):
         build_encoder("VGG16")
 
 
-def test_a_keras_that_names_no_size_is_told(monkeypatch):
+def test_a_keras_that_names_no_size_is_an_error_with_advice(monkeypatch):
     def silent(**_):
         raise ValueError("Invalid input shape.")
 
     monkeypatch.setattr(keras.applications, "VGG16", silent)
-    with pytest.raises(RuntimeError, match="names no image size for VGG16"):
+    with pytest.raises(RuntimeError, match="names the image size of VGG16, got Keras"):
         image_size("VGG16")
 
 
-def test_a_split_encoder_sees_the_same_in_two_steps(images, tmp_path):
+def test_a_split_encoder_computes_the_same_in_two_steps(images, tmp_path):
     keras.utils.set_random_seed(0)
     split = build_split_encoder("mobilenetv2", weights=None)
     _, rows, columns, width = split.exit_flow.input_shape
-    seen = split.backbone.predict(images, verbose=0)
-    assert seen.shape == (2, rows * columns, width)
-    seen = split.exit_flow.predict(seen.reshape(2, rows, columns, width), verbose=0)
+    maps = split.backbone.predict(images, verbose=0)
+    assert maps.shape == (2, rows * columns, width)
+    grids = split.exit_flow.predict(maps.reshape(2, rows, columns, width), verbose=0)
     whole = split.whole.predict(images, verbose=0)
-    np.testing.assert_allclose(seen.reshape(whole.shape), whole, atol=1e-5)
+    np.testing.assert_allclose(grids.reshape(whole.shape), whole, atol=1e-5)
 
     split.save_weights(tmp_path / "network.weights.h5")
     again = build_encoder("MobileNetV2", tmp_path / "network.weights.h5")
@@ -165,5 +169,5 @@ def test_a_split_encoder_sees_the_same_in_two_steps(images, tmp_path):
 
 
 def test_a_network_without_residual_blocks_is_not_split():
-    with pytest.raises(ValueError, match="residual blocks.*Received: VGG16"):
+    with pytest.raises(ValueError, match="residual blocks, got VGG16"):
         build_split_encoder("VGG16", weights=None)

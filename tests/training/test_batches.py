@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from captioning.training.batches import CaptionBatches, one_caption_a_row, pad
+from captioning.training.batches import CaptionBatches, one_caption_per_row, pad
 
 CAPTIONS = {"dog.jpg": [[1, 7, 8, 2], [1, 9, 2]], "cat.jpg": [[1, 5, 6, 7, 8, 2]]}
 FEATURES = {
@@ -33,13 +33,18 @@ def rows(batches):
         yield from zip(inputs["features"], inputs["words"], targets, weights, strict=True)
 
 
+def by_caption(words, *arrays):
+    """Arrays (positions,) of one image in the shape of its words (captions, length)."""
+    return [array.reshape(words.shape) for array in arrays]
+
+
 def captions_in(batches):
     """Every caption of an epoch, as (number in the features, ids)."""
     return sorted(
-        (int(image.flat[0]), [*ids[of > 0], *target[of > 0][-1:]])
+        (int(image.flat[0]), [*ids[counts > 0], *target[counts > 0][-1:]])
         for image, words, targets, weights in rows(batches)
-        for ids, target, of in zip(words, targets, weights, strict=True)
-        if of.any()
+        for ids, target, counts in zip(words, *by_caption(words, targets, weights), strict=True)
+        if counts.any()
     )
 
 
@@ -52,8 +57,8 @@ def test_one_batch_holds_shifted_words_and_targets_padded_on_the_right():
         [[1, 5, 6, 7, 8], [0, 0, 0, 0, 0]],
     ]
     assert targets.tolist() == [
-        [[7, 8, 2, 0, 0], [9, 2, 0, 0, 0]],
-        [[5, 6, 7, 8, 2], [0, 0, 0, 0, 0]],
+        [7, 8, 2, 0, 0, 9, 2, 0, 0, 0],
+        [5, 6, 7, 8, 2, 0, 0, 0, 0, 0],
     ]
     np.testing.assert_allclose(weights, (targets != 0) / 10)
     assert inputs["features"].tolist() == [[[1, 2]], [[3, 4]]]
@@ -65,7 +70,7 @@ def test_one_batch_holds_shifted_words_and_targets_padded_on_the_right():
 def test_padding_takes_the_most_captions_and_the_longest():
     words, targets = pad([[[1, 5, 2]], [[1, 6, 7, 2], [1, 8]]], most_captions=2)
     assert words.tolist() == [[[1, 5, 0], [0, 0, 0]], [[1, 6, 7], [1, 0, 0]]]
-    assert targets.tolist() == [[[5, 2, 0], [0, 0, 0]], [[6, 7, 2], [8, 0, 0]]]
+    assert targets.tolist() == [[5, 2, 0, 0, 0, 0], [6, 7, 2, 8, 0, 0]]
 
 
 def test_an_epoch_holds_every_caption_once_with_the_features_of_its_image():
@@ -76,9 +81,9 @@ def test_an_epoch_holds_every_caption_once_with_the_features_of_its_image():
     assert captions_in(CaptionBatches([(captions, features)], 7)) == expected
 
 
-def test_an_epoch_draws_one_view_of_each_image_with_the_captions_of_that_view():
+def test_an_epoch_draws_one_variant_of_each_image_with_the_captions_of_that_variant():
     captions, features = many(images=60)
-    other_captions = {name: [ids[::-1] for ids in of] for name, of in captions.items()}
+    other_captions = {name: [ids[::-1] for ids in each] for name, each in captions.items()}
     other_features = {name: array + 100 for name, array in features.items()}
     batches = CaptionBatches([(captions, features), (other_captions, other_features)], 8)
     seen = {}
@@ -86,9 +91,9 @@ def test_an_epoch_draws_one_view_of_each_image_with_the_captions_of_that_view():
         found = captions_in(batches)
         assert len(found) == 300
         for number, ids in found:
-            view = number // 100
+            variant = number // 100
             name = f"{number % 100}.jpg"
-            assert ids in [list(each) for each in (captions, other_captions)[view][name]]
+            assert ids in [list(each) for each in (captions, other_captions)[variant][name]]
             seen.setdefault(epoch, set()).add(number)
         batches.on_epoch_end()
     assert 20 <= sum(number >= 100 for number in seen[0]) <= 40
@@ -123,7 +128,7 @@ def test_the_first_two_batches_differ_in_length_wherever_any_do():
     features = {name: np.zeros((1, 2), "float32") for name in captions}
     for seed in range(20):
         batches = CaptionBatches([(captions, features)], batch_size=2, seed=seed)
-        assert [batches[index][1].shape[2] for index in range(4)] == [10, 4, 4, 4]
+        assert [batches[index][1].shape[1] for index in range(4)] == [10, 4, 4, 4]
 
 
 def test_batches_are_as_wide_as_the_most_captions_of_any_image():
@@ -131,7 +136,7 @@ def test_batches_are_as_wide_as_the_most_captions_of_any_image():
     captions = {f"{i}.jpg": [[1, *[5] * (i % 7 + 1), 2]] * (3 if i == 20 else 1) for i in range(24)}
     features = {name: np.zeros((1, 2), "float32") for name in captions}
     batches = CaptionBatches([(captions, features)], batch_size=4)
-    assert [batches[index][1].shape[1] for index in range(6)] == [3] * 6
+    assert [batches[index][0]["words"].shape[1] for index in range(6)] == [3] * 6
     assert sum((batches[index][1] == 2).sum() for index in range(6)) == 26
 
 
@@ -152,12 +157,12 @@ def test_epochs_differ_and_can_be_repeated():
 
 
 def test_an_image_without_features_is_named():
-    with pytest.raises(ValueError, match="1 have none, among them dog.jpg"):
+    with pytest.raises(ValueError, match="got none of 1, among them dog.jpg"):
         CaptionBatches([(CAPTIONS, {"cat.jpg": FEATURES["cat.jpg"]})], 3)
 
 
 def test_every_caption_may_have_a_row_of_its_own():
-    captions, features = one_caption_a_row((CAPTIONS, FEATURES))
+    captions, features = one_caption_per_row((CAPTIONS, FEATURES))
     assert captions == {
         "dog.jpg#0": [[1, 7, 8, 2]],
         "dog.jpg#1": [[1, 9, 2]],
@@ -167,9 +172,9 @@ def test_every_caption_may_have_a_row_of_its_own():
 
 
 def test_rows_of_one_caption_hold_the_same_captions_with_less_padding():
-    view = many(images=64)
-    together = CaptionBatches([view], batch_size=8)
-    alone = CaptionBatches([one_caption_a_row(view)], batch_size=40)
+    variant = many(images=64)
+    together = CaptionBatches([variant], batch_size=8)
+    alone = CaptionBatches([one_caption_per_row(variant)], batch_size=40)
     assert len(alone) == len(together) == 8
     assert captions_in(alone) == captions_in(together)
     sizes = [sum(batches[n][1].size for n in range(8)) for batches in (alone, together)]
@@ -178,7 +183,7 @@ def test_rows_of_one_caption_hold_the_same_captions_with_less_padding():
 
 def test_rows_without_features_are_named():
     with pytest.raises(ValueError, match="cat.jpg#0"):
-        CaptionBatches([one_caption_a_row((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
+        CaptionBatches([one_caption_per_row((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
 
 
 def test_the_wider_the_groups_the_less_padding():
@@ -186,7 +191,8 @@ def test_the_wider_the_groups_the_less_padding():
     padded = [
         np.mean([(words == 0).mean() for _, words, *_ in rows(batches)])
         for batches in (
-            CaptionBatches([(captions, features)], 10, batches_a_group=size) for size in (1, 4, 40)
+            CaptionBatches([(captions, features)], 10, batches_per_group=size)
+            for size in (1, 4, 40)
         )
     ]
     assert padded[0] > 2 * padded[1] > 4 * padded[2]
@@ -204,6 +210,7 @@ def test_batches_are_drawn_by_threads_of_keras():
     words = keras.Input((None, None), dtype="int32", name="words")
     features = keras.Input((2, 3), name="features")
     logits = keras.layers.Embedding(50, 50)(words)
+    logits = keras.layers.Reshape((-1, 50))(logits)
     model = keras.Model({"features": features, "words": words}, logits)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     captions, of_images = many(12)

@@ -12,7 +12,7 @@ WORDS = [f"word{number}" for number in range(30)]
 
 @pytest.fixture(scope="module")
 def world():
-    """References of 20 images, some with one only, and captions of all lengths."""
+    """References of 20 images, some with only one, and captions of all lengths."""
     chance = random.Random(0)
 
     def sentence():
@@ -23,19 +23,19 @@ def world():
     }
     captions = {name: sentence() for name in references}
     captions["3.jpg"] = references["3.jpg"][0]
-    captions["4.jpg"] = references["4.jpg"][0][:3] * 2  # words said twice
-    captions["5.jpg"] = ["unheard", "of"]
+    captions["4.jpg"] = references["4.jpg"][0][:3] * 2  # repeated words
+    captions["5.jpg"] = ["unknown", "words"]
     return references, captions
 
 
-def test_it_is_the_published_score(world):
-    references, captions = world
+def test_cider_is_that_of_the_published_package(world):
+    references, generated = world
     _, expected = PublishedCider().compute_score(
-        {name: [" ".join(one) for one in of] for name, of in references.items()},
-        {name: [" ".join(caption)] for name, caption in captions.items()},
+        {name: [" ".join(one) for one in captions] for name, captions in references.items()},
+        {name: [" ".join(caption)] for name, caption in generated.items()},
     )
-    reward = Cider(references)
-    received = [reward(name, caption) for name, caption in captions.items()]
+    cider = Cider(references)
+    received = [cider(name, caption) for name, caption in generated.items()]
     assert received == pytest.approx(list(expected), abs=1e-12)
     assert max(received) > 1 > min(received) == 0
 
@@ -46,29 +46,29 @@ def test_tokens_may_be_ids():
     assert words("a.jpg", ["a", "dog"]) == ids("a.jpg", [4, 5]) > 0
 
 
-def test_an_end_that_counts_as_a_word_makes_breaking_off_cost():
+def test_breaking_off_costs_reward_if_the_end_counts_as_a_word():
     reward = Cider({"a.jpg": [["dog", "on", "grass", "END"]], "b.jpg": [["two", "cats", "END"]]})
     whole = reward("a.jpg", ["dog", "on", "grass", "END"])
     assert whole > reward("a.jpg", ["dog", "on", "grass"])
     assert whole > reward("a.jpg", ["dog", "on", "END"])
 
 
-def test_nothing_said_is_worth_nothing():
+def test_an_empty_caption_has_no_reward():
     assert Cider({"a.jpg": [["a", "dog"]], "b.jpg": [["a"]]})("a.jpg", []) == 0
 
 
-def test_bleu_counts_sequences_that_a_reference_says_as_often():
+def test_bleu_counts_each_n_gram_as_often_as_a_reference_holds_it():
     bleu = Bleu({"a.jpg": [["a", "dog", "runs", "on", "grass"], ["the", "dog", "runs"]]})
     assert bleu("a.jpg", ["a", "dog", "runs", "on", "grass"]) == 1
     # Words 2/4; pairs 1/3, with one more of each 2/4; then 1/3 and 1/2. Long enough.
     received = bleu("a.jpg", ["the", "dog", "dog", "sits"])
     assert received == pytest.approx((2 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25)
-    # All that is said is right; the nearest reference is a word longer.
+    # Every word is right; the nearest reference is a word longer.
     assert bleu("a.jpg", ["dog", "runs"]) == pytest.approx(exp(1 - 3 / 2))
     assert bleu("a.jpg", ["cats"]) == bleu("a.jpg", []) == 0
 
 
-def test_bleu_is_that_of_the_published_package_where_every_sequence_is_found():
+def test_bleu_is_that_of_the_published_package_if_every_n_gram_matches():
     references = [["a", "man", "rides", "a", "red", "bike", "down", "a", "hill"]]
     caption = ["a", "man", "rides", "a", "red", "bike"]
     _, each = PublishedBleu(4).compute_score(
@@ -77,7 +77,7 @@ def test_bleu_is_that_of_the_published_package_where_every_sequence_is_found():
     assert Bleu({"a.jpg": references})("a.jpg", caption) == pytest.approx(each[3][0], rel=1e-6)
 
 
-def test_a_reward_is_the_sum_of_both_by_their_weight(world):
+def test_a_reward_is_the_weighted_sum_of_both(world):
     references, captions = world
     cider, bleu = Cider(references), Bleu(references)
     reward, cider_alone = Reward(references, bleu_weight=2.0), Reward(references, bleu_weight=0.0)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -11,17 +13,25 @@ from captioning.training.losses import SmoothedCrossentropy
 from captioning.training.self_critical import SelfCriticalBatches, advantages
 
 VOCABULARY = Vocabulary([f"word{number}" for number in range(12)])
-SETTINGS = TrainingSettings(embedding_units=8, units=12, heads=2, dropout=0.0)
+SETTINGS = TrainingSettings(
+    decoder="merge", embedding_units=8, units=12, dropout=0.0, batch_size=3, samples=4,
+    bleu_weight=0.0, self_critical_dropout=0.0,
+)  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def decoder(model):
+    return to_decoder(model, VOCABULARY, 8)
+
+
+@pytest.fixture(scope="module")
 def model():
     keras.utils.set_random_seed(3)
     return build_caption_model(len(VOCABULARY), 5, SETTINGS)
 
 
 @pytest.fixture
-def views():
+def variants():
     random = np.random.default_rng(0)
     names = [f"{number}.jpg" for number in range(7)]
     captions = {
@@ -31,39 +41,28 @@ def views():
     return [(captions, features)]
 
 
-def batches_of(model, views, **changes):
-    options = {
-        "batch_size": 3,
-        "samples": 4,
-        "bleu_weight": 0.0,
-        "dropout": 0.0,
-        "seed": 0,
-        **changes,
-    }
-    return SelfCriticalBatches(views, to_decoder(model, VOCABULARY, 8), **options)
-
-
 def test_advantages_are_rewards_above_the_mean_of_their_image():
     found = advantages([[1.0, 3.0], [2.0, 2.0, 5.0]])
     np.testing.assert_allclose(found, [[-1, 1, 0], [-1, -1, 2]])
 
 
-def test_an_epoch_says_several_captions_of_every_image(model, views):
-    batches = batches_of(model, views)
-    found = list(batches.of_epoch(0))
+def test_an_epoch_generates_several_captions_of_every_image(decoder, variants):
+    batches = SelfCriticalBatches(variants, decoder, SETTINGS)
+    found = list(batches.draw_epoch(0))
     assert len(found) == len(batches) == 3
     assert [len(targets) for _, targets, _, _ in found] == [3, 3, 1]
     for inputs, targets, weights, reward in found:
-        assert inputs["words"].shape == targets.shape == weights.shape
-        assert targets.shape[1] == 4
+        images, captions, length = inputs["words"].shape
+        assert targets.shape == weights.shape == (images, captions * length)
+        assert captions == 4
         assert (inputs["words"][:, :, 0] == START).all()
         assert (weights[targets == 0] == 0).all()
         assert np.isfinite(reward)
 
 
-def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_view():
-    """A decoder that always says the same two: of some images the first is right when they are seen
-    plain, the second when they are not; of the others neither."""
+def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_variant():
+    """A decoder that always generates the same two captions: of some images the first is right if
+    they are plain, the second if they are flipped; of the others neither."""
 
     class Parrot:
         def search(self, features, search):
@@ -73,12 +72,15 @@ def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_view():
     plain = dict.fromkeys(known, [[START, 4, 5, END]]) | dict.fromkeys(unknown, [[START, 9, END]])
     other = dict.fromkeys(known, [[START, 6, END]]) | dict.fromkeys(unknown, [[START, 9, END]])
     features = {name: np.full((1, 2), name in known, "float32") for name in plain}
-    mirrored = {name: 10 + array for name, array in features.items()}
-    views = [(plain, features), (other, mirrored)]
-    options = {"batch_size": 9, "samples": 2, "bleu_weight": 0.0, "dropout": 0.0, "seed": 0}
-    ((inputs, targets, weights, _),) = SelfCriticalBatches(views, Parrot(), **options).of_epoch(0)
-    assert targets[0].tolist() == [[4, 5, END], [6, END, 0]]
-    signs = {1: [1, -1], 11: [-1, 1]}  # plain and known, in the mirror and known
+    flipped = {name: 10 + array for name, array in features.items()}
+    variants = [(plain, features), (other, flipped)]
+    settings = replace(SETTINGS, batch_size=9, samples=2)
+    ((inputs, targets, weights, _),) = SelfCriticalBatches(variants, Parrot(), settings).draw_epoch(
+        0
+    )
+    assert targets[0].tolist() == [4, 5, END, 6, END, 0]
+    weights = weights.reshape(9, 2, 3)
+    signs = {1: [1, -1], 11: [-1, 1]}  # plain and known, flipped and known
     kinds = inputs["features"][:, 0, 0].tolist()
     assert set(signs) <= set(kinds)
     for kind, of_image in zip(kinds, weights, strict=True):
@@ -87,29 +89,29 @@ def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_view():
     assert (weights[:, 1, 2] == 0).all()
 
 
-def test_an_epoch_can_be_repeated_and_differs_from_the_next(model, views):
+def test_an_epoch_can_be_repeated_and_differs_from_the_next(decoder, variants):
+    batches = SelfCriticalBatches(variants, decoder, SETTINGS)
+
     def features(epoch):
-        return np.concatenate(
-            [batch[0]["features"] for batch in batches_of(model, views).of_epoch(epoch)]
-        )
+        return np.concatenate([inputs["features"] for inputs, *_ in batches.draw_epoch(epoch)])
 
     np.testing.assert_array_equal(features(0), features(0))
     assert not np.array_equal(features(0), features(1))
 
 
-def test_what_is_hidden_is_hidden_in_all_cells_of_an_image_and_from_the_decoder_too(views):
-    heard = []
+def test_dropped_features_are_dropped_in_all_cells_of_an_image_and_for_the_decoder_too(variants):
+    searched = []
 
     class Listener:
         def search(self, features, search):
-            heard.append(features.copy())
+            searched.append(features.copy())
             return [[Hypothesis((4,), -1.0)] for _ in features]
 
-    ((_, plain),) = views
-    views = [(views[0][0], {name: np.ones((3, 1000), "float32") for name in plain})]
-    options = {"batch_size": 7, "samples": 1, "bleu_weight": 0.0, "dropout": 0.25, "seed": 0}
-    ((inputs, *_),) = SelfCriticalBatches(views, Listener(), **options).of_epoch(0)
-    (features,) = heard
+    ((_, plain),) = variants
+    variants = [(variants[0][0], {name: np.ones((3, 1000), "float32") for name in plain})]
+    settings = replace(SETTINGS, batch_size=7, samples=2, self_critical_dropout=0.25)
+    ((inputs, *_),) = SelfCriticalBatches(variants, Listener(), settings).draw_epoch(0)
+    (features,) = searched
     np.testing.assert_array_equal(inputs["features"], features)
     np.testing.assert_array_equal(features, np.repeat(features[:, :1], 3, axis=1))
     assert set(np.unique(features)) == {np.float32(0), 1 / np.float32(0.75)}
@@ -117,13 +119,17 @@ def test_what_is_hidden_is_hidden_in_all_cells_of_an_image_and_from_the_decoder_
     assert not np.array_equal(features[0], features[1])
 
 
-def test_a_step_makes_captions_likelier_by_their_weights(model, views):
+def test_a_step_makes_captions_more_probable_by_their_weights(model, decoder, variants):
     model.compile(keras.optimizers.SGD(0.05), SmoothedCrossentropy(), jit_compile=False)
-    inputs, targets, weights, _ = next(batches_of(model, views, batch_size=7).of_epoch(0))
+    inputs, targets, weights, _ = next(
+        SelfCriticalBatches(variants, decoder, replace(SETTINGS, batch_size=7)).draw_epoch(0)
+    )
     assert (weights > 0).any() and (weights < 0).any()
 
     def weighted_log_prob():
-        log_probs = keras.ops.convert_to_numpy(keras.ops.log_softmax(model(inputs)))
+        log_probs = keras.ops.convert_to_numpy(
+            keras.ops.log_softmax(model.predict_on_batch(inputs))
+        )
         return (weights * np.take_along_axis(log_probs, targets[..., None], -1)[..., 0]).sum()
 
     before = weighted_log_prob()

@@ -1,0 +1,47 @@
+import numpy as np
+
+from captioning.data.augmentation import HORIZONTAL_FLIP
+from captioning.data.vocabulary import Vocabulary
+from captioning.training.training_data import TrainingData
+
+CAPTIONS = {"dog.jpg": ["a dog on the left"]}
+
+
+def test_an_augmentation_has_its_own_features_and_captions():
+    plain, flipped = {"dog.jpg": np.zeros((1, 2))}, {"dog.jpg": np.ones((1, 2))}
+    vocabulary = Vocabulary(["a", "dog", "on", "the", "left", "right"])
+    data = TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain, {HORIZONTAL_FLIP: flipped})
+    (first, first_features), (second, second_features) = data.encode(vocabulary)
+    assert vocabulary.decode(first["dog.jpg"][0][1:]) == "a dog on the left"
+    assert vocabulary.decode(second["dog.jpg"][0][1:]) == "a dog on the right"
+    assert (first_features, second_features) == (plain, flipped)
+    assert len(TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain).encode(vocabulary)) == 1
+
+
+def test_pooled_maps_have_one_cell_with_the_average():
+    maps = {"dog.jpg": np.array([[1, 2], [3, 6]], "float16"), "unused.jpg": np.ones((2, 2))}
+    flipped = {"dog.jpg": np.array([[0, 1], [0, 2]], "float16")}
+    data = TrainingData(CAPTIONS, {}, {}, maps, {HORIZONTAL_FLIP: flipped}).pooled()
+    assert data.features.keys() == data.augmented_features[HORIZONTAL_FLIP].keys() == {"dog.jpg"}
+    assert data.features["dog.jpg"].tolist() == [[2, 4]]
+    assert data.features["dog.jpg"].dtype == np.float32
+    assert data.augmented_features[HORIZONTAL_FLIP]["dog.jpg"].tolist() == [[0, 1.5]]
+    assert not TrainingData(CAPTIONS, {}, {}, maps).pooled().augmented_features
+
+
+def test_pooled_features_become_maps_of_one_cell():
+    vectors = {"dog.jpg": np.array([1, 2], "float32")}
+    data = TrainingData(CAPTIONS, {}, {}, vectors)
+    assert not data.has_feature_maps
+    assert data.feature_width == 2
+    assert data.pooled().has_feature_maps
+    assert data.pooled().features["dog.jpg"].tolist() == [[1, 2]]
+
+
+def test_pooled_features_keep_the_encoder_that_the_caller_names():
+    vectors = {"dog.jpg": np.array([1, 2], "float32")}
+    splits = {"train": ["dog.jpg"], "development": [], "test": []}
+    data = TrainingData.from_splits(
+        CAPTIONS, CAPTIONS, splits, vectors, encoder_id="Xception 0123456789abcdef"
+    )
+    assert data.encoder_id == data.pooled().encoder_id == "Xception 0123456789abcdef"
