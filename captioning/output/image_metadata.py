@@ -1,22 +1,26 @@
-"""Copies of images that carry a caption as their description; all else in them stays as it is."""
+"""Writes copies of images with the caption as their description; all else in them stays as it is.
+
+Pillow would recompress a JPEG. pyexiv2 (under the GPL, and needed only for this) replaces metadata
+and leaves the pixels and the colour profile alone.
+"""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-# Pillow would compress a JPEG anew to put EXIF data into it, and piexif has rested since 2019.
-# Exiv2 exchanges the notes in a file, of any camera, and leaves picture and colour profile alone.
 import pyexiv2
 
 from captioning.files import write_atomically
 
-pyexiv2.set_log_level(4)  # silence: what is odd in a camera's notes is no matter here
+_SILENT = 4  # log level of pyexiv2: odd metadata of some camera is no matter here
+# How the EXIF and the IPTC segment of a JPEG begin. If pyexiv2 cannot read them, they give way.
+_METADATA_OF_JPEG = (b"Exif\0\0", b"Photoshop 3.0\0")
 
 
 def copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
-    """Image path -> path of its copy: the places of the copies below `folder` are those of the
-    images below the deepest folder that holds them all. Raises ValueError where there is none, as
-    Windows has several drives."""
+    """Image path -> path of its copy, at the place below `folder` that the image has below the
+    deepest folder that holds all images. Raises ValueError if none does: Windows has several
+    drives."""
     places = {path: Path(os.path.abspath(path)) for path in image_paths}
     if not places:
         return {}
@@ -25,12 +29,11 @@ def copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
 
 
 def write_with_description(image_path: Path, caption: str, copy_path: Path) -> None:
-    """Writes the image once more, with the caption as its description: in EXIF (ImageDescription)
-    and in XMP (dc:description), as some programs read one and some the other.
+    """Writes a copy with the caption as its description: in EXIF (ImageDescription) and in XMP
+    (dc:description), because some programs read one and some the other.
 
-    Nothing is overwritten: a file at `copy_path` that is that copy to the byte is left alone.
-    Raises FileExistsError if it is another one, the original for instance, and ValueError if the
-    format holds no description.
+    Overwrites nothing: the same copy may be there already. Raises FileExistsError if another file
+    is, such as the image itself, and ValueError if the format has no place for a description.
     """
     content = _describe(image_path, caption)
     if not copy_path.exists():
@@ -38,19 +41,39 @@ def write_with_description(image_path: Path, caption: str, copy_path: Path) -> N
             file.write(content)
     elif copy_path.read_bytes() != content:
         raise FileExistsError(
-            f"{copy_path} is there, and is another file than the copy of {image_path} with its "
-            "caption would be. Name another folder for the copies, or move that file away."
+            f"Expected no file or the same copy of {image_path} at {copy_path}, got another file. "
+            "Name another folder for the copies, or move that file away."
         )
 
 
 def _describe(image_path: Path, caption: str) -> bytes:
-    try:
-        with pyexiv2.ImageData(image_path.read_bytes()) as image:
-            image.modify_exif({"Exif.Image.ImageDescription": caption})
-            image.modify_xmp({"Xmp.dc.description": {'lang="x-default"': caption}})
-            return image.get_bytes()
-    except RuntimeError as error:  # all that Exiv2 ever raises
-        raise ValueError(
-            f"{image_path} cannot take a description ({error}). Wanted: JPEG, PNG, TIFF, WebP or "
-            "JPEG 2000. Save it as one of these first."
-        ) from error
+    pyexiv2.set_log_level(_SILENT)
+    content = image_path.read_bytes()
+    for spoilt in (*_METADATA_OF_JPEG, None):
+        try:
+            return _add_description(content, caption)
+        except RuntimeError as error:  # all that pyexiv2 ever raises
+            if spoilt is None:
+                raise ValueError(
+                    "Expected JPEG, PNG, TIFF, WebP or JPEG 2000, which hold a description, got "
+                    f"{image_path} ({error}). Save it as one of these first."
+                ) from error
+            content = _without_segment(content, spoilt)
+
+
+def _add_description(content: bytes, caption: str) -> bytes:
+    with pyexiv2.ImageData(content) as image:
+        image.modify_exif({"Exif.Image.ImageDescription": caption})
+        descriptions = image.read_xmp().get("Xmp.dc.description", {})  # by language
+        others = descriptions if isinstance(descriptions, dict) else {}
+        image.modify_xmp({"Xmp.dc.description": others | {'lang="x-default"': caption}})
+        return image.get_bytes()
+
+
+def _without_segment(content: bytes, beginning: bytes) -> bytes:
+    """A JPEG file without the first segment that begins so; anything else as it is."""
+    start = content.find(beginning) - 4  # behind a marker and a length, of two bytes each
+    if start < 0 or content[:2] != b"\xff\xd8" or content[start] != 0xFF:
+        return content
+    length = int.from_bytes(content[start + 2 : start + 4], "big")
+    return content[:start] + content[start + 2 + length :]

@@ -8,6 +8,12 @@ from captioning.output.image_metadata import copy_paths, write_with_description
 
 ORIENTATION, MAKER, DESCRIPTION = 0x0112, 0x010F, 0x010E
 CAPTION = "a dog runs"
+TWO_LANGUAGES = """
+<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF
+xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""
+xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:description><rdf:Alt><rdf:li
+xml:lang="x-default">a cat</rdf:li><rdf:li xml:lang="de">ein Hund</rdf:li></rdf:Alt>
+</dc:description></rdf:Description></rdf:RDF></x:xmpmeta>"""
 
 
 @pytest.fixture
@@ -36,7 +42,7 @@ def test_the_copy_has_the_description_and_the_pixels(tmp_path, picture, name):
     assert (tmp_path / name).read_bytes() == original
 
 
-def test_a_jpeg_is_not_compressed_anew(tmp_path, picture):
+def test_a_jpeg_is_not_recompressed(tmp_path, picture):
     picture.save(tmp_path / "a.jpg", quality=30)
     write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
     original, copy = ((tmp_path / name).read_bytes() for name in ("a.jpg", "copy.jpg"))
@@ -44,16 +50,20 @@ def test_a_jpeg_is_not_compressed_anew(tmp_path, picture):
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
-def test_other_notes_and_the_colour_profile_stay(tmp_path, picture, name):
+def test_other_metadata_and_the_colour_profile_stay(tmp_path, picture, name):
     exif = Image.Exif()
     exif[ORIENTATION], exif[MAKER], exif[DESCRIPTION] = 6, "Some Camera", "OLYMPUS DIGITAL CAMERA"
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     picture.save(tmp_path / name, exif=exif, icc_profile=profile)
     write_with_description(tmp_path / name, CAPTION, tmp_path / f"copy_{name}")
     with Image.open(tmp_path / f"copy_{name}") as copy:
-        notes = copy.getexif()
+        metadata = copy.getexif()
         assert copy.info["icc_profile"] == profile
-    assert (notes[ORIENTATION], notes[MAKER], notes[DESCRIPTION]) == (6, "Some Camera", CAPTION)
+    assert (metadata[ORIENTATION], metadata[MAKER], metadata[DESCRIPTION]) == (
+        6,
+        "Some Camera",
+        CAPTION,
+    )
 
 
 def test_an_animation_keeps_its_frames(tmp_path, picture):
@@ -62,11 +72,38 @@ def test_an_animation_keeps_its_frames(tmp_path, picture):
     assert opened(tmp_path / "copy.webp").n_frames == 2
 
 
-def test_damaged_notes_give_way(tmp_path, picture):
-    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"  # cut off in its first entry
-    picture.save(tmp_path / "a.jpg", exif=exif)
+def insert(jpeg, marker, content):
+    """Puts a segment of metadata in front of the others of a JPEG file."""
+    return jpeg[:2] + marker + (len(content) + 2).to_bytes(2, "big") + content + jpeg[2:]
+
+
+IPTC = b"Photoshop 3.0\x008BIM\x04\x04\x00\x00\x00\x00"
+SPOILT = {
+    "EXIF that is cut off": (b"\xff\xe1", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"),
+    "EXIF without a header": (b"\xff\xe1", b"Exif\x00\x00not a TIFF header"),
+    "IPTC of a wrong length": (b"\xff\xed", IPTC + b"\xff\xff\x1c\x02xx"),
+    "XMP that is cut off": (b"\xff\xe1", b"http://ns.adobe.com/xap/1.0/\x00<x:xmpmeta"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_spoilt_metadata_give_way(tmp_path, picture, kind):
+    picture.save(tmp_path / "a.jpg", comment=b"made by hand")
+    original = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(insert(original, *SPOILT[kind]))
     write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
-    assert opened(tmp_path / "copy.jpg").getexif()[DESCRIPTION] == CAPTION
+    copy = opened(tmp_path / "copy.jpg")
+    assert copy.getexif()[DESCRIPTION] == CAPTION
+    assert copy.info["comment"].rstrip(b"\x00") == b"made by hand"
+    np.testing.assert_array_equal(np.asarray(copy), np.asarray(opened(tmp_path / "a.jpg")))
+
+
+def test_descriptions_in_other_languages_stay(tmp_path, picture):
+    picture.save(tmp_path / "a.jpg", xmp=TWO_LANGUAGES.encode())
+    write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
+    content = (tmp_path / "copy.jpg").read_bytes()
+    assert f'<rdf:li xml:lang="x-default">{CAPTION}</rdf:li>'.encode() in content
+    assert b'<rdf:li xml:lang="de">ein Hund</rdf:li>' in content
 
 
 def test_the_same_copy_may_be_made_twice_but_nothing_is_overwritten(tmp_path, picture):
@@ -74,7 +111,7 @@ def test_the_same_copy_may_be_made_twice_but_nothing_is_overwritten(tmp_path, pi
     for _ in range(2):
         write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
     content = (tmp_path / "copy.jpg").read_bytes()
-    with pytest.raises(FileExistsError, match="copy.jpg is there, and is another file"):
+    with pytest.raises(FileExistsError, match="copy.jpg, got another file"):
         write_with_description(tmp_path / "a.jpg", "a cat sleeps", tmp_path / "copy.jpg")
     assert (tmp_path / "copy.jpg").read_bytes() == content
 
@@ -82,15 +119,15 @@ def test_the_same_copy_may_be_made_twice_but_nothing_is_overwritten(tmp_path, pi
 def test_the_original_is_not_overwritten(tmp_path, picture):
     picture.save(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
-    with pytest.raises(FileExistsError, match="a.jpg is there"):
+    with pytest.raises(FileExistsError, match="a.jpg, got another file"):
         write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "a.jpg")
     assert (tmp_path / "a.jpg").read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.ppm", "a.tga"])
-def test_a_format_that_holds_no_description_is_refused(tmp_path, picture, name):
+def test_a_format_without_descriptions_is_refused(tmp_path, picture, name):
     picture.save(tmp_path / name)
-    with pytest.raises(ValueError, match=f"{name} cannot take a description .* Wanted: JPEG"):
+    with pytest.raises(ValueError, match=f"Expected JPEG, .*, got .*{name} "):
         write_with_description(tmp_path / name, CAPTION, tmp_path / "copies" / name)
     assert not (tmp_path / "copies").exists()
 
