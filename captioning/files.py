@@ -56,6 +56,16 @@ def _replacing(path: Path, temporary: Path) -> Iterator[None]:
         raise
 
 
+def require_mark(path: Path, mark: str) -> None:
+    """Raises FileExistsError if there is a file at `path` without `mark`, the text by which this
+    program recognises the files that it wrote and may replace."""
+    if path.exists() and mark.encode() not in path.read_bytes():
+        raise FileExistsError(
+            f"Expected a new file or one that this program wrote, got {path}, which is another "
+            "file. Name a new file."
+        )
+
+
 def read_text(path: Path, advice: str, characters: int = -1) -> str:
     """The text of a UTF-8 file, or its first `characters`, without a byte order mark and with
     "\\n" at all line ends. `advice` ends the message of the error if there is no such file."""

@@ -13,7 +13,7 @@ from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import BARE, FORMATS, Format, image_name
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, image_name
 from captioning.settings import SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
@@ -57,11 +57,11 @@ def caption_images(
     write_extras = list(_extra_writers(copies, attention, captioner, image_paths))
     if gallery:
         from captioning.output.gallery import write_gallery
-        from captioning.output.page import refuse_other_page
+        from captioning.output.pages import refuse_to_overwrite
 
-        refuse_other_page(gallery)
+        refuse_to_overwrite(gallery)
     if _is_file(output):
-        results = CaptionFile(Path(output), caption_format, top)
+        results = CaptionFile(Path(output), caption_format, top, map(image_name, image_paths))
     else:
         named_alone = len(images) == 1 and image_paths == [normalise(images[0])]
         results = _open_printer(caption_format, top, image_paths, named_alone)
@@ -82,7 +82,7 @@ def caption_images(
                 failures += _failures(write_extras, path, captions[0].text)
                 if gallery:
                     in_gallery[Path(path)] = captions[0].text
-        results.finish(map(image_name, image_paths))
+        results.finish()
         if in_gallery:
             write_gallery(gallery, in_gallery)
     except BrokenPipeError:  # the reader of the pipe has seen enough
@@ -111,7 +111,7 @@ def _refuse_same_file(output: str | None, gallery: Path | None, attention: Path 
         )
 
 
-def _choose_format(name: str | None, output: str | None) -> Format:
+def _choose_format(name: str | None, output: str | None) -> CaptionFormat:
     """The format of that name, or else the one that the ending of the file stands for."""
     if name is None:
         ending = Path(output).suffix.lower() if _is_file(output) else ""
@@ -125,13 +125,13 @@ def _choose_format(name: str | None, output: str | None) -> Format:
 
 
 def _open_printer(
-    caption_format: Format, top: int | None, image_paths: Sequence[str], named_alone: bool
+    caption_format: CaptionFormat, top: int | None, image_paths: Sequence[str], named_alone: bool
 ) -> CaptionPrinter:
     """Prints to standard output; an image `named_alone` needs no name beside its caption."""
     if caption_format.name != "text":
         print_utf_8()
     elif named_alone:
-        caption_format = BARE
+        caption_format = WITHOUT_NAMES
     return CaptionPrinter(caption_format, top, above_bar=_shows_progress(image_paths))
 
 

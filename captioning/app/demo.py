@@ -1,96 +1,85 @@
-"""The demo page: a model in, a page on this computer's own address out, for who sits before it.
+"""Serves the demo page: a photograph and a beam width in, captions and attention maps out.
 
-Nothing on it comes from elsewhere and nothing goes there. Not about what it says of a photograph:
-see `captioning.app.answer`.
+The page is for this computer alone. It loads nothing from elsewhere and sends nothing there.
 """
 
 import os
 import socket
 import webbrowser
 from functools import partial
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gradio
-from PIL import ImageOps
+import numpy as np
 
-from captioning.app.answer import INVITATION, answer, image_url
 from captioning.data.images import open_image
+from captioning.inference.attention import AttentionMaps
 from captioning.inference.captioner import Captioner
-from captioning.output.attention_figure import INK
-from captioning.output.page import DARK, LIGHT
+from captioning.output.attention_figure import draw_overlays, explain_scale
+from captioning.paths import find_model
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
 _LOOPBACK = "127.0.0.1"
 _OFFLINE = {
-    "GRADIO_ANALYTICS_ENABLED": "False",  # no reports, no question for newer versions
-    "NO_PROXY": "*",  # Gradio asks its own page whether it is there: nobody between them
+    "GRADIO_ANALYTICS_ENABLED": "False",  # no reports, and no question for newer versions
+    "NO_PROXY": "*",  # Gradio checks that it reaches its own page, without a proxy in between
     "no_proxy": "*",
 }
-_EXAMPLES = {
-    path.name: str(path) for path in sorted((Path(__file__).parents[2] / "examples").glob("*.jpg"))
-}
-_THUMBNAIL = (200, 150)  # width and height in pixels: twice what the page shows
-_STYLE = Path(__file__).with_name("demo.css")
+_LARGEST_UPLOAD = "20mb"
+_LONGEST_QUEUE = 20  # photographs that wait for their captions
+_MOST_CAPTIONS = 5  # wider beams find more, which hardly differ
+_TILE_SIZE = 400  # pixels of the longer side of an attention map
 
-_HEADER = """\
-<h1>Caption generator</h1>
-<p>Say in a sentence what a photograph shows. It stays on this computer.</p>
-"""
-_SAY_CHANGES = "element.setAttribute('aria-live', 'polite')"  # to who hears the page
-_CHOOSE = """\
-element.addEventListener("click", (event) => {
-  const button = event.target.closest("button");
-  if (button) trigger("click", { name: button.value });
-});
-"""
-# An image that is pasted goes where a file that is dropped goes.
-_PASTE = """\
-document.addEventListener("paste", (event) => {
-  const input = document.querySelector("#photograph input[type=file]");
-  if (!input || !event.clipboardData.files.length) return;
-  input.files = event.clipboardData.files;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
-});
+_NOTHING = ("", None, None, "")  # no caption, captions, maps and unit
+
+_FONTS = ("system-ui", "sans-serif")  # of the computer; those of Gradio's themes are downloaded
+_STYLE = """
+.gradio-container .main { max-width: 72rem; }
+#caption textarea { font-size: 1.6rem; font-weight: 600; }
+#attention .grid-wrap { max-height: none; overflow: visible; }
 """
 
 
 def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> None:
-    """Serves the page until Ctrl-C, a KeyboardInterrupt; the photographs that it was given are
-    deleted then. Raises OSError where the port cannot be had."""
-    _refuse_port_in_use(port)
-    with TemporaryDirectory(prefix="captioning-") as photographs:
-        os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=photographs)
-        page = _build_page(captioner)
+    """Serves the page until Ctrl-C, a KeyboardInterrupt, and then deletes the photographs that it
+    was given. Raises OSError if the port is in use."""
+    _require_free_port(port)
+    with TemporaryDirectory(prefix="captioning-") as uploads:
+        os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=uploads)
+        page = build_page(captioner)
         _, address, _ = page.launch(
             server_name=_LOOPBACK,
             server_port=port,
-            allowed_paths=list(_EXAMPLES.values()),
+            max_file_size=_LARGEST_UPLOAD,
             share=False,
             ssr_mode=False,
             mcp_server=False,
             run_history=False,
             footer_links=[],
-            theme=_theme(),
-            css_paths=_STYLE,
-            js=_PASTE,
+            theme=gradio.themes.Base(primary_hue="red", font=_FONTS, font_mono=_FONTS),
+            css=_STYLE,
             quiet=True,
             prevent_thread_lock=True,
         )
         try:
-            print(f"The page is at {address} until Ctrl-C ends it.", flush=True)
+            print(f"The page is at {address} until you press Ctrl-C.", flush=True)
             if open_browser:
                 webbrowser.open(address)
             while page.server.thread.is_alive():
-                page.server.thread.join(timeout=1)  # without, Windows hears no Ctrl-C
+                page.server.thread.join(timeout=1)  # without, Windows misses Ctrl-C
         finally:
             page.close(verbose=False)
 
 
-def _build_page(captioner: Captioner) -> gradio.Blocks:
-    """The page: a photograph and a beam width on it, and what `answer` says of them."""
+def build_page(captioner: Captioner) -> gradio.Blocks:
+    """The page of Gradio components, with the example photographs that come with the model."""
+    examples = sorted(map(str, (find_model() / "examples").glob("*.jpg")))
     with gradio.Blocks(title="Caption generator") as page:
-        gradio.HTML(_HEADER, elem_id="header")
+        gradio.Markdown(
+            "# Caption generator\nDescribes a photograph in a sentence. It stays on this computer."
+        )
         with gradio.Row():
             with gradio.Column():
                 photograph = gradio.Image(
@@ -101,7 +90,16 @@ def _build_page(captioner: Captioner) -> gradio.Blocks:
                     height="26rem",
                 )
             with gradio.Column():
-                caption = gradio.HTML(INVITATION, elem_id="caption", js_on_load=_SAY_CHANGES)
+                caption = gradio.Textbox(label="Caption", elem_id="caption", buttons=["copy"])
+                captions = gradio.Dataframe(
+                    label="All captions found",
+                    elem_id="captions",
+                    headers=["Caption", "Log-probability"],
+                    datatype=["str", "number"],
+                    column_widths=["67%", "33%"],
+                    wrap=True,
+                    buttons=[],
+                )
                 beam_width = gradio.Slider(
                     minimum=1,
                     maximum=WIDEST_BEAM,
@@ -109,80 +107,78 @@ def _build_page(captioner: Captioner) -> gradio.Blocks:
                     step=1,
                     label="Beam width",
                     elem_id="beam-width",
-                    info="Sentences followed at a time; 1 is greedy search.",
+                    info="Captions searched at a time; 1 is greedy search.",
                 )
-        examples = gradio.HTML(_examples(), elem_id="examples", js_on_load=_CHOOSE)
-        heat_maps = gradio.HTML(elem_id="heat-maps")
-
-        examples.click(_chosen, None, photograph, show_progress="hidden", api_visibility="private")
+        if examples:
+            gradio.Examples(examples, photograph, examples_per_page=len(examples))
+        attention = gradio.Gallery(
+            label="Attention of each word",
+            elem_id="attention",
+            columns=5,
+            object_fit="contain",
+            buttons=[],
+        )
+        unit = gradio.Markdown()
         gradio.on(
             [photograph.change, beam_width.change],
-            partial(_answer_sent, captioner),
+            partial(caption_photograph, captioner),
             [photograph, beam_width],
-            [caption, heat_maps],
-            preprocess=False,
+            [caption, captions, attention, unit],
+            preprocess=False,  # Gradio would open the photograph, and fail in its own words
             trigger_mode="always_last",
             show_progress_on=caption,
             api_visibility="private",
         )
-    return page
+    return page.queue(max_size=_LONGEST_QUEUE)
 
 
-def _answer_sent(
+def caption_photograph(
     captioner: Captioner, upload: dict | None, beam_width: float | None
-) -> tuple[str, str]:
-    """`answer` to what the page sends, as it is: whatever there is to say of a file is said by
-    `captioning.data.images`, where Gradio would convert an image, and fall over what is none."""
-    return answer(captioner, upload and upload["path"], beam_width)
+) -> tuple:
+    """The best caption, all captions with their log-probabilities, an attention map a word, and the
+    unit of the maps. Shows the error of a file that cannot be read on the page."""
+    if upload is None:
+        return _NOTHING
+    path = upload["path"]
+    beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
+    search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
+    try:
+        count = min(search.beam_width, _MOST_CAPTIONS)
+        (captions,) = captioner.caption_batch([path], count, search)
+        photograph = open_image(path, at_least=_TILE_SIZE)
+    except (OSError, ValueError, TypeError) as error:
+        message = escape(str(error).replace(path, Path(path).name))
+        gradio.Warning(message, duration=None)
+        return _NOTHING
+    rows = [[caption.text, round(caption.log_prob, 2)] for caption in captions]
+    try:
+        attention = captioner.attention(path, captions[0])
+        photograph.thumbnail((_TILE_SIZE, _TILE_SIZE))
+        overlays = draw_overlays(photograph, attention)
+    except ValueError as error:  # this model has no attention maps, but captions
+        return captions[0].text, rows, None, str(error)
+    tiles = list(zip(overlays, _labels(attention), strict=True))
+    return captions[0].text, rows, tiles, explain_scale(attention)
 
 
-def _examples() -> str:
-    """The photographs of `examples/` as buttons, each with the name of its file as value."""
-    buttons = "".join(
-        f'<button value="{name}"><img src="{_thumbnail(path)}" '
-        f'alt="{Path(name).stem.replace("_", " ")}"></button>'
-        for name, path in _EXAMPLES.items()
-    )
-    return f'<h2>Examples</h2><div class="strip">{buttons}</div>'
+def _labels(attention: AttentionMaps) -> list[str]:
+    """Each word and the place of its highest weight, such as "dog (top left)": what a tile shows,
+    in words, because Gradio takes the labels as alt texts."""
+    labels = []
+    for word, weights in zip(attention.words, attention.maps, strict=True):
+        rows, columns = weights.shape
+        row, column = np.unravel_index(weights.argmax(), weights.shape)
+        vertical = ("top", "", "bottom")[3 * (2 * row + 1) // (2 * rows)]
+        horizontal = ("left", "", "right")[3 * (2 * column + 1) // (2 * columns)]
+        labels.append(f"{word} ({f'{vertical} {horizontal}'.strip() or 'middle'})")
+    return labels
 
 
-def _thumbnail(path: str) -> str:
-    return image_url(ImageOps.fit(open_image(path), _THUMBNAIL))
-
-
-def _chosen(event: gradio.EventData) -> str | None:
-    """The file of the example that was clicked; the page may name any, and gets these alone."""
-    return _EXAMPLES.get(event.name)
-
-
-def _theme() -> gradio.themes.Base:
-    """The look of the other pages (see `captioning.output.page`). Fonts are names only, of what the
-    computer has: those of Gradio's themes come from elsewhere."""
-    return gradio.themes.Base(
-        primary_hue="red",
-        neutral_hue="stone",
-        font=("system-ui", "sans-serif"),
-        font_mono=("monospace",),
-    ).set(
-        body_background_fill=LIGHT["page"],
-        body_background_fill_dark=DARK["page"],
-        body_text_color=LIGHT["text"],
-        body_text_color_dark=DARK["text"],
-        body_text_color_subdued=LIGHT["quiet"],
-        body_text_color_subdued_dark=DARK["quiet"],
-        block_background_fill=LIGHT["card"],
-        block_background_fill_dark=DARK["card"],
-        block_radius="0.6rem",
-        slider_color=INK,
-        slider_color_dark=INK,
-    )
-
-
-def _refuse_port_in_use(port: int) -> None:
+def _require_free_port(port: int) -> None:
     try:
         socket.create_server((_LOOPBACK, port)).close()
     except OSError as error:
         raise OSError(
-            f"The page cannot be served at port {port} ({os.strerror(error.errno)}). Name another "
-            "with --port."
+            f"Expected a free port, got {port} ({os.strerror(error.errno)}). Name another with "
+            "--port."
         ) from error

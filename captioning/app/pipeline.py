@@ -177,12 +177,12 @@ def report(
 ) -> Path:
     """Writes a page about the run and its captions of a split; returns the path of the page."""
     from captioning.data.dataset import Dataset
-    from captioning.output.page import refuse_other_page
+    from captioning.output.pages import refuse_to_overwrite
     from captioning.output.report import write_report
     from captioning.training.checkpoints import read_record
 
     page_path = output or paths.report
-    refuse_other_page(page_path)
+    refuse_to_overwrite(page_path)
     dataset, record = Dataset.load(paths.dataset), read_record(paths.models)
     captions, references, scores = _caption_split(dataset, paths, split, search)
     write_report(page_path, split, captions, references, scores, dataset.images, record)

@@ -1,43 +1,44 @@
-"""Where the captions of a run go: to standard output, or to a file that a later run goes on with.
+"""Writes captions to standard output, or to a file that a later run can resume.
 
-Both have `captions`, what earlier runs left there (image -> captions, best first), `add` for more,
-of which the names alone are remembered, and `finish` for when all is added.
+Both classes have `captions`, the captions that an earlier run left there (image -> captions, best
+first), `add` for the captions of one more image and `finish` for the end of the run. Images go by
+the names that `captioning.output.caption_formats.image_name` gives them.
 """
 
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, groupby, islice, takewhile
-from operator import eq, itemgetter
+from collections.abc import Iterable
+from itertools import chain, groupby, takewhile
+from operator import itemgetter
+from os.path import commonprefix
 from pathlib import Path
-from typing import IO
 
 from captioning.files import write_atomically
 from captioning.inference.networks import Caption
-from captioning.output.caption_formats import Format
+from captioning.output.caption_formats import CaptionFormat
 
 
 class CaptionPrinter:
-    """Captions on standard output, as soon as they are known."""
+    """Captions on standard output, each as soon as it is added."""
 
-    def __init__(self, form: Format, top: int | None, above_bar: bool = False):
-        """`above_bar`: whether a progress bar of tqdm is shown meanwhile, which stays below."""
+    def __init__(self, caption_format: CaptionFormat, top: int | None, above_bar: bool = False):
+        """`above_bar`: a progress bar of tqdm stays below what is printed."""
         self.captions: dict[str, list[Caption]] = {}
-        self._form = form
-        self._listed = top is not None
+        self._format = caption_format
+        self._ranked = top is not None
         self._above_bar = above_bar
-        self._print(form.header)
+        self._print(caption_format.header)
 
     def add(self, image: str, captions: list[Caption]) -> None:
-        self._print(self._form.write(image, captions, self._listed))
+        self._print(self._format.write(image, captions, self._ranked))
 
-    def finish(self, images: Iterable[str]) -> None:
-        """All is printed, and in order."""
+    def finish(self) -> None:
+        """Does nothing: all captions are printed, and in order."""
 
     def _print(self, text: str) -> None:
         if self._above_bar:
-            from tqdm import tqdm  # only now: it takes longer to import than Pillow
+            from tqdm import tqdm  # only here: it takes longer to import than Pillow
 
             tqdm.write(text, file=sys.stdout, end="")
         else:
@@ -46,157 +47,134 @@ class CaptionPrinter:
 
 
 class CaptionFile:
-    """Captions in a file that grows line by line. What a killed run left unfinished at its end is
-    dropped, to be captioned again."""
+    """Captions in a file that grows by whole lines, each as soon as it is added.
 
-    def __init__(self, path: Path, form: Format, top: int | None):
-        """Raises ValueError for a file that holds anything but what such runs write: captions in
-        another format, or another `top`."""
-        self._path = path.resolve()  # what a link leads to, for it would be replaced itself
-        self._form = form
-        self._listed = top is not None
-        self._count = top or 1
+    A run that was killed may leave the captions of its last image incomplete: they are dropped, and
+    the image counts as not captioned.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        caption_format: CaptionFormat,
+        top: int | None = None,
+        images: Iterable[str] = (),
+    ):
+        """Opens or resumes the file, for captions of `images`, in this order.
+
+        Raises ValueError if the file holds anything but captions in this format, `top` of each
+        image; such a file stays as it is.
+        """
+        self.captions: dict[str, list[Caption]] = {}
+        self._path = path.resolve()  # replacing a link itself would leave its target as it was
+        self._format = caption_format
+        self._ranked = top is not None
+        self._count = top or 1  # captions of each image
+        self._images = list(dict.fromkeys(images))
+        self._added: dict[str, None] = {}  # in the order of the file, behind those in `captions`
         try:
-            self.captions = _CaptionsInFile(self._path, form, self._listed)
-            self.captions.require(self._count)
+            end = self._resume()
         except ValueError as error:
+            options = f"--format {caption_format.name} {f'--top {top}' if top else 'without --top'}"
             raise ValueError(
-                f"{path} was not written by a run like this one, which cannot go on with it "
-                f"({error}). Wanted: --format {form.name} "
-                f"{f'with --top {top}' if self._listed else 'without --top'}. Repeat the options "
-                "that it was written with, or name another file."
+                f"Expected captions written with {options}, got {path}, which {error}. Repeat the "
+                "options that it was written with, or name another file."
             ) from error
-        self._added: dict[str, None] = {}  # in the order of the file, behind the others
-        if self.captions:
-            os.truncate(self._path, self.captions.end)
+        if end:
+            os.truncate(self._path, end)
         else:
             with write_atomically(self._path, "w") as file:
-                file.write(form.header)
+                file.write(caption_format.header)
 
     def add(self, image: str, captions: list[Caption]) -> None:
         """Does nothing if the file holds captions of the image."""
-        if self._holds(image):
+        if image in self.captions or image in self._added:
             return
         self._added[image] = None
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(self._form.write(image, captions, self._listed))
+            file.write(self._format.write(image, captions, self._ranked))
 
-    def finish(self, images: Iterable[str]) -> None:
-        """Brings the captions into the order of `images`: those that an earlier run had failed at
-        were added behind its others. Captions of other images stay in front. Raises ValueError if
-        another program has written to the file meanwhile."""
-        last = dict.fromkeys(filter(self._holds, images))
-        first = len(self.captions) + len(self._added) - len(last)
-        if all(map(eq, last, islice(chain(self.captions, self._added), first, None))):
+    def finish(self) -> None:
+        """Brings the captions into the order of `images`, behind those of other images: an image
+        that failed in an earlier run was added at the end.
+
+        Raises ValueError, and leaves the file as it is, if another program has changed it.
+        """
+        before = [*self.captions, *self._added]
+        ours = [image for image in self._images if image in self.captions or image in self._added]
+        last = set(ours)
+        after = [*(image for image in before if image not in last), *ours]
+        if after == before:
             return
-        now = self._as_left()
-        with write_atomically(self._path, "w") as file:
-            file.write(self._form.header)
-            now.copy(chain((image for image in now if image not in last), last), file)
-
-    def _as_left(self) -> "_CaptionsInFile":
-        """The whole file, which should hold what this run knows of."""
         try:
-            now = _CaptionsInFile(self._path, self._form, self._listed)
-            is_ours = (
-                len(now) == len(self.captions) + len(self._added)
-                and now.most <= self._count
-                and all(map(self._holds, now))
-            )
+            captions, _ = self._read()
         except ValueError:
-            is_ours = False
-        if not is_ours:
-            raise ValueError(f"{self._path} was written to meanwhile: it stays as it is.")
-        return now
+            captions = {}
+        if list(captions) != before:
+            raise ValueError(f"{self._path} changed during the run. It stays as it is.")
+        with write_atomically(self._path, "w") as file:
+            file.write(self._format.header)
+            for image in after:
+                file.write(self._format.write(image, captions[image], self._ranked))
 
-    def _holds(self, image: str) -> bool:
-        return image in self.captions or image in self._added
+    def _resume(self) -> int:
+        """Reads the captions of an earlier run, and returns where they end in the file, in bytes: 0
+        if there are none, not even a header."""
+        if not self._path.exists():
+            return 0
+        if not self._path.is_file():
+            raise ValueError("is no file")
+        if self._is_cut_in_first_line():
+            return 0
+        self.captions, ends = self._read()
+        if ends[-1] == 0:
+            raise ValueError("holds other lines")
+        if self.captions and len(next(reversed(self.captions.values()))) < self._count:
+            self.captions.popitem()
+            ends.pop()
+        if self.captions and max(map(len, self.captions.values())) < self._count:
+            raise ValueError("holds fewer captions of each image")
+        return ends[-1]
 
+    def _is_cut_in_first_line(self) -> bool:
+        """Whether the file is empty, or ends within a first line that this run would write."""
+        with self._path.open("rb") as file:
+            line = file.readline()
+        if line.endswith(b"\n"):
+            return False
+        starts = map(self._start, self._images)
+        return not line or any(s.startswith(line) or line.startswith(s) for s in starts)
 
-class _CaptionsInFile(Mapping[str, list[Caption]]):
-    """Image -> captions that a file holds, which are read when they are asked for: of very many
-    images, memory holds the names and where their captions begin.
+    def _start(self, image: str) -> bytes:
+        """What the file begins with if its first captions are those of `image`."""
+        lines = (self._format.write(image, [Caption(word, 0.0)], self._ranked) for word in "ab")
+        return f"{self._format.header}{commonprefix(list(lines))}".encode()
 
-    `end`: where the captions of the last image end, in bytes; `most`: captions of the image that
-    has most.
-    """
-
-    def __init__(self, path: Path, form: Format, listed: bool):
-        """Of a file that is missing or empty, none. Raises ValueError for one that holds anything
-        else."""
-        self._path = path
-        self._form = form
-        self._begins: dict[str, int] = {}  # image -> where its captions begin, in bytes
-        self.end = self.most = self._of_last = 0
-        if not path.exists():
-            return
-        if not path.is_file():
-            raise ValueError("it is no file")
-        if not path.stat().st_size:
-            return
-        header = form.header.encode()
-        with path.open("rb") as file:
+    def _read(self) -> tuple[dict[str, list[Caption]], list[int]]:
+        """Image -> captions; and the end of the header and of the captions of each image, in bytes.
+        Leaves out a line without an end. Raises ValueError for lines of another kind."""
+        captions: dict[str, list[Caption]] = {}
+        header = self._format.header.encode()
+        ends = [len(header)]
+        with self._path.open("rb") as file:
             if file.read(len(header)) != header:
-                raise ValueError("it holds other lines")
-            self.end = len(header)
-            for image, captions, lines in self._read(file):
-                if image in self._begins or form.write(image, captions, listed) != lines:
-                    raise ValueError("it holds other lines")
-                self._begins[image] = self.end
-                self.end += len(lines.encode())
-                self._of_last = len(captions)
-                self.most = max(self.most, self._of_last)
-        if not self.end:  # no header is wanted, and there is no whole line
-            raise ValueError("it holds other lines")
+                raise ValueError("holds other lines")
+            whole_lines = takewhile(lambda line: line.endswith(b"\n"), file)
+            for image, parsed in groupby(map(self._parse, whole_lines), key=itemgetter(0)):
+                _, parts, lines = zip(*parsed, strict=True)
+                captions_of_image = list(chain.from_iterable(parts))
+                if len(captions_of_image) > self._count:
+                    raise ValueError("holds more captions of an image")
+                content = b"".join(lines)
+                expected = self._format.write(image, captions_of_image, self._ranked)
+                if image in captions or content != expected.encode():
+                    raise ValueError("holds other lines")
+                captions[image] = captions_of_image
+                ends.append(ends[-1] + len(content))
+        return captions, ends
 
-    def require(self, count: int) -> None:
-        """Forgets the last image if it has fewer captions than `count`, as a run leaves it that is
-        killed. Raises ValueError if other images have not as many."""
-        if self and self._of_last < count:
-            _, self.end = self._begins.popitem()
-        if self and self.most != count:
-            raise ValueError(f"it holds {self.most} captions an image")
-
-    def copy(self, images: Iterable[str], target: IO[str]) -> None:
-        """Writes the lines of these images, in this order."""
-        with self._path.open("rb") as file:
-            for image in images:
-                target.write(self._of(image, file)[1])
-
-    def __getitem__(self, image: str) -> list[Caption]:
-        with self._path.open("rb") as file:
-            return self._of(image, file)[0]
-
-    def __contains__(self, image: object) -> bool:
-        return image in self._begins
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._begins)
-
-    def __len__(self) -> int:
-        return len(self._begins)
-
-    def _of(self, image: str, file: IO[bytes]) -> tuple[list[Caption], str]:
-        """Captions and lines of an image. Raises ValueError if they are not where they were."""
-        file.seek(self._begins[image])
+    def _parse(self, line: bytes) -> tuple[str, list[Caption], bytes]:
         try:
-            found, captions, lines = next(self._read(file), (None, [], ""))
-        except ValueError:  # it begins within a line
-            found = None
-        if found != image:
-            raise ValueError(f"{self._path} was written to meanwhile.")
-        return captions, lines
-
-    def _read(self, file: IO[bytes]) -> Iterator[tuple[str, list[Caption], str]]:
-        """From here on, image, captions and lines of each; a line without an end is none."""
-        whole = takewhile(lambda line: line.endswith(b"\n"), file)
-        for image, of_image in groupby(map(self._parse, whole), key=itemgetter(0)):
-            _, captions, lines = zip(*of_image, strict=True)
-            yield image, [*chain.from_iterable(captions)], "".join(lines)
-
-    def _parse(self, line: bytes) -> tuple[str, list[Caption], str]:
-        text = line.decode("utf-8")
-        try:
-            return *self._form.read(text.removesuffix("\n")), text
-        except (LookupError, TypeError, csv.Error) as error:
-            raise ValueError(str(error)) from error
+            return *self._format.read(line.decode("utf-8").removesuffix("\n")), line
+        except (ValueError, LookupError, TypeError, csv.Error) as error:
+            raise ValueError("holds other lines") from error

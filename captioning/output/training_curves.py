@@ -1,122 +1,106 @@
-"""The history of a run in, the section of its report that shows how the training went out."""
+"""Draws how the training of a model went, epoch by epoch: its losses, its CIDEr and its reward.
 
+Takes the history of a run (see `captioning.training.checkpoints`), gives SVG for a page. Whoever
+cannot see the curves needs the numbers, which the page lists.
+"""
+
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from html import escape
+from io import BytesIO
 
-from captioning.output import curves
-from captioning.output.page import section
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
 from captioning.training.checkpoints import (
     ENSEMBLE_STAGE,
     MEMBER_KEY,
     MONITOR,
     STAGE_KEY,
     best_epoch,
-    epochs_of_last_model,
 )
 
-STYLE = (
-    """\
-.curves { display: grid; gap: 1.5rem; }
-.curves { grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); }
-.curves figure { padding: 1rem; }
-.curves figcaption { padding: 0 0 .6rem; }
-details { margin-top: 1rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem 1rem .3rem 0; text-align: right; font-weight: normal; }
-th { color: var(--quiet); }
-"""
-    + curves.STYLE
-)
+Epochs = Sequence[Mapping]  # of each epoch, name -> number
+
+_CHARTS = {  # title -> curves (name in the history -> name in the chart)
+    "Loss": {"loss": "training", "val_loss": "development"},
+    "CIDEr of the development images": {MONITOR: "CIDEr"},
+    "Reward of the model's own captions": {"reward": "reward"},
+}
+_PANEL_WIDTH, _HEIGHT = 4, 2.6  # inches
+_COLOURS = {  # of letters and axes, then of the curves
+    "light": ("#66635d", "#2f6fd0", "#c2571a"),
+    "dark": ("#a5a199", "#7fb0ff", "#f0a26b"),
+}
 
 
-def show_training(history: Sequence[Mapping]) -> str:
-    """The section on how the training went: of an ensemble, of its members one after the other, and
-    of the student that they taught; nothing where no epoch is known."""
-    if not history:
-        return ""
-    members = dict.fromkeys(epoch[MEMBER_KEY] for epoch in history if MEMBER_KEY in epoch)
-    if not members:
-        return section("Training", *_course(history))
-    courses = {
-        f"Member {member}": [epoch for epoch in history if epoch.get(MEMBER_KEY) == member]
-        for member in members
+def split_by_model(history: Epochs) -> dict[str, list[Mapping]]:
+    """Model -> its epochs: the members of an ensemble, one after the other, and the student that
+    they taught, or the only model."""
+    models: dict[str, list[Mapping]] = {}
+    for epoch in history:
+        if epoch[STAGE_KEY] != ENSEMBLE_STAGE:
+            rest = "Student" if models and "Model" not in models else "Model"
+            name = f"Member {epoch[MEMBER_KEY]}" if MEMBER_KEY in epoch else rest
+            models.setdefault(name, []).append(epoch)
+    return models
+
+
+def draw_training(epochs: Epochs, theme: str = "light") -> Figure:
+    """A panel for each chart that the epochs have numbers for, in the colours of the `theme`,
+    "light" or "dark"."""
+    charts = {
+        title: curves
+        for title, curves in _CHARTS.items()
+        if any(curves.keys() <= epoch.keys() for epoch in epochs)
     }
-    told = f"{len(members)} models were trained one after the other."
-    if len(members) == 1:
-        told = "One model was trained."
-    if means := [epoch[MONITOR] for epoch in history if epoch[STAGE_KEY] == ENSEMBLE_STAGE]:
-        told += f" The mean of their probabilities has a {MONITOR} of {means[0]:.4f}."
-    last = epochs_of_last_model(history)
-    if MEMBER_KEY not in last[0]:
-        told += f" {'It' if len(members) == 1 else 'They'} taught a student, which was kept."
-        courses["Student"] = last
-    parts = []
-    for title, course in courses.items():
-        told_of_it, *shown = _course(course)
-        parts += [f"<h3>{title}</h3>\n<p>{escape(told_of_it)}</p>\n", *shown]
-    return section("Training", told, *parts)
+    figure = Figure((_PANEL_WIDTH * len(charts), _HEIGHT), layout="constrained")
+    for axes, (title, curves) in zip(
+        figure.subplots(1, len(charts), sharex=True, squeeze=False)[0], charts.items(), strict=True
+    ):
+        _draw_curves(axes, epochs, curves, *_COLOURS[theme])
+        axes.set_title(title, loc="left", size=10, color=_COLOURS[theme][0])
+    return figure
 
 
-def _course(history: Sequence[Mapping]) -> list[str]:
-    """Of the epochs of one model, what is told of them, as text, and what is drawn and listed, as
-    HTML."""
-    best = best_epoch(history) + 1
-    stages = list(dict.fromkeys(epoch[STAGE_KEY] for epoch in history))
-    marks = {best: "kept"}
-    for stage in stages[1:]:
-        first = 1 + next(n for n, epoch in enumerate(history) if epoch[STAGE_KEY] == stage)
-        marks[first] = ", ".join([stage, *([marks[first]] if first in marks else [])])
-    drawings = [
-        _drawing(history, "Loss", {"loss": "training", "val_loss": "development"}),
-        _drawing(history, "CIDEr of the development images", {MONITOR: "CIDEr"}, 100, marks),
-        _drawing(
-            history,
-            "What its own training captions are worth, the reward",
-            {"reward": "reward"},
-            100,
-        ),
-    ]
-    return [
-        f"{len(history)} epochs: {', then '.join(stages)}. Epoch {best}, with the best {MONITOR}, "
-        "was kept.",
-        f'<div class="curves">\n{"".join(drawings)}</div>\n',
-        _table(history),
-    ]
+def to_url(figure: Figure) -> str:
+    """The figure as a data URL of SVG."""
+    file = BytesIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{b64encode(file.getvalue()).decode('ascii')}"
 
 
-def _drawing(
-    history: Sequence[Mapping],
-    title: str,
-    names: Mapping[str, str],
-    factor: float = 1,
-    marks: Mapping[int, str] | None = None,
-) -> str:
-    """The numbers `names` (as in the history -> as in the drawing), over those epochs that have
-    them; nothing where none has."""
-    epochs = [n for n, epoch in enumerate(history) if names.keys() <= epoch.keys()]
-    if not epochs:
-        return ""
-    lines = {shown: [factor * history[n][name] for n in epochs] for name, shown in names.items()}
-    drawing = curves.draw_curves(title, lines, epochs[0] + 1, marks)
-    return f"<figure>\n<figcaption>{escape(title)}</figcaption>\n{drawing}</figure>\n"
+def _draw_curves(
+    axes: Axes, epochs: Epochs, curves: Mapping[str, str], quiet: str, *colours: str
+) -> None:
+    numbers = [number for number, epoch in enumerate(epochs, 1) if curves.keys() <= epoch.keys()]
+    for (name, label), colour, line in zip(curves.items(), colours, ("-", "--"), strict=False):
+        values = [epochs[number - 1][name] for number in numbers]
+        axes.plot(numbers, values, line, color=colour, marker=".", label=label)
+    for number, mark in _marks(epochs).items():
+        if number in numbers:
+            axes.axvline(number, color=quiet, linestyle=":", linewidth=1)
+            axes.text(
+                number,
+                0.02,
+                f"{mark} ",
+                ha="right",
+                size=8,
+                color=quiet,
+                transform=axes.get_xaxis_transform(),
+            )
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["bottom", "left"]].set_color(quiet)
+    axes.tick_params(colors=quiet, labelsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch", color=quiet, size=8)
+    if len(curves) > 1:
+        axes.legend(frameon=False, labelcolor="linecolor", fontsize=8)
 
 
-def _table(history: Sequence[Mapping]) -> str:
-    """All numbers of all epochs, for who cannot see the drawings or wants more than they show."""
-    names = list(dict.fromkeys(name for epoch in history for name in epoch))
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("epoch", *names))
-    rows = "".join(
-        f'<tr><th scope="row">{number}</th>'
-        + "".join(f"<td>{escape(_number(epoch.get(name, '')))}</td>" for name in names)
-        + "</tr>\n"
-        for number, epoch in enumerate(history, start=1)
-    )
-    return (
-        '<details>\n<summary>The numbers of each epoch</summary>\n<div class="wide"><table>\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</details>\n"
-    )
-
-
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.4f}"
+def _marks(epochs: Epochs) -> dict[int, str]:
+    """Number of an epoch -> the stage that begins with it, or "kept" for the best epoch."""
+    stages = [epoch[STAGE_KEY] for epoch in epochs]
+    first_epochs = {stages.index(stage) + 1: stage for stage in stages if stage != stages[0]}
+    best = best_epoch(epochs) + 1
+    return first_epochs | {best: f"{first_epochs[best]}, kept" if best in first_epochs else "kept"}

@@ -1,3 +1,5 @@
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -5,83 +7,94 @@ from PIL import Image
 from captioning.inference.attention import AttentionMaps
 from captioning.output.attention_figure import (
     draw_attention_figure,
+    draw_overlays,
+    explain_scale,
+    find_fonts,
     refuse_to_overwrite,
     write_attention_figure,
 )
-from captioning.output.lettering import break_lines, find_font
 
-HEADER = 807  # the height of the photograph of 400 x 300 with its margins
-
-
-def gaze(words, cell=0, method="attention", cells=4):
-    return AttentionMaps(
-        tuple(words), np.tile(np.eye(cells, dtype="float32")[cell], (len(words), 1)), method
-    )
+PHOTOGRAPH = Image.new("RGB", (400, 300), "grey")
 
 
-def hottest(page):
-    """Row and column of the middle of what is red below the key, of a drawing that is grey."""
-    pixels = np.asarray(page).astype(int)[HEADER:]
+def attention_on(cell, words=("dog",), method="attention"):
+    """All attention of each word on one of the cells of a 2 x 2 feature map."""
+    weights = np.tile(np.eye(4, dtype="float32")[cell], (len(words), 1))
+    return AttentionMaps(tuple(words), weights, method)
+
+
+def reddest(image):
+    """Row and column of the middle of the red in a picture that is grey elsewhere."""
+    pixels = np.asarray(image).astype(int)
     return np.argwhere(pixels[:, :, 0] - pixels[:, :, 2] > 90).mean(axis=0)
 
 
-def test_the_heat_lies_on_the_part_of_the_image_that_was_looked_at():
-    photograph = Image.new("RGB", (400, 300), "grey")
+def test_the_heat_lies_on_the_attended_part_of_the_photograph():
     upper_left, upper_right, lower_left, lower_right = (
-        hottest(draw_attention_figure(photograph, gaze(["dog"], cell))) for cell in range(4)
+        reddest(draw_overlays(PHOTOGRAPH, attention_on(cell))[0]) for cell in range(4)
     )
-    assert upper_left[0] == upper_right[0] < lower_left[0] == lower_right[0]
-    assert upper_left[1] == lower_left[1] < upper_right[1] == lower_right[1]
+    assert upper_left[0] == upper_right[0] < 150 < lower_left[0] == lower_right[0]
+    assert upper_left[1] == lower_left[1] < 200 < upper_right[1] == lower_right[1]
+
+
+def test_all_words_share_one_scale():
+    weights = np.array([[1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25]], "float32")
+    overlays = draw_overlays(PHOTOGRAPH, AttentionMaps(("red", "a"), weights, "attention"))
+    strong, weak = (np.asarray(overlay).astype(int) for overlay in overlays)
+    most, evenly = ((pixels[:, :, 0] - pixels[:, :, 2]).max() for pixels in (strong, weak))
+    assert most > 2 * evenly > 0
 
 
 @pytest.mark.parametrize("method", ["attention", "occlusion"])
 @pytest.mark.parametrize("words", [0, 1, 11, 37])
-@pytest.mark.parametrize("size", [(400, 300), (300, 400), (2000, 20), (1, 1)])
-def test_captions_and_photographs_of_any_size_make_a_page(words, size, method):
-    page = draw_attention_figure(
-        Image.new("RGB", size), gaze(["snowboarding"] * words, method=method)
-    )
-    assert (page.mode, page.width) == ("RGB", 2000)
-    edge = np.concatenate([np.asarray(page)[:, -40:].ravel(), np.asarray(page)[-30:].ravel()])
-    assert (edge == 255).all()
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (2000, 20), (20, 2000), (1, 1)])
+def test_captions_and_photographs_of_any_size_make_a_figure(words, size, method):
+    attention = attention_on(0, ["snowboarding"] * words, method)
+    figure = draw_attention_figure(Image.new("RGB", size), attention)
+    assert figure.get_figwidth() == 6.7
+    assert [axes.get_xlabel() for axes in figure.axes].count("snowboarding") == words
+    figure.savefig(file := BytesIO(), dpi=50)
+    pixels = np.asarray(Image.open(file))
+    assert (pixels[:, :5] == 255).all() and (pixels[-5:] == 255).all()  # nothing in the margin
 
 
-def test_a_picture_carries_its_caption_and_its_resolution(tmp_path):
-    for name, form in (("a.png", "PNG"), ("a.jpg", "JPEG")):
-        write_attention_figure(tmp_path / name, Image.new("RGB", (40, 30)), gaze(["a", "dog"]))
+def test_the_colour_bar_has_the_highest_weight_and_the_unit():
+    weights = np.array([[0.5, 0.25, 0.25, 0]], "float32")
+    attention = AttentionMaps(("dog",), weights, "occlusion")
+    bar = draw_attention_figure(PHOTOGRAPH, attention).axes[-1]
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["0%", "50%"]
+    assert " ".join(bar.get_xlabel().split()) == explain_scale(attention)
+    assert "loses" in explain_scale(attention) and "2 × 2 cells" in explain_scale(attention)
+    assert "attention" in explain_scale(attention_on(0))
+
+
+def test_a_file_has_the_caption_and_the_resolution(tmp_path):
+    for name, file_format in (("a.png", "PNG"), ("a.jpg", "JPEG"), ("b.jpeg", "JPEG")):
+        write_attention_figure(tmp_path / name, PHOTOGRAPH, attention_on(0, ["a", "straße"]))
         with Image.open(tmp_path / name) as picture:
-            assert picture.format == form
-            assert picture.getexif()[0x010E] == "a dog"
-            assert [round(each) for each in picture.info["dpi"]] == [300, 300]
-        refuse_to_overwrite(tmp_path / name)  # not this one: it may give way
+            assert (picture.format, picture.width) == (file_format, 2010)
+            assert [round(side) for side in picture.info["dpi"]] == [300, 300]
+        assert "a straße".encode() in (tmp_path / name).read_bytes()
+        refuse_to_overwrite(tmp_path / name)  # not this one: it may be replaced
 
 
-def test_the_caption_in_a_picture_keeps_its_letters(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "captioning.output.attention_figure.find_font", lambda text, size: find_font("a", size)
-    )
-    write_attention_figure(tmp_path / "a.png", Image.new("RGB", (40, 30)), gaze(["straße"]))
-    assert "straße".encode() in (tmp_path / "a.png").read_bytes()
-
-
-def test_other_files_do_not_give_way(tmp_path):
-    refuse_to_overwrite(tmp_path / "gone.png")
-    Image.new("RGB", (4, 3)).save(tmp_path / "photo.png")
+def test_other_files_are_not_overwritten(tmp_path):
+    refuse_to_overwrite(tmp_path / "missing.png")
+    PHOTOGRAPH.save(tmp_path / "photo.png")
     (tmp_path / "notes.png").write_text("no picture")
     for name in ("photo.png", "notes.png"):
-        with pytest.raises(ValueError, match=f"{name} is another file, which is not overwritten"):
+        with pytest.raises(FileExistsError, match=f"got .*{name}, which is another file"):
             refuse_to_overwrite(tmp_path / name)
 
 
-def test_lines_fit_their_width_and_leave_no_word_alone():
-    text, font = "a brown dog is playing with a stick in the sand", find_font("a", 20)
-    lines = break_lines(text, font, round(font.getlength(text) - 1))
-    assert lines == ["a brown dog is playing", "with a stick in the sand"]
-    assert break_lines("", font, 100) == []
-    assert break_lines("snowboarding", font, 5) == ["snowboarding"]
+def test_letters_that_the_first_font_lacks_come_from_another():
+    assert find_fonts("a dog") == find_fonts("") == ["DejaVu Sans"]
+    assert "STIXGeneral" in find_fonts("a の")  # comes with matplotlib, as DejaVu Sans does
 
 
-def test_a_caption_that_no_font_can_write_is_refused(monkeypatch):
-    monkeypatch.setattr("captioning.output.lettering._OTHER_FONTS", ("no such font.ttf",))
-    with pytest.raises(ValueError, match="no such font.ttf. Received: none of them"):
-        find_font("犬", 20)
+def test_letters_that_no_font_has_are_refused_and_not_drawn_as_boxes():
+    unassigned = "\U0003fffd"
+    with pytest.raises(
+        ValueError, match=f"Expected a font with the letters {unassigned}, got none"
+    ):
+        draw_attention_figure(PHOTOGRAPH, attention_on(0, ["a", unassigned]))

@@ -6,11 +6,11 @@ from urllib.parse import unquote_to_bytes
 import pytest
 
 from captioning.output.gallery import write_gallery
-from captioning.output.page import refuse_other_page
+from captioning.output.pages import refuse_to_overwrite
 
 
 class Page(HTMLParser):
-    """What a browser makes of a page: its tags with their attributes, and its text."""
+    """A page as a browser parses it: its tags with their attributes, and its text."""
 
     def __init__(self, path):
         super().__init__()
@@ -67,7 +67,7 @@ def test_no_file_name_breaks_the_page_or_its_link(tmp_path, name):
     assert not page.all("b")
 
 
-def test_a_name_that_is_no_text_is_linked_by_its_bytes(tmp_path):
+def test_a_name_that_is_not_unicode_is_linked_by_its_bytes(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))
     write_gallery(tmp_path / "page.html", {path: "a dog runs"})
     (image,) = Page(tmp_path / "page.html").all("img")
@@ -83,17 +83,17 @@ def test_no_caption_breaks_the_page(tmp_path):
     assert not page.all("script")
 
 
-def test_the_page_needs_nothing_from_elsewhere(tmp_path):
+def test_the_page_loads_nothing_from_elsewhere(tmp_path):
     write_gallery(tmp_path / "page.html", {})
     page = Page(tmp_path / "page.html")
     assert not page.all("script") and not page.all("link")
     assert "://" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_a_page_of_another_making_is_not_overwritten(tmp_path):
-    refuse_other_page(tmp_path / "new.html")
+def test_only_a_page_of_this_program_is_overwritten(tmp_path):
+    refuse_to_overwrite(tmp_path / "new.html")
     write_gallery(tmp_path / "ours.html", {})
-    refuse_other_page(tmp_path / "ours.html")
+    refuse_to_overwrite(tmp_path / "ours.html")
     (tmp_path / "index.html").write_text("<h1>My page</h1>")
-    with pytest.raises(ValueError, match="index.html is another page"):
-        refuse_other_page(tmp_path / "index.html")
+    with pytest.raises(FileExistsError, match="got .*index.html, which is another file"):
+        refuse_to_overwrite(tmp_path / "index.html")
