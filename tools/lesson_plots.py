@@ -11,14 +11,15 @@ import numpy as np
 def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int = 3) -> None:
     """Photographs in rows; each line of a title is wrapped to the width of its photograph."""
     rows = -(-len(paths) // columns)
+    size = 9 if columns <= 3 else 13  # a wide figure is shown smaller
     figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
         axis.set_anchor("NW")  # photographs begin where their titles begin
     for axis, path, title in zip(axes.flat, paths, titles, strict=False):
         axis.imshow(plt.imread(path))
-        lines = (textwrap.fill(line, 44) for line in title.splitlines())
-        axis.set_title("\n".join(lines), fontsize=9, loc="left")
+        lines = (textwrap.fill(line, 400 // size) for line in title.splitlines())
+        axis.set_title("\n".join(lines), fontsize=size, loc="left")
     figure.tight_layout()
     plt.show()
 
