@@ -1,3 +1,4 @@
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -23,6 +24,14 @@ from captioning.training.training_data import TrainingData
 
 SHARED = Path(__file__).parents[2] / "shared"
 REAL = ("flickr8k/Flickr8k_Dataset.zip", "flickr8k/Flickr8k_text.zip", "xception/*.h5")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_keras_models():
+    """The graphs of all modules together would take some gigabytes."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

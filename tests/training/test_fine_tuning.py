@@ -1,6 +1,8 @@
 """The exit flow of a tiny encoder is fine-tuned together with a caption model, on tiny drawings."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -21,19 +23,21 @@ from captioning.training.fine_tuning import STAGE, fine_tune, load_pretrained_en
 from captioning.training.training_data import TrainingData
 
 SETTINGS = TrainingSettings(
-    min_word_count=1, embedding_units=8, units=12, heads=3, batch_size=4, student_epochs=1,
+    decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8, student_epochs=1,
     fine_tuning_epochs=2, fine_tuning_learning_rate=0.01,
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def float32(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def float32():
     """So that two runs may be compared closely, on every processor."""
-    for module in ("cross_entropy", "fine_tuning"):
-        monkeypatch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("cross_entropy", "fine_tuning"):
+            patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
+        yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def encoder() -> SplitEncoder:
     """A backbone of 4 x 6 cells, and an exit flow of 2 x 3."""
     keras.utils.set_random_seed(5)
@@ -55,7 +59,7 @@ def encoder() -> SplitEncoder:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world(encoder, tiny_root, tiny_data):
     """The arguments of `fine_tune` after the encoder: a teacher, the data with the maps of the
     encoder, with those of its backbone, and a vocabulary."""
@@ -77,106 +81,29 @@ def world(encoder, tiny_root, tiny_data):
     return teacher, data_of(encoder.whole), data_of(encoder.backbone), vocabulary
 
 
-def test_the_exit_flow_learns_and_nothing_else_of_the_encoder(encoder, world, tmp_path):
-    backbone = encoder.backbone.get_weights()
-    before = {layer.name: layer.get_weights() for layer in encoder.exit_flow.layers}
-    history = fine_tune(encoder, *world, SETTINGS, tmp_path)
-    assert [epoch["stage"] for epoch in history] == ["cross-entropy", *2 * ["fine-tuning"]]
-    after = {layer.name: layer.get_weights() for layer in encoder.exit_flow.layers}
-    for one, other in zip(before["convolution"], after["convolution"], strict=True):
-        assert not np.allclose(one, other)
-    for one, other in zip(before["normalisation"], after["normalisation"], strict=True):
-        np.testing.assert_array_equal(one, other)
-    for one, other in zip(backbone, encoder.backbone.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+@pytest.fixture(scope="module")
+def pretrained(encoder):
+    """The weights of the exit flow before fine-tuning."""
+    return encoder.exit_flow.get_weights()
 
 
-def test_a_caption_model_learns_more_with_the_exit_flow_than_alone(
-    encoder, world, tmp_path, monkeypatch
-):
-    pretrained = encoder.exit_flow.get_weights()
-    together = fine_tune(encoder, *world, SETTINGS, tmp_path / "together")
+@pytest.fixture(autouse=True)
+def pretrained_encoder(encoder, pretrained):
+    """Every test begins with the encoder as it was, as a new process does."""
     encoder.exit_flow.set_weights(pretrained)
-    copy = fine_tuning._copy
-
-    def frozen_copy(exit_flow, precision):
-        copied = copy(exit_flow, precision)
-        copied.trainable = False
-        return copied
-
-    monkeypatch.setattr(fine_tuning, "_copy", frozen_copy)
-    alone = fine_tune(encoder, *world, SETTINGS, tmp_path / "alone")
-    assert together[-1]["val_loss"] < alone[-1]["val_loss"]
 
 
-def test_a_run_with_another_teacher_is_not_resumed(encoder, world, tmp_path):
-    _, *rest, vocabulary = world
-    pretrained = encoder.exit_flow.get_weights()
-    fine_tune(encoder, *world, SETTINGS, tmp_path)
-    encoder.exit_flow.set_weights(pretrained)  # a new process begins with these
-    other = build_teacher([build_caption_model(len(vocabulary), 9, SETTINGS)], SETTINGS, "float32")
-    with pytest.raises(ValueError, match="belongs to another run: teacher"):
-        fine_tune(encoder, other, *rest, vocabulary, SETTINGS, tmp_path)
+class Finished(NamedTuple):
+    folder: Path
+    history: list[dict]
+    encoder_weights: dict[str, list[np.ndarray]]
+    predictions: list  # of the teacher: for each set of batches, the images and probabilities
 
 
-def test_the_exit_flow_of_the_best_epoch_is_kept(encoder, world, tmp_path, monkeypatch):
-    ciders = iter([0.1, 0.4, 0.3])
-    weights = []
-    add_epoch = Run.add_epoch
-
-    def watched(run, model, numbers):
-        add_epoch(run, model, numbers | {"development CIDEr": next(ciders)})
-        if model.name == STAGE:
-            weights.append(model.get_layer("exit_flow").get_weights())
-
-    monkeypatch.setattr(Run, "add_epoch", watched)
-    fine_tune(encoder, *world, SETTINGS, tmp_path)
-    for one, other in zip(weights[0], encoder.exit_flow.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_an_exit_flow_that_got_no_better_stays_as_it_was(encoder, world, tmp_path, monkeypatch):
-    before = encoder.exit_flow.get_weights()
-    ciders = iter([0.4, 0.3, 0.2])
-    monkeypatch.setattr(
-        "captioning.training.validation.Validator.score",
-        lambda *_: {"development CIDEr": next(ciders)},
-    )
-    fine_tune(encoder, *world, SETTINGS, tmp_path)
-    for one, other in zip(before, encoder.exit_flow.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_a_run_that_was_killed_resumes_as_if_nothing_had_happened(
-    encoder, world, tmp_path, monkeypatch
-):
-    pretrained = encoder.exit_flow.get_weights()
-    expected_history = fine_tune(encoder, *world, SETTINGS, tmp_path / "whole")
-    expected = encoder.exit_flow.get_weights()
-
-    encoder.exit_flow.set_weights(pretrained)
-    add_epoch = Run.add_epoch
-
-    def killed_after_two(run, model, numbers):
-        add_epoch(run, model, numbers)
-        if len(run.history) == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "add_epoch", killed_after_two)
-        fine_tune(encoder, *world, SETTINGS, tmp_path / "killed")
-    encoder.exit_flow.set_weights(pretrained)  # a new process begins with these
-    history = fine_tune(encoder, *world, SETTINGS, tmp_path / "killed")
-    assert [epoch["stage"] for epoch in history] == [epoch["stage"] for epoch in expected_history]
-    for one, other in zip(expected_history, history, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
-    for one, other in zip(expected, encoder.exit_flow.get_weights(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-
-
-def test_the_teacher_uses_the_exit_flow_as_it_was(encoder, world, tmp_path, monkeypatch):
-    predictions = []
+@pytest.fixture(scope="module")
+def finished(encoder, pretrained, world, tmp_path_factory):
+    """A finished run."""
+    folder, predictions = tmp_path_factory.mktemp("finished"), []
 
     class Watched(DistillationBatches):
         def __init__(self, batches, teacher):
@@ -188,12 +115,110 @@ def test_the_teacher_uses_the_exit_flow_as_it_was(encoder, world, tmp_path, monk
                 ]
             )
 
-    monkeypatch.setattr("captioning.training.cross_entropy.DistillationBatches", Watched)
-    fine_tune(encoder, *world, SETTINGS, tmp_path)
-    first, _, second, _ = predictions  # of training and development captions, in both stages
+    encoder.exit_flow.set_weights(pretrained)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("captioning.training.cross_entropy.DistillationBatches", Watched)
+        history = fine_tune(encoder, *world, SETTINGS, folder)
+    return Finished(folder, history, weights_by_layer(encoder), predictions)
+
+
+def weights_by_layer(encoder):
+    weights = {layer.name: layer.get_weights() for layer in encoder.exit_flow.layers}
+    return weights | {"backbone": encoder.backbone.get_weights()}
+
+
+@pytest.mark.slow
+def test_the_exit_flow_learns_and_nothing_else_of_the_encoder(encoder, finished):
+    assert [epoch["stage"] for epoch in finished.history] == [
+        "cross-entropy",
+        "fine-tuning",
+        "fine-tuning",
+    ]
+    before, after = weights_by_layer(encoder), finished.encoder_weights
+    for one, other in zip(before["convolution"], after["convolution"], strict=True):
+        assert not np.allclose(one, other)
+    for name in ("normalisation", "backbone"):
+        for one, other in zip(before[name], after[name], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_caption_model_learns_more_with_the_exit_flow_than_alone(
+    encoder, world, finished, tmp_path, monkeypatch
+):
+    copy = fine_tuning._copy
+
+    def frozen_copy(exit_flow, precision):
+        copied = copy(exit_flow, precision)
+        copied.trainable = False
+        return copied
+
+    monkeypatch.setattr(fine_tuning, "_copy", frozen_copy)
+    alone = fine_tune(encoder, *world, SETTINGS, tmp_path)
+    assert finished.history[-1]["val_loss"] < alone[-1]["val_loss"]
+
+
+@pytest.mark.slow
+def test_the_teacher_uses_the_exit_flow_as_it_was(finished):
+    first, _, second, _ = finished.predictions  # training and development, in both stages
     for (images, expected), (same_images, received) in zip(first, second, strict=True):
         assert images == same_images
         np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_run_with_another_teacher_is_not_resumed(encoder, world, finished):
+    _, *data, vocabulary = world
+    other = build_teacher([build_caption_model(len(vocabulary), 9, SETTINGS)], SETTINGS, "float32")
+    with pytest.raises(ValueError, match="belongs to another run: teacher"):
+        fine_tune(encoder, other, *data, vocabulary, SETTINGS, finished.folder)
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_resumes_as_if_nothing_had_happened(
+    encoder, pretrained, world, finished, tmp_path, monkeypatch
+):
+    add_epoch = Run.add_epoch
+
+    def killed_after_two(run, model, numbers):
+        add_epoch(run, model, numbers)
+        if len(run.history) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "add_epoch", killed_after_two)
+        fine_tune(encoder, *world, SETTINGS, tmp_path)
+    encoder.exit_flow.set_weights(pretrained)
+    history = fine_tune(encoder, *world, SETTINGS, tmp_path)
+    for one, other in zip(finished.history, history, strict=True):
+        assert one["stage"] == other["stage"]
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        # A mean over batches, which differs a little with the way in which they are shuffled.
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=2e-3)
+    for name, weights in weights_by_layer(encoder).items():
+        for one, other in zip(weights, finished.encoder_weights[name], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("ciders", "kept"), [([0.1, 0.4, 0.3], "first epoch"), ([0.4, 0.3, 0.2], "pretrained")]
+)
+def test_the_exit_flow_of_the_best_epoch_is_kept(
+    encoder, pretrained, world, tmp_path, monkeypatch, ciders, kept
+):
+    weights, ciders = {"pretrained": pretrained}, iter(ciders)
+    add_epoch = Run.add_epoch
+
+    def watched(run, model, numbers):
+        add_epoch(run, model, numbers | {"development CIDEr": next(ciders)})
+        if model.name == STAGE:
+            weights.setdefault("first epoch", model.get_layer("exit_flow").get_weights())
+
+    monkeypatch.setattr(Run, "add_epoch", watched)
+    fine_tune(encoder, *world, SETTINGS, tmp_path)
+    for one, other in zip(weights[kept], encoder.exit_flow.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_weights_that_make_another_encoder_are_refused(encoder, monkeypatch):

@@ -45,7 +45,6 @@ def float32():
         for module in ("cross_entropy", "self_critical", "train"):
             patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
         yield
-    keras.backend.clear_session()
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +73,7 @@ def assert_equal_weights(model, other, **tolerances):
         np.testing.assert_allclose(one, same, rtol=0, **{"atol": 0, **tolerances})
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_resumes_as_if_nothing_had_happened(
     tiny_data, vocabulary, tmp_path, monkeypatch
 ):
@@ -109,6 +109,7 @@ def test_a_run_that_was_killed_resumes_as_if_nothing_had_happened(
     assert_equal_weights(whole, resumed, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_in_its_second_stage_resumes_from_its_last_epoch(
     tiny_data, vocabulary, tmp_path, monkeypatch
 ):
@@ -135,6 +136,7 @@ def test_a_run_that_was_killed_in_its_second_stage_resumes_from_its_last_epoch(
     assert_equal_weights(whole, resumed, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_second_stage_keeps_the_moving_average_of_its_weights(
     tiny_data, vocabulary, tmp_path, monkeypatch
 ):
@@ -241,6 +243,7 @@ def layers_of(model):
     return [layer for part in parts for layer in part.layers]
 
 
+@pytest.mark.slow
 def test_a_model_trained_in_lower_precision_is_returned_in_float32(
     tiny_data, vocabulary, tmp_path, monkeypatch
 ):
@@ -254,10 +257,9 @@ def test_a_model_trained_in_lower_precision_is_returned_in_float32(
 
 
 def test_training_that_diverges_stops_with_advice(tiny_data, vocabulary, tmp_path):
-    features = {name: np.full((3, 7), np.nan, "float32") for name in tiny_data.features}
-    data = replace(tiny_data, features=features)
-    with pytest.raises(ValueError, match="Expected a finite loss, got nan.* rate below 0.0015"):
-        train(data, vocabulary, SETTINGS, tmp_path)
+    settings = replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(ValueError, match="Expected a finite loss, got nan.* rate below 1e\\+30"):
+        train(tiny_data, vocabulary, settings, tmp_path)
     assert not list(tmp_path.glob("member-1/epoch-*"))
 
 
@@ -332,6 +334,7 @@ def test_the_best_weights_are_returned_not_the_last(tiny_data, vocabulary, tmp_p
     assert max(np.abs(one - other).max() for one, other in zip(first, last, strict=True)) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_merge_model_learns_from_pooled_features(tiny_data, vocabulary, tmp_path):
     settings = replace(SETTINGS, decoder="merge")
     vectors = {name: maps.mean(axis=0) for name, maps in tiny_data.features.items()}
