@@ -13,8 +13,7 @@ import keras
 import nbformat
 import numpy as np
 import pytest
-from conftest import build_tiny_encoder
-from tiny_world import write_archives, write_folder
+from tiny_world import build_tiny_encoder, write_archives, write_folder
 
 from captioning.data.vocabulary import Vocabulary, clean_caption
 from captioning.export.keras_to_openvino import export_encoder

@@ -1,5 +1,5 @@
-"""A small world of its own: drawings of coloured shapes with captions, in Flickr8k's layout or as
-one's own folder of images and a table."""
+"""A small world of its own: drawings of coloured shapes with captions, in Flickr8k's layout or as a
+folder of images with a table, and an image encoder that tells the drawings apart."""
 
 import csv
 import zipfile
@@ -73,3 +73,14 @@ def write_folder(folder: Path, count: int = 20) -> dict[str, str]:
             first[name] = captions[1]
             table.writerows([name, caption] for caption in captions[1 : 2 + number % 2])
     return first
+
+
+def build_tiny_encoder():
+    """A camera of 4 x 6 pixels in Keras: images (batch, 32, 48, 3) uint8 -> feature maps (batch, 4,
+    18) float32, a cell for each row of pixels. Circles and squares differ in their corners."""
+    import keras  # only here: most tests of the tiny world need none
+
+    images = keras.Input((32, 48, 3), dtype="uint8", name="images")
+    scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)  # white is 0
+    pixels = keras.layers.AveragePooling2D(8)(scaled)
+    return keras.Model(images, keras.layers.Reshape((4, 18))(pixels), name="encoder")

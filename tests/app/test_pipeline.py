@@ -7,7 +7,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import build_tiny_encoder
+from tiny_world import build_tiny_encoder
 
 from captioning.app import pipeline
 from captioning.data.augmentation import AUGMENTATIONS
@@ -16,7 +16,6 @@ from captioning.data.feature_store import FeatureStore
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
 from captioning.files import load_pickle
-from captioning.inference.captioner import Captioner
 from captioning.inference.network_files import (
     DECODER_METADATA_KEYS,
     DECODER_PREFILL,
@@ -46,32 +45,39 @@ def prepared(paths, archives) -> Paths:
 
 
 @pytest.mark.slow
-def test_the_steps_lead_from_archives_to_scores(prepared, tiny_settings):
-    paths = prepared
-    maps = pipeline.extract_features(paths)
-    assert isinstance(maps, FeatureStore) and len(maps) == 36
-    history = pipeline.train(paths, replace(tiny_settings, seed=1))
-    assert [epoch["stage"] for epoch in history].count("self-critical") == 1
-    assert not any("member" in epoch for epoch in history)  # no student was asked for
+def test_the_steps_lead_from_archives_to_scores(tiny_root, tmp_path):
+    paths = Paths(tiny_root)
+    record = json.loads((paths.models / "training.json").read_text())
+    assert [epoch["stage"] for epoch in record["history"]].count("self-critical") == 1
+    assert not any("member" in epoch for epoch in record["history"])  # no student was asked for
     captions, scores = pipeline.evaluate(paths, "test")
     assert [*captions] == Dataset.load(paths.dataset).splits["test"]
     assert scores["CIDEr"] > 1  # a model that tells colours and shapes; guessing gives about 0.5
     assert scores["distinct captions"] > 1
 
-    # All that follows from the features names the encoder that made them.
+    page_path = pipeline.report(paths, output=tmp_path / "page.html")
+    assert page_path == tmp_path / "page.html"
+    page = page_path.read_text(encoding="utf-8")
+    assert "6 images of the development split" in page
+    assert "self-critical" in page and "Flicker8k_Dataset/" in page
+
+
+def test_all_that_follows_from_the_features_names_the_encoder_that_made_them(tiny_root):
+    paths = Paths(tiny_root)
     identity = Encoder(paths.models).encoder_id
+    assert FeatureStore(paths.feature_maps).encoder_id == identity
     for augmentation in AUGMENTATIONS:
         path = paths.augmented_feature_maps(augmentation.name)
         assert FeatureStore(path).encoder_id == identity
     record = json.loads((paths.models / "training.json").read_text())
     assert record["encoder"] == identity
-    assert record["history"] == history
     assert Decoder.load(paths.models, Vocabulary.load(paths.vocabulary)).encoder_id == identity
 
-    assert pipeline.report(paths) == paths.report
-    page = paths.report.read_text(encoding="utf-8")
-    assert "6 images of the development split" in page
-    assert "self-critical" in page and 'src="Flicker8k_Dataset/' in page
+
+def test_a_finished_run_is_returned_as_it_is_and_needs_no_training(tiny_root, tiny_settings):
+    paths = Paths(tiny_root)
+    record = json.loads((paths.models / "training.json").read_text())
+    assert pipeline.train(paths, tiny_settings) == record["history"]
 
 
 def test_the_check_returns_and_writes_the_usable_data_and_the_findings(paths, archives):
@@ -110,17 +116,6 @@ def test_pooled_features_are_the_averages_of_the_maps_and_need_none_on_disk(prep
     for name, vector in pooled.items():
         np.testing.assert_array_equal(on_disk[name], vector)
         np.testing.assert_allclose(vector, maps[name].mean(axis=0), atol=1e-2)
-
-
-@pytest.mark.slow
-def test_the_merge_model_is_trained_from_pooled_features_alone(prepared, tiny_settings):
-    pipeline.extract_features(prepared, pooled=True)
-    settings = replace(tiny_settings, decoder="merge", epochs=2, warmup_epochs=0.5)
-    history = pipeline.train(prepared, settings)
-    assert len(history) == 3
-    image_paths = sorted(prepared.images.glob("*.jpg"))
-    assert Captioner.load(prepared.root).caption(image_paths[0]).text
-    assert not list(prepared.root.glob("*_maps.bin*"))
 
 
 def test_the_default_settings_suit_the_data_and_single_ones_can_be_overridden(prepared):
@@ -234,6 +229,7 @@ def build_tiny_split_encoder() -> SplitEncoder:
 
 def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, paths):
     shutil.copytree(tiny_root, paths.root)
+    paths.dataset.unlink()
     decoder_files = [paths.models / name for name in (DECODER_PREFILL, DECODER_STEP)]
 
     def metadata():

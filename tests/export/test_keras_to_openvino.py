@@ -6,7 +6,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
-from conftest import build_tiny_encoder
+from tiny_world import build_tiny_encoder
 
 from captioning.data.vocabulary import START, Vocabulary
 from captioning.export.keras_to_openvino import export_decoder, export_encoder, to_decoder

@@ -3,7 +3,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import build_tiny_encoder
+from tiny_world import build_tiny_encoder
 
 from captioning.data.feature_store import FeatureStore
 from captioning.export import provide_encoder as module

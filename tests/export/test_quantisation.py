@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import build_tiny_encoder
+from tiny_world import build_tiny_encoder
 
 from captioning.app import cli as command
 from captioning.data.dataset import Dataset

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import build_tiny_encoder
 from PIL import Image
-from tiny_world import drawings
+from tiny_world import build_tiny_encoder, drawings
 
 import captioning
 from captioning import Captioner, SearchSettings
