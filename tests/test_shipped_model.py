@@ -102,6 +102,7 @@ def test_training_would_resume_the_shipped_run():
     assert best_epoch(course) == len(course) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_shipped_encoder_is_a_quantised_xception_with_a_fine_tuned_exit_flow(shared):
     (weights,) = (shared / "xception").glob("*.h5")

@@ -188,6 +188,7 @@ def test_the_literal_tokens_are_what_java_says_today():
     assert lines_by_java(captions) == list(lines)
 
 
+@pytest.mark.slow
 @needs_java
 @pytest.mark.real
 def test_every_flickr8k_caption_gives_the_tokens_of_the_java_tokenizer(shared):

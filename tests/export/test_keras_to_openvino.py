@@ -207,6 +207,7 @@ def test_nothing_but_the_exported_files_is_left_in_the_folder(exported):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_xception_scales_its_input_and_keeps_its_features_when_exported(shared, tmp_path):
     (weights,) = (shared / "xception").glob("*.h5")

@@ -358,6 +358,7 @@ def test_no_feature_map_is_open_when_their_folder_is_removed(root, monkeypatch):
     assert any_open == [False] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_every_fast_path_agrees_with_keras_in_float32_on_photographs(shared, tmp_path):
     (weights,) = (shared / "xception").glob("*.h5")
