@@ -21,14 +21,6 @@ SHARED = Path(__file__).parents[2] / "shared"
 REAL = ("flickr8k/Flickr8k_Dataset.zip", "flickr8k/Flickr8k_text.zip", "xception/*.h5")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def free_keras_models():
-    """The graphs of all modules together would take some gigabytes."""
-    yield
-    keras.backend.clear_session()
-    gc.collect()
-
-
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data and weights, for tests marked `real`."""
