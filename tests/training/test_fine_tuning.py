@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
+from tiny_world import drawings
 
 from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.images import load_image
@@ -14,7 +15,6 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import make_encoder_id
 from captioning.models.caption_model import build_caption_model
 from captioning.models.image_encoder import SplitEncoder
-from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training import fine_tuning
 from captioning.training.checkpoints import Run
@@ -60,10 +60,12 @@ def encoder() -> SplitEncoder:
 
 
 @pytest.fixture(scope="module")
-def world(encoder, tiny_root, tiny_data):
+def world(encoder, tiny_data, tmp_path_factory):
     """The arguments of `fine_tune` after the encoder: a teacher, the data with the maps of the
     encoder, with those of its backbone, and a vocabulary."""
-    images = Paths(tiny_root).images
+    images = tmp_path_factory.mktemp("images")
+    for name, (image, _) in drawings(36).items():
+        image.save(images / name)
 
     def encode(network: keras.Model, names, load) -> dict:
         pixels = np.stack([load(images / name, (32, 48)) for name in names])
