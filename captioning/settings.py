@@ -14,6 +14,7 @@ from typing import Any
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate, and the classic; see `captioning.models`
+DEMO_PORT = 7860  # of Gradio
 WIDEST_BEAM = 100  # wider beams take long and find nothing better
 
 

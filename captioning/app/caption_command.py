@@ -12,7 +12,7 @@ from captioning.app.options import add_beam_width, beam_width, page_path, pictur
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
 NONE_CAPTIONED = 2  # the exit status, also of a wrong command line
-FORMATS = ("text", "jsonl", "csv")
+FORMAT_NAMES = ("text", "jsonl", "csv")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--format",
-        choices=FORMATS,
+        choices=FORMAT_NAMES,
         help="plain text, JSON Lines or CSV (default: by the ending of --output, else text)",
     )
     parser.add_argument(

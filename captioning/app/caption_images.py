@@ -56,8 +56,7 @@ def caption_images(
     captioner = Captioner.load(model)
     write_extras = list(_extra_writers(copies, attention, captioner, image_paths))
     if gallery:
-        from captioning.output.gallery import write_gallery
-        from captioning.output.pages import refuse_to_overwrite
+        from captioning.output.pages import refuse_to_overwrite, write_gallery
 
         refuse_to_overwrite(gallery)
     if _is_file(output):

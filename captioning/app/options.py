@@ -11,6 +11,7 @@ from pathlib import Path
 from captioning.paths import Paths
 from captioning.settings import (
     DEFAULT_ENCODER,
+    DEMO_PORT,
     SPLITS,
     WIDEST_BEAM,
     SearchSettings,
@@ -192,7 +193,7 @@ def add_page(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=port,
-        default=7860,
+        default=DEMO_PORT,
         help="the page is at http://127.0.0.1:PORT (default %(default)s)",
     )
     parser.add_argument("--open", action="store_true", help="also open the page in the browser")

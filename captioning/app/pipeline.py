@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioning.paths import Paths
-from captioning.settings import SearchSettings, TrainingSettings
+from captioning.settings import DEMO_PORT, SearchSettings, TrainingSettings
 
 if TYPE_CHECKING:
     import numpy as np
@@ -189,7 +189,7 @@ def report(
     return page_path
 
 
-def serve(paths: Paths, port: int = 7860, open_browser: bool = False) -> None:
+def serve(paths: Paths, port: int = DEMO_PORT, open_browser: bool = False) -> None:
     """Serves the demo page on this computer until Ctrl-C."""
     from captioning.app.demo import serve_page
     from captioning.inference.captioner import Captioner

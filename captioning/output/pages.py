@@ -1,21 +1,38 @@
-"""Writes HTML pages from the templates beside this module.
+"""Writes HTML pages from the templates beside this module, the gallery of captioned images among
+them.
 
 A page is one file without scripts, light or dark as the reader's system is. It links to the images
-where they lie. What the pages show: see `captioning.output.gallery` and `captioning.output.report`.
+where they lie. For the report of a training run see `captioning.output.report`.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
 from captioning.files import require_mark, write_atomically
+from captioning.output.caption_formats import image_name
 
 
 def refuse_to_overwrite(page_path: Path) -> None:
     """Raises FileExistsError if `page_path` holds anything but a page of this program."""
     require_mark(page_path, '<meta name="generator" content="caption generator">')
+
+
+def write_gallery(page_path: Path, captions: Mapping[Path, str]) -> None:
+    """Writes a page of all images (path -> caption), in their order, with the captions as their alt
+    texts as well. Replaces an older page."""
+    write_page(
+        page_path,
+        "gallery.html",
+        title=f"Captions ({len(captions)})",
+        images=(
+            {"path": path, "name": image_name(path), "caption": caption}
+            for path, caption in captions.items()
+        ),
+    )
 
 
 def write_page(page_path: Path, template: str, **values: object) -> None:

@@ -1,4 +1,7 @@
-"""The loss of all stages of training: cross-entropy with label smoothing."""
+"""The loss of training on captions, with label smoothing, and of training on rewards.
+
+Distillation compares with a teacher instead: see `captioning.training.cross_entropy`.
+"""
 
 import keras
 from keras import ops

@@ -133,7 +133,7 @@ def test_a_dash_as_output_is_standard_output(caption, folder):
 
 
 def test_the_formats_to_choose_from_are_those_that_can_be_written():
-    assert set(caption_command.FORMATS) == set(FORMATS)
+    assert set(caption_command.FORMAT_NAMES) == set(FORMATS)
 
 
 def test_a_missing_file_is_one_line_on_stderr_and_status_2(tiny_root, tmp_path):

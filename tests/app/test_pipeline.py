@@ -178,7 +178,7 @@ def test_an_encoder_is_not_fine_tuned_by_a_model_of_another(
     before_fine_tuning, fine_tuning_settings
 ):
     record_encoder(before_fine_tuning, "encoder 0123")
-    with pytest.raises(ValueError, match="do not belong together.*Train with these maps"):
+    with pytest.raises(ValueError, match="Train with these maps"):
         pipeline.fine_tune(before_fine_tuning, fine_tuning_settings)
     assert not before_fine_tuning.backbone_maps.exists()
 
@@ -203,7 +203,7 @@ def test_an_encoder_that_did_not_improve_is_not_written(
     before_fine_tuning, fine_tuning_settings, monkeypatch
 ):
     monkeypatch.setattr("captioning.training.fine_tuning.fine_tune", lambda *_: [])
-    with pytest.raises(ValueError, match="The encoder stays as it is") as caught:
+    with pytest.raises(ValueError, match="Expected a better development CIDEr") as caught:
         pipeline.fine_tune(before_fine_tuning, fine_tuning_settings)
     assert str(before_fine_tuning.fine_tuning) in str(caught.value)
     assert not before_fine_tuning.fine_tuned_weights.exists()
@@ -253,5 +253,5 @@ def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, pa
 def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, paths):
     shutil.copytree(tiny_root / "models", paths.models)
     Vocabulary(["a", "dog"]).save(paths.vocabulary)
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="Expected in .* the vocabulary of"):
         pipeline.export(paths)

@@ -5,8 +5,7 @@ from urllib.parse import unquote_to_bytes
 
 import pytest
 
-from captioning.output.gallery import write_gallery
-from captioning.output.pages import refuse_to_overwrite
+from captioning.output.pages import refuse_to_overwrite, write_gallery
 
 
 class Page(HTMLParser):
