@@ -99,7 +99,7 @@ class Paths:
 def find_model(root: str | Path | None = None) -> Path:
     """The folder that holds `models/` and `tokenizer.p` of the model to caption with: `root`, else
     the value of the environment variable CAPTIONING_MODEL, else the folder of the model that was
-    installed with this package, else the checkout that this package lies in."""
+    installed with this package, else the checkout that contains this package."""
     chosen = root or os.environ.get(MODEL_VARIABLE)
     if chosen:
         return Path(chosen)

@@ -1,8 +1,8 @@
 """The settings of search, training and splits: each once, with its default, its check and the
 reason for its default.
 
-Numbers that follow from the data (vocabulary size, longest caption, feature width) are no settings:
-they are counted, or read back from what was saved.
+Numbers that follow from the data (vocabulary size, longest caption, feature width) are not
+settings: they are counted, or read back from what was saved.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class TrainingSettings:
     """A training run: first cross-entropy, then self-critical training (Rennie et al., 2017), for
     each of several members; then a student is distilled from their ensemble."""
 
-    # The vocabulary: rarer words are learnt too badly to be used; 5 is usual in the field.
+    # The vocabulary: a model learns rarer words too poorly to use them; 5 is usual in the field.
     min_word_count: int = setting(5, at_least(1))
 
     # The caption model.
@@ -95,7 +95,7 @@ class TrainingSettings:
     warmup_epochs: float = setting(0.5, at_least(0))  # to the peak: Adam's first steps are noisy
     weight_decay: float = setting(1e-2, at_least(0))  # usual for AdamW
     clip_norm: float = setting(5.0, above(0))  # of each weight's gradient: LSTMs have rare peaks
-    label_smoothing: float = setting(0.1, A_SHARE)  # five people describe an image in five ways
+    label_smoothing: float = setting(0.1, A_SHARE)  # five reference captions rarely agree on a word
     patience: int = setting(6, at_least(1))  # epochs without a better development CIDEr
 
     # Self-critical training.

@@ -1,5 +1,5 @@
-"""What a person touches: the commands `caption` and `captioning`, the pipeline, the demo page.
+"""The user interface: the commands `caption` and `captioning`, the pipeline and the demo page.
 
-In go arguments, photographs and captions; out come lines on the console, files below a root folder
-and a page in the browser. It may import every other folder, and no other folder imports it.
+Reads arguments and photographs, prints to the console, writes files below a root folder and serves
+a page. Imports every other folder; no other folder imports it.
 """

@@ -1,7 +1,7 @@
 """The command `caption`, also `python Testing_caption_generator.py`: captions photographs.
 
-Reads the command line and nothing else, so that `--help` and a wrong word are answered at once. The
-work is done by `captioning.app.caption_images`.
+Only parses the command line, so that `--help` and usage errors are answered at once;
+`captioning.app.caption_images` does the work.
 """
 
 import argparse
@@ -43,14 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Say in a sentence what a photograph shows.",
+        description="Describe a photograph in a sentence.",
         epilog="Exit status: 0 every image captioned, 1 some failed, 2 none captioned.",
     )
     parser.add_argument(
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="files, folders (with all in them) and patterns such as 'photos/**/*.jpg'",
+        help="files, folders (recursively) and patterns such as 'photos/**/*.jpg'",
     )
     parser.add_argument(
         "-i",

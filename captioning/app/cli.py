@@ -111,8 +111,8 @@ def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step(
     "export",
-    help="write models/decoder_* anew from models/caption_model.keras",
-    description="Write the decoder that captioning runs, models/decoder_*, anew from the trained "
+    help="export models/decoder_* again from models/caption_model.keras",
+    description="Write the decoder that captioning runs, models/decoder_*, again from the trained "
     "model models/caption_model.keras and its vocabulary.",
 )
 def _export(paths: Paths, options: argparse.Namespace) -> None:
@@ -121,7 +121,7 @@ def _export(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step(
     "quantise",
-    help="make encoder and decoder 8-bit, and so faster, if captions stay as good",
+    help="quantise encoder and decoder to 8 bits, which is faster, if the captions stay as good",
     description="Replace models/encoder and models/decoder_* by their 8-bit versions if the "
     "captions of the development split lose no more than 0.5 CIDEr. Run features and train first.",
 )

@@ -121,7 +121,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help='"imagenet" or a weights file, to make the encoder anew (default: use models/encoder)',
+        help='"imagenet" or a weights file, to build a new encoder (default: use models/encoder)',
     )
     parser.add_argument(
         "--pooled",

@@ -153,7 +153,7 @@ def evaluate(
 
 
 def export(paths: Paths) -> None:
-    """Writes the decoder that captioning runs anew, from the trained Keras model."""
+    """Exports the decoder again from the trained Keras model."""
     from captioning.training.train import export_trained
 
     export_trained(paths)

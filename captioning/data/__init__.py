@@ -1,8 +1,7 @@
-"""Data sets: reads captions in any common format and photographs in any format, checks them, and
-divides them into training, development and test split.
+"""Data sets: reads captions in common formats and photographs, checks them, and splits them into
+training, development and test.
 
-In: the archives of Flickr8k or your own captions and photographs. Out: `dataset.json` and
-`descriptions.txt`, images as arrays, word ids, and the feature store that later folders fill.
-
-Never imports Keras, TensorFlow or OpenVINO, nor any other folder of this package.
+Reads the Flickr8k archives or your own captions and photographs; writes `dataset.json` and
+`descriptions.txt`, and provides image arrays, word ids and the feature store. Never imports Keras,
+TensorFlow or OpenVINO, nor any other folder of this package.
 """

@@ -1,5 +1,5 @@
 """Augmentations: flipped or cropped versions of the training photographs, so that a model does not
-learn 6,000 photographs by heart."""
+memorise 6,000 photographs."""
 
 from dataclasses import dataclass
 from pathlib import Path

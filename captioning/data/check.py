@@ -56,7 +56,7 @@ def check_dataset(dataset: Dataset) -> Findings:
     short = [name for name, caption in words.items() if len(caption) < 2]
     placeholders = [name for name, caption in words.items() if " ".join(caption) == PLACEHOLDER]
     long = [name for name, caption in words.items() if len(caption) > MAX_WORDS]
-    splits_of_image = Counter(name for names in splits.values() for name in dict.fromkeys(names))
+    split_counts = Counter(name for names in splits.values() for name in dict.fromkeys(names))
     missing = [name for name in captions if name not in files]
     similar = similar_images(missing, files)
     return Findings(
@@ -68,18 +68,18 @@ def check_dataset(dataset: Dataset) -> Findings:
             "images without a caption": sorted(files - captions.keys()),
             "unreadable images": [f"{name} {reason}" for name, reason in unreadable.items()],
             "captions of no or one word": short,
-            f'captions that say "{PLACEHOLDER}"': placeholders,
+            f'captions that read "{PLACEHOLDER}"': placeholders,
             f"captions of more than {MAX_WORDS} words": long,
             "images in more than one split": [
-                name for name, count in splits_of_image.items() if count > 1
+                name for name, count in split_counts.items() if count > 1
             ],
             "images of a split that do not exist": [
-                name for name in splits_of_image if name not in files
+                name for name in split_counts if name not in files
             ],
             "images of a split without a caption": [
-                name for name in splits_of_image if name not in captions
+                name for name in split_counts if name not in captions
             ],
-            "images in no split": sorted(files - splits_of_image.keys()),
+            "images in no split": sorted(files - split_counts.keys()),
         },
         unusable_images={*missing, *unreadable},
         unusable_captions={*short, *placeholders},
@@ -110,7 +110,7 @@ def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
         if not names:
             raise ValueError(
                 f"Expected an image with a usable caption in the {split} split, got none in "
-                f"{dataset.splits[split][:3]}. Correct what the check names."
+                f"{dataset.splits[split][:3]}. Correct the findings of the check."
             )
     return replace(dataset, captions=captions, splits=splits)
 

@@ -1,4 +1,4 @@
-"""The data set: photographs, captions as people wrote them, and splits; in memory and on disk.
+"""The data set: photographs, reference captions as written, and splits; in memory and on disk.
 
 The check writes it and every later step reads it, so that no other step depends on the format of
 the captions. How captions are cleaned: see `captioning.data.vocabulary`.

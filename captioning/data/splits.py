@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from captioning.data.dataset import Splits
 from captioning.settings import SPLITS, SplitSettings
 
-# What the field calls them. Karpathy's "restval" are validation images of COCO used for training.
+# The field's names for them. Karpathy's "restval" are validation images of COCO used for training.
 _SYNONYMS = {
     "train": ("train", "training", "restval"),
     "development": ("development", "dev", "val", "valid", "validation"),

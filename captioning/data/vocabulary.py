@@ -1,4 +1,4 @@
-"""Captions as text and as word ids: cleans the captions that people wrote, builds the vocabulary,
+"""Captions as text and as word ids: cleans reference captions, builds the vocabulary,
 and converts cleaned captions to lists of word ids and back."""
 
 import hashlib

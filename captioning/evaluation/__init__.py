@@ -1,7 +1,6 @@
-"""From captions to scores.
+"""Scores captions against reference captions.
 
-In: captions and reference captions, by image name; or a decoder, or a captioner, that makes the
-captions first. Out: BLEU, METEOR, ROUGE-L and CIDEr as the coco-caption tools compute them, and
-lists of confused words. Never imports `captioning.models`, Keras or TensorFlow, nor a folder above
-`inference`.
+Takes captions and references by image name, or a decoder or captioner to generate the captions
+first. Computes BLEU, METEOR, ROUGE-L and CIDEr as the coco-caption tools do, and lists confused
+words. Never imports `captioning.models`, Keras or TensorFlow, nor a folder above `inference`.
 """

@@ -1,7 +1,7 @@
 """Finds words that captions use where the reference captions agree on another.
 
 Words are compared, not things: "red" for a shirt counts as wrong if the references mention only a
-brown dog. Take the counts as a hint where to look, and look at the images.
+brown dog. Treat the counts as hints, and check the images.
 """
 
 from collections import Counter, defaultdict

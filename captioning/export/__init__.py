@@ -1,6 +1,5 @@
-"""From Keras models to the OpenVINO networks that captioning runs.
+"""Exports Keras models to the OpenVINO networks that captioning runs, and quantises them to 8 bits.
 
-In: caption models and image encoders of `captioning.models`, or exported networks to quantise. Out:
-`encoder`, `decoder_prefill` and `decoder_step`, an .xml and a .bin file each. Never imports
-`training`, `output` or `app`.
+Reads caption models and image encoders of `captioning.models`; writes `encoder`, `decoder_prefill`
+and `decoder_step`, each as .xml and .bin. Never imports `training`, `output` or `app`.
 """

@@ -1,6 +1,6 @@
 """Beam search: from a function that scores the next word to the most probable sequences.
 
-Knows ids and arrays only; no Keras, no photographs, no words.
+Works on ids and arrays only, without Keras, images or words.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -1,6 +1,6 @@
-"""Training: captions and features become a trained Keras model; an encoder is fine-tuned.
+"""Trains caption models from captions and features, and fine-tunes image encoders.
 
-In: cleaned captions and feature maps (`training_data`). Out: `caption_model.keras` with its record
-`training.json`, the exported decoder and the vocabulary. Begin reading at `train`. Never imports
+Reads cleaned captions and features (`training_data`); writes `caption_model.keras`, its record
+`training.json`, the exported decoder and the vocabulary. Start with `train`. Never imports
 `output` or `app`; captioning never imports it.
 """

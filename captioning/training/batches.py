@@ -2,7 +2,8 @@
 
 The model scores every position of a caption in one pass (teacher forcing): the same examples and
 the same loss as one prefix a row, without writing the prefixes out. The captions of an image share
-a row, so that the model processes the image once for all of them. Knows no files and no words.
+a row, so that the model processes the image once for all of them. Works on ids and arrays; reads no
+files.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ Variant = tuple[EncodedCaptions, Features]  # the images as they are, or all of 
 
 
 class CaptionBatches(keras.utils.PyDataset):
-    """Batches of images with all their captions, shuffled anew for every epoch.
+    """Batches of images with all their captions, reshuffled every epoch.
 
     Item: `({"features": (images, cells, feature_width) as stored, "words": (images, captions,
     length) int32}, targets (images, captions * length) int32, weights (images, captions * length)

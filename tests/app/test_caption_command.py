@@ -435,9 +435,9 @@ def test_the_gallery_shows_what_earlier_runs_captioned_too(caption, folder):
 
 def test_the_attention_of_one_image_is_drawn_with_its_caption(caption, folder):
     for _ in range(2):  # an older picture gives way
-        status, (line,), problems = caption("-i", IN_ORDER[0], "--attention", "new/seen.png")
+        status, (line,), problems = caption("-i", IN_ORDER[0], "--attention", "new/figure.png")
         assert (status, problems) == (0, [])
-        with Image.open("new/seen.png") as picture:
+        with Image.open("new/figure.png") as picture:
             assert (picture.format, picture.width) == ("PNG", 2010)
             assert picture.getexif()[0x010E] == line
 

@@ -39,7 +39,7 @@ def test_everything_that_is_wrong_is_named(images):
     assert cut.startswith("cut.jpg cannot be read as an image (") and "truncated" in cut
     assert text == "text.png cannot be read as an image (no known format)"
     assert names["captions of no or one word"] == ["odd.jpg#0", "odd.jpg#1", "odd.jpg#2"]
-    assert names['captions that say "broken image"'] == ["odd.jpg#3"]
+    assert names['captions that read "broken image"'] == ["odd.jpg#3"]
     assert names["captions of more than 30 words"] == ["odd.jpg#5"]
     assert names["images in more than one split"] == ["whole.jpg"]
     assert names["images of a split that do not exist"] == ["gone.jpg", "nobody.jpg"]
@@ -145,7 +145,7 @@ def test_the_flaws_of_flickr8k_are_found(shared, tmp_path):
     assert names["images in more than one split"] == []
     assert names["images of a split that do not exist"] == []
     assert len(names["images in no split"]) == 91
-    assert len(names['captions that say "broken image"']) == 1
+    assert len(names['captions that read "broken image"']) == 1
     assert names["unreadable images"] == []
     assert len(names["captions of more than 30 words"]) == 11
     assert all(name.count("#") == 1 for name in names["captions of no or one word"])
