@@ -1,5 +1,5 @@
 import pytest
-from test_gallery import Page, linked_file
+from test_pages import Page, linked_file
 
 from captioning.evaluation.metrics import score_captions
 from captioning.output.report import write_report
