@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from captioning.data.check import Findings
     from captioning.data.dataset import Captions, Dataset
+    from captioning.training.training_data import TrainingData
 
 
 def download(paths: Paths, source: Path | None = None) -> None:
@@ -116,10 +117,7 @@ def train(paths: Paths, settings: TrainingSettings | None = None) -> list[dict]:
     from captioning.training.train import train_and_export
 
     settings = settings or default_settings(paths)
-    dataset, descriptions, features, augmented = _load_data(paths, settings)
-    return train_and_export(
-        descriptions, dataset.captions, dataset.splits, features, augmented, settings, paths
-    )
+    return train_and_export(_training_data(paths, settings), settings, paths)
 
 
 def fine_tune(
@@ -130,15 +128,12 @@ def fine_tune(
     The trained caption model teaches it. Returns the path of the weights written, from which
     `extract_features` can make the better encoder.
     """
+    from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
-    from captioning.training.training_data import TrainingData
 
     settings = settings or default_settings(paths)
-    dataset, descriptions, features, augmented = _load_data(paths, settings)
-    data = TrainingData.from_splits(
-        descriptions, dataset.captions, dataset.splits, features, augmented
-    )
-    fine_tune_encoder(data, dataset.images, settings, weights, paths)
+    data = _training_data(paths, settings)
+    fine_tune_encoder(data, Dataset.load(paths.dataset).images, settings, weights, paths)
     return paths.fine_tuned_weights
 
 
@@ -200,29 +195,35 @@ def serve(paths: Paths, port: int = DEMO_PORT, open_browser: bool = False) -> No
         pass
 
 
-def _load_data(paths: Paths, settings: TrainingSettings) -> tuple:
-    """Captions and features. The merge decoder makes do with the pooled features, if there are no
-    feature maps."""
+def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
+    """Captions and feature maps; or the pooled features, if there are no maps and the decoder needs
+    none."""
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, read_descriptions
     from captioning.data.feature_store import FeatureStore, load_pooled_features
+    from captioning.inference.network_files import ENCODER, read_encoder_id
+    from captioning.inference.openvino_runtime import read_network
+    from captioning.training.training_data import TrainingData
 
     dataset = Dataset.load(paths.dataset)
-    descriptions = read_descriptions(paths.descriptions)
-    features = FeatureStore(paths.feature_maps)
-    augmented = {
-        augmentation: maps
-        for augmentation in AUGMENTATIONS
-        if (maps := FeatureStore(paths.augmented_feature_maps(augmentation.name)))
-    }
-    if not features and settings.uses_pooled_features and paths.features.exists():
-        features, augmented = load_pooled_features(paths.features), {}
-    if not features:
-        raise FileNotFoundError(
-            f"Expected feature maps in {paths.feature_maps}, got none. Extract them: `python -m "
-            "captioning features`."
-        )
-    return dataset, descriptions, features, augmented
+    captions = read_descriptions(paths.descriptions), dataset.captions, dataset.splits
+    if maps := FeatureStore(paths.feature_maps):
+        stores = {
+            augmentation: FeatureStore(paths.augmented_feature_maps(augmentation.name))
+            for augmentation in AUGMENTATIONS
+        }
+        augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
+        return TrainingData.from_splits(*captions, maps, augmented_maps)
+    if settings.uses_pooled_features and paths.features.exists():
+        encoder_path = paths.models / ENCODER  # features.p itself names no encoder
+        encoder_id = read_encoder_id(read_network(encoder_path)) if encoder_path.exists() else None
+        pooled_features = load_pooled_features(paths.features)
+        return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
+    step = "features --pooled" if settings.uses_pooled_features else "features"
+    raise FileNotFoundError(
+        f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
+        f"`python -m captioning {step}`."
+    )
 
 
 def _caption_split(

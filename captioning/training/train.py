@@ -9,14 +9,13 @@ student, which then goes through both stages and is the result.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import keras
 
-from captioning.data.augmentation import Augmentation
-from captioning.data.dataset import Captions, Dataset, select
+from captioning.data.dataset import Dataset, select
 from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.export.keras_to_openvino import export_decoder
 from captioning.inference.networks import Decoder
@@ -26,7 +25,6 @@ from captioning.models.ensemble import build_ensemble
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training import cross_entropy, self_critical
-from captioning.training.batches import Features
 from captioning.training.checkpoints import (
     ENSEMBLE_STAGE,
     MEMBER_KEY,
@@ -44,22 +42,9 @@ from captioning.training.validation import validate
 _MEMBER_FOLDER = "member-"
 
 
-def train_and_export(
-    descriptions: Captions,
-    captions: Captions,
-    splits: Mapping[str, Sequence[str]],
-    features: Features,
-    augmented_features: Mapping[Augmentation, Features],
-    settings: TrainingSettings,
-    paths: Paths,
-    encoder_id: str | None = None,
-) -> list[dict]:
-    """From cleaned `descriptions`, `captions` as written and features (see `TrainingData`) to all
-    that captioning needs: trains in `paths.models`, then writes the vocabulary and the exported
-    decoder. Returns the history."""
-    data = TrainingData.from_splits(
-        descriptions, captions, splits, features, augmented_features, encoder_id
-    )
+def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Paths) -> list[dict]:
+    """Trains in `paths.models`, then writes the vocabulary and the exported decoder: all that
+    captioning needs besides the encoder. Returns the history."""
     vocabulary = Vocabulary.from_captions(
         (caption for image_captions in data.train.values() for caption in image_captions),
         settings.min_word_count,

@@ -16,6 +16,7 @@ from captioning.data.feature_store import FeatureStore
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
 from captioning.files import load_pickle
+from captioning.inference.captioner import Captioner
 from captioning.inference.network_files import (
     DECODER_METADATA_KEYS,
     DECODER_PREFILL,
@@ -116,6 +117,19 @@ def test_pooled_features_are_the_averages_of_the_maps_and_need_none_on_disk(prep
     for name, vector in pooled.items():
         np.testing.assert_array_equal(on_disk[name], vector)
         np.testing.assert_allclose(vector, maps[name].mean(axis=0), atol=1e-2)
+
+
+@pytest.mark.slow
+def test_the_merge_model_is_trained_from_pooled_features_alone(prepared, tiny_settings):
+    pipeline.extract_features(prepared, pooled=True)
+    settings = replace(tiny_settings, decoder="merge", epochs=2, warmup_epochs=0.5)
+    history = pipeline.train(prepared, settings)
+    assert len(history) == 3
+    image_paths = sorted(prepared.images.glob("*.jpg"))
+    assert Captioner.load(prepared.root).caption(image_paths[0]).text
+    assert not list(prepared.root.glob("*_maps.bin*"))
+    decoder = Decoder.load(prepared.models, Vocabulary.load(prepared.vocabulary))
+    assert decoder.encoder_id == Encoder(prepared.models).encoder_id
 
 
 def test_the_default_settings_suit_the_data_and_single_ones_can_be_overridden(prepared):
