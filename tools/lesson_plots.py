@@ -17,10 +17,10 @@ def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int 
         axis.axis("off")
         axis.set_anchor("NW")  # photographs begin where their titles begin
     for axis, path, title in zip(axes.flat, paths, titles, strict=False):
-        axis.imshow(plt.imread(path))
+        axis.imshow(plt.imread(path), cmap="gray")  # only grey ones need a map
         lines = (textwrap.fill(line, 400 // size) for line in title.splitlines())
         axis.set_title("\n".join(lines), fontsize=size, loc="left")
-    figure.tight_layout()
+    figure.tight_layout(h_pad=2)
     plt.show()
 
 
