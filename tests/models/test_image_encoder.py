@@ -37,6 +37,7 @@ def images():
     return (random.random((2, 224, 224, 3)) * [255, 120, 30]).astype("uint8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PREPROCESSING)
 def test_the_exported_encoder_computes_what_keras_computes_after_its_own_preprocessing(
     name, built, images, tmp_path
@@ -153,6 +154,7 @@ def test_a_keras_that_names_no_size_is_an_error_with_advice(monkeypatch):
         image_size("VGG16")
 
 
+@pytest.mark.slow
 def test_a_split_encoder_computes_the_same_in_two_steps(images, tmp_path):
     keras.utils.set_random_seed(0)
     split = build_split_encoder("mobilenetv2", weights=None)
