@@ -116,7 +116,7 @@ def test_a_step_of_the_pipeline_names_the_extra_that_it_needs(environment, tmp_p
     (tmp_path / "models").mkdir()
     done = run(environment / "captioning", "export", folder=tmp_path, check=False)
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, line.split()[-1]) == (1, '"./[train]"')
+    assert (done.returncode, line.split()[-1]) == (1, '".[train]"')
 
 
 @pytest.mark.slow

@@ -236,6 +236,8 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(package
     ("option", "package", "extra"),
     [
         (("--describe", "copies"), "pyexiv2", "metadata"),
+        (("--attention", "a.png"), "matplotlib", "plots"),
+        (("--gallery", "a.html"), "jinja2", "plots"),
     ],
 )
 def test_an_option_whose_package_is_missing_names_the_extra(
@@ -247,7 +249,7 @@ def test_an_option_whose_package_is_missing_names_the_extra(
     monkeypatch.setitem(sys.modules, package, None)
     status, lines, (problem,) = caption(IN_ORDER[0], *option)
     assert (status, lines) == (2, [])
-    assert problem.endswith(f'pip install "./[{extra}]"')
+    assert problem.endswith(f'pip install ".[{extra}]"')
 
 
 def test_an_older_python_says_in_one_line_what_it_needs(tmp_path):

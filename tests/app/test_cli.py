@@ -222,7 +222,7 @@ def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.splitlines()[-1].endswith('pip install "./[train]"')
+    assert done.stderr.splitlines()[-1].endswith('pip install ".[train]"')
     assert "Traceback" not in done.stderr
 
 

@@ -59,7 +59,7 @@ def test_a_missing_package_says_how_to_install_it(capsys):
     assert run_command(raising(error), failed=1) == 1
     assert capsys.readouterr().err == (
         "Expected the package gradio, got none. In the folder of the clone, run: "
-        'pip install "./[demo]"\n'
+        'pip install ".[demo]"\n'
     )
 
 
@@ -71,7 +71,7 @@ def test_a_missing_module_of_our_own_keeps_its_traceback():
 def test_the_packages_that_may_be_missing_are_those_of_the_extras():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = {".": project["dependencies"]} | {
-        f"./[{extra}]": requirements
+        f".[{extra}]": requirements
         for extra, requirements in project["optional-dependencies"].items()
     }
     for module, target in REQUIREMENTS.items():

@@ -137,7 +137,7 @@ def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monke
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert command.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "gradio" in line and "./[demo]" in line
+    assert "gradio" in line and ".[demo]" in line
 
 
 # Python runs this at the start of the server and of each process that it starts: it writes down
