@@ -5,6 +5,7 @@ Only parses the command line, so that `--help` and usage errors are answered at 
 """
 
 import argparse
+import warnings
 from pathlib import Path
 
 from captioning.app.console import run_command
@@ -26,17 +27,19 @@ def main(arguments: list[str] | None = None) -> int:
     def command() -> int:
         from captioning.app.caption_images import caption_images
 
-        return caption_images(
-            images,
-            model=options.model,
-            top=options.top,
-            search=SearchSettings(options.beam_width, options.length_normalisation),
-            format_name=options.format,
-            output=options.output,
-            copies=options.describe,
-            gallery=options.gallery,
-            attention=options.attention,
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd image fails with an error, or does not matter
+            return caption_images(
+                images,
+                model=options.model,
+                top=options.top,
+                search=SearchSettings(options.beam_width, options.length_normalisation),
+                format_name=options.format,
+                output=options.output,
+                copies=options.describe,
+                gallery=options.gallery,
+                attention=options.attention,
+            )
 
     return run_command(command, failed=NONE_CAPTIONED)
 

@@ -4,7 +4,6 @@ Not about the options on the command line: see `captioning.app.caption_command`.
 """
 
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -20,8 +19,6 @@ ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
 
 _STANDARD_OUTPUT = "-"
 _ENDINGS = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", "": "text"}  # of --output -> format
-
-WriteExtra = Callable[[str, str], None]  # image path, caption -> a file beside the captions
 
 
 def caption_images(
@@ -54,36 +51,19 @@ def caption_images(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
         )
     captioner = Captioner.load(model)
-    write_extras = list(_extra_writers(copies, attention, captioner, image_paths))
-    if gallery:
-        from captioning.output.pages import refuse_to_overwrite, write_gallery
-
-        refuse_to_overwrite(gallery)
-    if _is_file(output):
-        results = CaptionFile(Path(output), caption_format, top, map(image_name, image_paths))
-    else:
-        named_alone = len(images) == 1 and image_paths == [normalise(images[0])]
-        results = _open_printer(caption_format, top, image_paths, named_alone)
-
-    in_gallery: dict[Path, str] = {}
+    extras = _Extras(captioner, image_paths, copies, gallery, attention)
+    results = _open_results(output, caption_format, top, images, image_paths)
     captioned = 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd image fails with an error, or does not matter
-            for path, captions in _captions(
-                captioner, image_paths, results.captions, top or 1, search
-            ):
-                if isinstance(captions, Exception):
-                    failures.append(str(captions))
-                    continue
-                captioned += 1
-                results.add(image_name(path), captions)
-                failures += _failures(write_extras, path, captions[0].text)
-                if gallery:
-                    in_gallery[Path(path)] = captions[0].text
+        for path, captions in _captions(captioner, image_paths, results.captions, top or 1, search):
+            if isinstance(captions, Exception):
+                failures.append(str(captions))
+                continue
+            captioned += 1
+            results.add(image_name(path), captions)
+            failures += extras.add(path, captions[0].text)
         results.finish()
-        if in_gallery:
-            write_gallery(gallery, in_gallery)
+        extras.finish()
     except BrokenPipeError:  # the reader of the pipe has seen enough
         return SOME_FAILED
     except (OSError, ValueError) as error:  # the disk is full, for instance
@@ -94,6 +74,66 @@ def caption_images(
     if not captioned:
         return NONE_CAPTIONED
     return SOME_FAILED if failures else ALL_CAPTIONED
+
+
+class _Extras:
+    """The files beside the captions: copies with descriptions, a gallery, an attention figure.
+
+    Their libraries are optional: each is imported only if it is needed.
+    """
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        image_paths: Sequence[str],
+        copies: Path | None,
+        gallery: Path | None,
+        attention: Path | None,
+    ):
+        """Raises FileExistsError if the gallery or the figure would overwrite a file of another
+        kind."""
+        self._gallery = gallery
+        self._in_gallery: dict[Path, str] = {}
+        self._writers: list[Callable[[str, str], None]] = []  # called with image path and caption
+        if copies:
+            from captioning.output.image_metadata import copy_paths, write_with_description
+
+            paths_of_copies = copy_paths(image_paths, copies)
+            self._writers.append(
+                lambda path, caption: write_with_description(
+                    Path(path), caption, paths_of_copies[path]
+                )
+            )
+        if gallery:
+            from captioning.output import pages
+
+            pages.refuse_to_overwrite(gallery)
+        if attention:
+            from captioning.output import attention_figure
+
+            attention_figure.refuse_to_overwrite(attention)
+            self._writers.append(
+                lambda path, caption: attention_figure.write_attention_figure(
+                    attention, path, captioner.attention(path, caption)
+                )
+            )
+
+    def add(self, path: str, caption: str) -> Iterator[str]:
+        """Writes what belongs to one image; yields a line for each file that cannot be written."""
+        for write in self._writers:
+            try:
+                write(path, caption)
+            except (OSError, ValueError) as error:
+                yield str(error)
+        if self._gallery:
+            self._in_gallery[Path(path)] = caption
+
+    def finish(self) -> None:
+        """Writes the gallery of all images added."""
+        if self._in_gallery:
+            from captioning.output.pages import write_gallery
+
+            write_gallery(self._gallery, self._in_gallery)
 
 
 def _is_file(output: str | None) -> bool:
@@ -123,44 +163,20 @@ def _choose_format(name: str | None, output: str | None) -> CaptionFormat:
     return FORMATS[name]
 
 
-def _open_printer(
-    caption_format: CaptionFormat, top: int | None, image_paths: Sequence[str], named_alone: bool
-) -> CaptionPrinter:
-    """Prints to standard output; an image `named_alone` needs no name beside its caption."""
+def _open_results(
+    output: str | None,
+    caption_format: CaptionFormat,
+    top: int | None,
+    images: Sequence[str],
+    image_paths: Sequence[str],
+) -> CaptionFile | CaptionPrinter:
+    if _is_file(output):
+        return CaptionFile(Path(output), caption_format, top, map(image_name, image_paths))
     if caption_format.name != "text":
         print_utf_8()
-    elif named_alone:
-        caption_format = WITHOUT_NAMES
+    elif len(images) == 1 and image_paths == [normalise(images[0])]:
+        caption_format = WITHOUT_NAMES  # a single image, named by the user, needs no name
     return CaptionPrinter(caption_format, top, above_bar=_shows_progress(image_paths))
-
-
-def _extra_writers(
-    copies: Path | None, attention: Path | None, captioner: Captioner, image_paths: Sequence[str]
-) -> Iterator[WriteExtra]:
-    """Their libraries are optional: each is imported only if it is needed."""
-    if copies:
-        from captioning.output.image_metadata import copy_paths, write_with_description
-
-        paths_of_copies = copy_paths(image_paths, copies)
-        yield lambda path, caption: write_with_description(
-            Path(path), caption, paths_of_copies[path]
-        )
-    if attention:
-        from captioning.output.attention_figure import refuse_to_overwrite, write_attention_figure
-
-        refuse_to_overwrite(attention)
-        yield lambda path, caption: write_attention_figure(
-            attention, path, captioner.attention(path, caption)
-        )
-
-
-def _failures(writers: Iterable[WriteExtra], path: str, caption: str) -> Iterator[str]:
-    """Writes all that can be written, and says what cannot."""
-    for write in writers:
-        try:
-            write(path, caption)
-        except (OSError, ValueError) as error:
-            yield str(error)
 
 
 def _captions(
