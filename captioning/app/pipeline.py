@@ -44,7 +44,7 @@ def check(
     """
     from captioning.data.check import check_dataset, keep_usable
     from captioning.data.dataset import write_descriptions
-    from captioning.data.formats import read_dataset
+    from captioning.data.read_dataset import read_dataset
     from captioning.data.vocabulary import clean_captions
 
     if bool(captions) != bool(images):
@@ -201,8 +201,7 @@ def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, read_descriptions
     from captioning.data.feature_store import FeatureStore, load_pooled_features
-    from captioning.inference.network_files import ENCODER, read_encoder_id
-    from captioning.inference.openvino_runtime import read_network
+    from captioning.inference.openvino_runtime import ENCODER, read_encoder_id, read_network
     from captioning.training.training_data import TrainingData
 
     dataset = Dataset.load(paths.dataset)

@@ -10,18 +10,19 @@ import numpy as np
 from captioning.data.images import Box, load_image
 from captioning.data.vocabulary import flip_caption
 
-# The sides of a crop, as shares of width and height: a caption of the whole mostly holds for it.
+# The sides of a crop, as shares of width and height. The caption of the whole image still fits most
+# crops of this size.
 _CROP_SHARES = 0.72, 0.95
 
-# With the image name, the seed of a crop. The words are older names of the augmentations: with
-# others, feature maps that exist would no longer fit.
+# The seed of a crop, together with the image name. The words are former names of the augmentations:
+# new ones would change the crops, and existing feature maps would no longer fit.
 _CROP_SEED, _FLIPPED_CROP_SEED = "nearer", "nearer_mirrored"
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One augmentation of all training images; their feature maps are called by its `name`. An
-    image is always cropped alike: the crop follows from its name, and from whether it is flipped.
+    """An augmentation of all training images, whose file of feature maps bears its `name`. The crop
+    of an image depends only on the image name and on whether the image is flipped.
     """
 
     name: str
@@ -29,12 +30,13 @@ class Augmentation:
     random_crop: bool = False
 
     def load_image(self, path: Path, size: tuple[int, int]) -> np.ndarray:
-        """As `captioning.data.images.load_image`, augmented."""
+        """Loads an image as `captioning.data.images.load_image` does, and augments it."""
         pixels = load_image(path, size, self._crop(path.name) if self.random_crop else None)
         return pixels[:, ::-1] if self.horizontal_flip else pixels
 
     def caption(self, caption: str) -> str:
-        """The cleaned caption, made to fit the augmented image: flipped, left becomes right."""
+        """Returns the cleaned caption for the augmented image: in a flipped one, left becomes
+        right."""
         return flip_caption(caption) if self.horizontal_flip else caption
 
     def _crop(self, image_name: str) -> Box:

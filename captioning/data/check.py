@@ -1,5 +1,5 @@
-"""The check of a data set, before anything is built on it: lists what is wrong, and leaves out what
-cannot be used. It repairs nothing."""
+"""Checks a data set before training: lists its faults and leaves out unusable images and captions.
+Repairs nothing."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -7,30 +7,31 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from captioning.data.dataset import Dataset, Splits, list_image_names, select
-from captioning.data.image_names import similar_images
+from captioning.data.dataset import Dataset, Splits, select
+from captioning.data.image_paths import list_image_names
 from captioning.data.images import UnreadableImage, load_image
+from captioning.data.read_dataset import similar_images
 from captioning.data.vocabulary import clean_caption
 
-# Flickr8k's placeholder for an image that the annotator could not see.
+# Flickr8k's caption for an image that the annotator could not see.
 PLACEHOLDER = "broken image"
-# 99 of 100 captions have at most 22 words. Longer ones are named, and kept.
+# 99 of 100 captions have at most 22 words. The check lists longer ones and keeps them.
 MAX_WORDS = 30
 
-_IMAGE_SIZE = 299, 299  # an encoder's usual input; images are decoded just as for it
+_IMAGE_SIZE = 299, 299  # the usual input of an encoder, so that images are decoded as for it
 _NAMES_SHOWN = 4
 
 
 @dataclass
 class Findings:
-    """What the check found. Captions are named `image.jpg#number`, from 0."""
+    """The faults of a data set. Captions are numbered from 0: `image.jpg#0`."""
 
     names: dict[str, list[str]] = field(default_factory=dict)  # kind of finding -> names
     unusable_images: set[str] = field(default_factory=set)
     unusable_captions: set[str] = field(default_factory=set)
 
     def __str__(self) -> str:
-        """A line for each kind: how many, and the first names."""
+        """Returns a line for each kind: the number of findings and the first names."""
         lines = []
         for kind, names in self.names.items():
             shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." * (len(names) > _NAMES_SHOWN))
@@ -39,8 +40,8 @@ class Findings:
 
 
 def check_dataset(dataset: Dataset) -> Findings:
-    """Checks every caption as written, every name in the splits, and every image file in the folder
-    of images, which is decoded as for the encoder (about a minute for Flickr8k)."""
+    """Checks every caption as written, every name in the splits, and every image in the folder,
+    which it decodes as for the encoder (about a minute for Flickr8k)."""
     captions, splits = dataset.captions, dataset.splits
     files = set(list_image_names(dataset.images))
     unreadable = {
@@ -87,9 +88,9 @@ def check_dataset(dataset: Dataset) -> Findings:
 
 
 def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
-    """The data set without unusable captions and captions of unusable images. An image in several
-    splits is kept in one of them: in test, else in development, so that no image is both learnt and
-    scored. Raises ValueError if a split is empty then."""
+    """Returns the data set without unusable captions and without unusable images. Keeps an image
+    that is in several splits in one of them: in test, else in development, so that no image is used
+    both for training and for scoring. Raises ValueError if that leaves a split empty."""
     kept = {
         name: [
             caption
@@ -101,10 +102,10 @@ def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
     }
     captions = {name: image_captions for name, image_captions in kept.items() if image_captions}
     splits: Splits = {}
-    for split in reversed(dataset.splits):  # test first: its images are taken from the others
-        taken = {name for names in splits.values() for name in names}
+    for split in reversed(dataset.splits):  # test first: the others lose the images that it shares
+        assigned = {name for names in splits.values() for name in names}
         names = select(captions, dataset.splits[split])
-        splits[split] = [name for name in names if name not in taken]
+        splits[split] = [name for name in names if name not in assigned]
     splits = {split: splits[split] for split in dataset.splits}
     for split, names in splits.items():
         if not names:
@@ -116,7 +117,7 @@ def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
 
 
 def _why_unreadable(path: Path) -> str | None:
-    """In a few words; None for an image that can be read."""
+    """Returns the reason in a few words; None for an image that can be read."""
     try:
         load_image(path, _IMAGE_SIZE)
     except FileNotFoundError:

@@ -1,9 +1,12 @@
 """The data set: photographs, reference captions as written, and splits; in memory and on disk.
 
 The check writes it and every later step reads it, so that no other step depends on the format of
-the captions. How captions are cleaned: see `captioning.data.vocabulary`.
+the captions. Splits that no caption file names are drawn by the image names alone: the draw can be
+repeated anywhere, few images change their split when others are added, and all captions of an image
+stay together. For cleaning captions, see `captioning.data.vocabulary`.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -11,14 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioning.data.image_paths import list_images
 from captioning.files import read_text, write_atomically
-from captioning.settings import SPLITS
+from captioning.settings import SPLITS, SplitSettings
 
 Captions = dict[str, list[str]]  # image name -> captions
 Splits = dict[str, list[str]]  # "train", "development", "test" -> image names
 
 _ADVICE = "Run the step that writes it: `python -m captioning check`."
+
+# The field's names for the splits. Karpathy's "restval" are COCO validation images for training.
+_SYNONYMS = {
+    "train": ("train", "training", "restval"),
+    "development": ("development", "dev", "val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF_WORD = {word: split for split, words in _SYNONYMS.items() for word in words}
+
+# In the image names of descriptions.txt, which has a line for each caption.
+_ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r"})
+_UNESCAPED = {r"\\": "\\", r"\n": "\n", r"\r": "\r"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class Dataset:
     splits: Splits
 
     def __str__(self) -> str:
-        """A line for each split: the number of its images and of their captions."""
+        """Returns a line for each split: the number of its images and of their captions."""
         return "\n".join(
             f"{split:12} {len(captions):6,} images {sum(map(len, captions.values())):7,} captions"
             for split, captions in (
@@ -40,8 +54,8 @@ class Dataset:
         )
 
     def save(self, path: Path) -> None:
-        """Writes it as JSON. A folder of images below that of the file is stored relative to it, so
-        that both can be moved together."""
+        """Writes the data set as JSON. If the folder of images is below the file's folder, its path
+        is stored relative to that, so that you can move both together."""
         images, here = self.images.resolve(), path.parent.resolve()
         folder = images.relative_to(here) if images.is_relative_to(here) else images
         content = {"images": str(folder), "splits": self.splits, "captions": self.captions}
@@ -50,49 +64,69 @@ class Dataset:
 
     @classmethod
     def load(cls, path: Path) -> "Dataset":
-        """Reads what `save` wrote. Raises FileNotFoundError if there is no such file, ValueError if
-        it holds anything else."""
+        """Reads a file written by `save`. Raises FileNotFoundError if it is missing, ValueError for
+        other content."""
         text = read_text(path, _ADVICE)
         try:
             content = json.loads(text)
             images, captions, splits = (content[key] for key in ("images", "captions", "splits"))
-            if not (_is_lists_of_text(captions) and _is_lists_of_text(splits)):
-                raise TypeError("captions and splits are no lists of text")
+            if not (_has_lists_of_text(captions) and _has_lists_of_text(splits)):
+                raise TypeError("captions and splits are not lists of text")
             if not splits.keys() <= set(SPLITS):
                 raise ValueError(f"its splits are {', '.join(splits)}")
             return cls(path.parent / images, captions, splits)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{path} is damaged ({error}). Write it again: `python -m captioning check`."
+                f"Expected a data set in {path}, got a damaged or another file ({error}). Write it "
+                "again: `python -m captioning check`."
             ) from error
 
 
-def list_image_names(folder: Path) -> list[str]:
-    """The names of all images in `folder` and below it (see `captioning.data.image_paths`), in
-    reading order. Raises FileNotFoundError if there is none, OSError if a folder cannot be read."""
-    paths, problems = list_images(folder)
-    if problems and folder.is_dir():
-        raise problems[0]
-    if not paths:
-        raise FileNotFoundError(
-            f"There is no image in {folder}. Name the folder of your photographs, or download "
-            "Flickr8k: `python -m captioning download`."
+def parse_split(word: str) -> str | None:
+    """Returns the split that the field calls `word`, in upper or lower case; None for any other
+    word."""
+    return _SPLIT_OF_WORD.get(word.strip().lower())
+
+
+def complete_splits(
+    named: Mapping[str, Sequence[str]],
+    image_names: Sequence[str],
+    shares: SplitSettings = SplitSettings(),
+) -> Splits:
+    """Returns all three splits: those in `named`, and the missing ones drawn from the training
+    images. If no split is named, all `image_names` are training images.
+
+    A drawn split gets about its share of the training images: one at least, a third at most. Raises
+    ValueError if there are too few training images.
+    """
+    splits = {split: list(names) for split, names in named.items()} or {"train": [*image_names]}
+    missing = [split for split in ("test", "development") if split not in splits]
+    training_images = len(splits.get("train", ()))
+    if training_images <= len(missing):
+        raise ValueError(
+            f"Expected {len(missing) + 1} training images or more, one to train on and one for "
+            f"each split to be drawn ({', '.join(missing) or 'none'}), got {training_images}. Add "
+            "captioned images, or move some to the training split."
         )
-    return [Path(path).relative_to(folder).as_posix() for path in paths]
+    for split in missing:
+        drawn = _draw(splits["train"], split, getattr(shares, split))
+        splits[split] = [name for name in splits["train"] if name in drawn]
+        splits["train"] = [name for name in splits["train"] if name not in drawn]
+    return {split: splits[split] for split in SPLITS}
 
 
 def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
-    """Writes cleaned captions, one a line: image name, tab, caption. Backslashes and line breaks in
-    an image name are escaped."""
+    """Writes cleaned captions, one a line: image name, tab, caption. Escapes backslashes and line
+    breaks in image names."""
     with write_atomically(path, "w") as file:
         for image_name, image_captions in captions.items():
-            for caption in image_captions:
-                file.write(f"{_escape(image_name)}\t{caption}\n")
+            escaped_name = image_name.translate(_ESCAPES)
+            file.writelines(f"{escaped_name}\t{caption}\n" for caption in image_captions)
 
 
 def read_descriptions(path: Path) -> Captions:
-    """Reads what `write_descriptions` wrote. Raises FileNotFoundError if there is no such file,
-    ValueError, naming the line, if it holds anything else."""
+    """Reads a file written by `write_descriptions`. Raises FileNotFoundError if it is missing,
+    ValueError, naming the line, for other content."""
     captions: Captions = {}
     lines = read_text(path, _ADVICE).removesuffix("\n").split("\n")
     for number, line in enumerate(lines if lines != [""] else [], start=1):
@@ -102,29 +136,31 @@ def read_descriptions(path: Path) -> Captions:
                 f"{path}, line {number}: Expected an image name, a tab and a caption, got "
                 f"{line[:80]!r}. Write the file again: `python -m captioning check`."
             )
-        captions.setdefault(_unescape(image_name), []).append(caption)
+        image_name = re.sub(r"\\[\\nr]", lambda match: _UNESCAPED[match[0]], image_name)
+        captions.setdefault(image_name, []).append(caption)
     return captions
 
 
 def select(by_image: Mapping[str, Any], image_names: Sequence[str]) -> dict[str, Any]:
-    """The entries of `by_image` for those `image_names` that it has, in their order."""
+    """Returns the entries of `by_image` for those `image_names` that are in it, in their order."""
     return {name: by_image[name] for name in image_names if name in by_image}
 
 
-def _is_lists_of_text(value: Any) -> bool:
+def _has_lists_of_text(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(texts, list) and all(isinstance(text, str) for text in texts)
         for texts in value.values()
     )
 
 
-_ESCAPES = {"\\": r"\\", "\n": r"\n", "\r": r"\r"}
-_UNESCAPES = {escape: character for character, escape in _ESCAPES.items()}
+def _draw(image_names: Sequence[str], split: str, share: float) -> set[str]:
+    numbers = {name: _pseudo_random(name, split) for name in image_names}
+    ranked = sorted(numbers, key=numbers.get)
+    count = sum(number < share for number in numbers.values())
+    return set(ranked[: max(1, min(count, len(ranked) // 3))])
 
 
-def _escape(image_name: str) -> str:
-    return re.sub(r"[\\\n\r]", lambda match: _ESCAPES[match[0]], image_name)
-
-
-def _unescape(image_name: str) -> str:
-    return re.sub(r"\\[\\nr]", lambda match: _UNESCAPES[match[0]], image_name)
+def _pseudo_random(image_name: str, split: str) -> float:
+    """Returns a number from 0 to 1 that is the same on every machine."""
+    digest = hashlib.sha256(f"{split} {image_name}".encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64

@@ -33,10 +33,10 @@ MAX_MEMBERS = 50_000
 
 
 def download(url: str, path: Path) -> Path:
-    """Downloads `url` to the file `path` and returns `path`. An existing file is left as it is.
+    """Downloads `url` to the file `path` and returns `path`. Does not touch an existing file.
 
-    The received part lies in `path`.part until it is complete, and `path`.part.version holds the
-    server's ETag or date of it. With both, the next attempt or call requests the rest only; the
+    Stores the received part in `path`.part until it is complete, and the server's ETag or date of
+    the file in `path`.part.version. With both, the next attempt or call requests only the rest; the
     server sends the whole file if it has changed since. Raises ConnectionError if the server
     refuses or all attempts fail.
     """
@@ -65,9 +65,10 @@ def download(url: str, path: Path) -> Path:
 
 
 def _fetch(url: str, part_path: Path, version_path: Path) -> None:
-    """Completes `part_path` over one connection, or raises one of BROKEN_CONNECTION."""
+    """Completes `part_path` over a single connection. Raises an error of BROKEN_CONNECTION if that
+    breaks."""
     version = version_path.read_text(encoding="utf-8") if version_path.exists() else ""
-    # A part of unknown version may be the beginning of another file, so it is not used.
+    # A part of unknown version is not used: it may be the beginning of another file.
     start = part_path.stat().st_size if version and part_path.exists() else 0
     headers = {"Range": f"bytes={start}-", "If-Range": version} if start else {}
     with _open(Request(url, headers=headers)) as response:
@@ -93,13 +94,14 @@ def _open(request: Request):
     try:
         return urlopen(request, timeout=TIMEOUT)
     except HTTPError as error:
-        if error.code == 416:  # "no such range" still tells the length of the file
+        if error.code == 416:  # "no such range", with the length of the file
             return error
         raise
 
 
 def _extent(response) -> tuple[int, int | None]:
-    """Where in the file the response begins, and the length of the whole file if announced."""
+    """Returns the position in the file at which the response begins, and the length of the whole
+    file if the server announces it."""
     if response.status not in (206, 416):
         length = response.headers.get("Content-Length")
         return 0, int(length) if length else None
@@ -112,36 +114,36 @@ def _extent(response) -> tuple[int, int | None]:
 
 def _version(response) -> str:
     etag = response.headers.get("ETag", "")
-    # A weak ETag promises the same meaning, not the same bytes.
+    # A weak ETag stays the same for equivalent files of different bytes.
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
 
 
 def unpack(
-    archive_path: Path, folder: Path, is_wanted: Callable[[tuple[str, ...], str], bool]
+    archive_path: Path, folder: Path, should_unpack: Callable[[tuple[str, ...], str], bool]
 ) -> list[Path]:
-    """Unpacks those members of the zip `archive_path` into `folder`, without their own folders, for
-    which `is_wanted(folders, name)` holds. Returns the paths of these files.
+    """Unpacks the members of the zip `archive_path` for which `should_unpack(folders, name)` is
+    true into `folder`, without their own folders. Returns the paths of these files.
 
-    Every member is checked before the first is written, so that nothing outside `folder` is ever
-    touched. A file of the right size is kept. Raises FileNotFoundError if there is no such archive,
-    ValueError if it is no zip, is damaged or would do harm.
+    Checks every member before it writes the first, so that it never touches anything outside
+    `folder`. Keeps files of the right size. Raises FileNotFoundError if the archive is missing,
+    ValueError if it is not a zip archive, is damaged or would do harm.
     """
     with _open_zip(archive_path) as archive:
         if len(archive.infolist()) > MAX_MEMBERS:
             raise ValueError(
                 f"Expected at most {MAX_MEMBERS:,} members in {archive_path}, got "
-                f"{len(archive.infolist()):,}. If you trust it, unpack it by hand."
+                f"{len(archive.infolist()):,}. If you trust the archive, unpack it by hand."
             )
         members = {}
         for member in archive.infolist():
             *folders, name = _checked_parts(member, archive_path) or ("",)
-            if not member.is_dir() and is_wanted(tuple(folders), name):
+            if not member.is_dir() and should_unpack(tuple(folders), name):
                 members[folder / name] = member
         unpacked_bytes = sum(member.file_size for member in members.values())
         if unpacked_bytes > MAX_UNPACKED_BYTES:
             raise ValueError(
                 f"Expected at most {MAX_UNPACKED_BYTES:,} bytes in {archive_path}, got "
-                f"{unpacked_bytes:,}. If you trust it, unpack it by hand."
+                f"{unpacked_bytes:,}. If you trust the archive, unpack it by hand."
             )
         for path, member in tqdm(members.items(), desc=archive_path.name, unit="file"):
             if not (path.is_file() and path.stat().st_size == member.file_size):
@@ -157,25 +159,27 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(
             f"Expected a whole zip archive in {path}, got another file or a part ({error}). Delete "
-            "it and download it again."
+            "the file and download it again."
         ) from error
 
 
 def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ...]:
-    """The folders and the name of a member, which must be a plain file or folder."""
-    name = PureWindowsPath(member.filename)  # knows drives and both slashes, on every system
-    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the archive does not say
-    objections = {
-        "lies outside the folder": name.anchor or ".." in name.parts,
-        "has no name": not (name.parts or member.filename.endswith("/")),
-        "is a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
-        "is encrypted": member.flag_bits & 1,
-        "is compressed in an unusual way": member.compress_type not in USUAL_COMPRESSION,
+    """Returns the folders and the name of a member. Raises ValueError unless it is a plain file or
+    folder."""
+    name = PureWindowsPath(member.filename)  # splits drives and both slashes, on every system
+    kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive does not state it
+    faults = {
+        "one outside the folder": name.anchor or ".." in name.parts,
+        "one without a name": not (name.parts or member.filename.endswith("/")),
+        "a link or a device": kind not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "an encrypted one": member.flag_bits & 1,
+        "an unusual compression": member.compress_type not in USUAL_COMPRESSION,
     }
-    for objection in (words for words, holds in objections.items() if holds):
+    for fault in (fault for fault, is_present in faults.items() if is_present):
         raise ValueError(
-            f"{archive_path}: the member {member.filename!r} {objection}. Nothing was unpacked. "
-            "If you trust the archive, unpack it by hand."
+            f"Expected plain files and folders in {archive_path}, got {fault}: "
+            f"{member.filename!r}. Nothing was unpacked. If you trust the archive, unpack it by "
+            "hand."
         )
     return name.parts
 
@@ -186,6 +190,6 @@ def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
             shutil.copyfileobj(source, target)  # at its end, zipfile compares the CRC
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise ValueError(
-            f"{archive.filename}: the member {member.filename!r} is damaged ({error}). Delete "
-            "the archive, download it and unpack it again. Whole files are kept."
+            f"Expected whole files in {archive.filename}, got a damaged one: {member.filename!r} "
+            f"({error}). Delete the archive, download it and unpack it again: whole files are kept."
         ) from error

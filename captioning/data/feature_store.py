@@ -1,4 +1,4 @@
-"""Image features on disk: feature maps in a file that grows, pooled features in a pickle."""
+"""Image features on disk: feature maps in a file that only grows, pooled features in a pickle."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,19 +13,19 @@ _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits ar
 
 
 class FeatureStore(Mapping):
-    """Image name -> feature map (cells, feature_width) float16, in two files that only grow, so
-    that a map costs the same however many there are.
+    """Image name -> feature map (cells, feature_width) float16, stored in two files. Both only
+    grow, so adding a map takes the same time however many there are.
 
     `path` contains the maps one after the other. `path`.json contains a line for each `save`: the
-    image names, the shape of their maps and the encoder that made them, if it is known. A map is
-    stored once a line names it; whatever else a killed run appended is overwritten. Arrays are
-    views of the file: reading one reads the disk.
+    image names, the shape of their maps and the encoder that computed them, if it is known. A map
+    counts as stored once a line lists its image; the next run overwrites anything else that a
+    killed run appended. The arrays are views of the file: using one reads the disk.
     """
 
     def __init__(self, path: Path, encoder_id: str | None = None):
-        """Opens the files, or begins new ones for the maps of the encoder `encoder_id` (see
-        `captioning.inference.network_files.read_encoder_id`). Raises ValueError if the files do not
-        belong together or contain maps of another encoder."""
+        """Opens the files, or creates them for the maps of the encoder `encoder_id` (see
+        `captioning.inference.openvino_runtime.read_encoder_id`). Raises ValueError if the files do
+        not belong together or contain maps of another encoder."""
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
@@ -50,10 +50,11 @@ class FeatureStore(Mapping):
 
     def append(self, image_name: str, feature_map: np.ndarray) -> None:
         """Writes a map (cells, feature_width), which can be read after the next `save`. Raises
-        ValueError if the image has one already, or if the others have another shape."""
+        ValueError if the image already has a map, or if the stored maps have another shape."""
         if image_name in self._rows or image_name in self._unsaved:
             raise ValueError(
-                f"Expected one feature map of {image_name} in {self._path}, got another."
+                f"Expected one feature map of {image_name} in {self._path}, got another. Append "
+                "each image once."
             )
         if self._shape not in (None, feature_map.shape):
             raise ValueError(
@@ -69,7 +70,7 @@ class FeatureStore(Mapping):
         self._unsaved[image_name] = None
 
     def save(self) -> None:
-        """Writes the line that names the appended maps."""
+        """Writes the line that lists the appended maps."""
         if not self._unsaved:
             return
         entry = {
@@ -85,17 +86,18 @@ class FeatureStore(Mapping):
         self._map_file()
 
     def _read_index(self) -> None:
-        first, *more = self._index_path.read_bytes().split(b"\n")
-        if more and not _is_json(more[-1]):
-            more.pop()  # a killed run was writing it
+        lines = self._index_path.read_bytes().split(b"\n")
+        if len(lines) > 1 and not _is_json(lines[-1]):
+            lines.pop()  # a killed run was writing it
         try:
-            for line in (first, *more):
+            for line in lines:
                 self._read_line(line)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                f"{self._index_path} is damaged ({error}). Delete it to extract all maps again."
+                f"Expected an index of feature maps in {self._index_path}, got a damaged one "
+                f"({error}). Delete it to extract all maps again."
             ) from error
-        self._index_size = len(b"\n".join((first, *more)))
+        self._index_size = len(b"\n".join(lines))
         cells, feature_width = self._shape
         size = len(self._rows) * cells * feature_width * _DTYPE.itemsize
         actual_size = self._path.stat().st_size if self._path.exists() else 0
@@ -128,12 +130,12 @@ class FeatureStore(Mapping):
 
     def _add_rows(self, image_names: list[str]) -> None:
         if not isinstance(image_names, list):
-            raise TypeError("its images are no list")
+            raise TypeError("its images are not a list")
         for image_name in image_names:
             if not isinstance(image_name, str):
-                raise TypeError(f"{image_name} is no image name")
+                raise TypeError(f"{image_name} is not an image name")
             if image_name in self._rows:
-                raise ValueError(f"{image_name} is named twice")
+                raise ValueError(f"{image_name} is listed twice")
             self._rows[image_name] = len(self._rows)
 
     def _map_file(self) -> None:
@@ -142,24 +144,25 @@ class FeatureStore(Mapping):
 
 
 def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:
-    """The encoder that made the features, if they tell; a plain dict does not."""
+    """Returns the ID of the encoder that computed the features; None if it is unknown, as for a
+    plain dict."""
     return features.encoder_id if isinstance(features, FeatureStore) else None
 
 
 def load_pooled_features(path: Path) -> dict[str, np.ndarray]:
-    """Image name -> float32 (feature_width,), from a pickled dict such as
-    `captioning.inference.extract_features` writes. The arrays (1, feature_width) of other programs
-    are flattened.
+    """Returns image name -> float32 (feature_width,), from a pickled dict such as
+    `captioning.inference.extract_features` writes. Flattens the arrays (1, feature_width) of other
+    programs.
 
-    Raises FileNotFoundError if there is no such file. Raises ValueError if it is damaged, or
-    contains anything but image names and finite vectors of one width.
+    Raises FileNotFoundError if the file is missing. Raises ValueError if it is damaged, or if it
+    contains anything but image names and finite vectors of equal width.
     """
     features = load_pickle(path)
     problem = _find_problem(features)
     if problem:
         raise ValueError(
-            f"Expected a dict of image name -> vector of floats, all of one width, in {path}, got "
-            f"{problem}. Delete the file and run `python -m captioning features --pooled`."
+            f"Expected a dict of image name -> vector of floats, all of equal width, in {path}, "
+            f"got {problem}. Delete the file and run `python -m captioning features --pooled`."
         )
     return {
         name: vector.reshape(-1).astype("float32", copy=False) for name, vector in features.items()
@@ -167,16 +170,16 @@ def load_pooled_features(path: Path) -> dict[str, np.ndarray]:
 
 
 def _find_problem(features: Any) -> str | None:
-    """Why these are no pooled features."""
+    """Returns in words why `features` are not pooled features; None if they are."""
     if not isinstance(features, dict):
         return f"a {type(features).__name__}"
     widths = set()
     for name, vector in features.items():
-        is_vector = isinstance(vector, np.ndarray) and vector.size and vector.dtype.kind == "f"
-        if not (isinstance(name, str) and is_vector and vector.shape[-1] == vector.size):
+        is_array = isinstance(vector, np.ndarray) and vector.size and vector.dtype.kind == "f"
+        if not (isinstance(name, str) and is_array and vector.shape[-1] == vector.size):
             return f"{name!r:.80} -> {getattr(vector, 'shape', type(vector).__name__)}"
         if not np.isfinite(vector).all():
-            return f"{name!r:.80} -> a vector that is not finite"
+            return f"{name!r:.80} -> a vector with numbers that are not finite"
         widths.add(vector.size)
     return None if len(widths) <= 1 else f"vectors of {len(widths)} widths"
 
@@ -190,7 +193,7 @@ def _is_json(line: bytes) -> bool:
 
 
 def _write_at(path: Path, position: int, content: bytes) -> None:
-    """Writes at `position`, and cuts off what follows."""
+    """Writes at `position` and truncates the file after it."""
     with path.open("r+b" if path.exists() else "wb") as file:
         file.seek(position)
         file.truncate()

@@ -1,5 +1,5 @@
 """Flickr8k (Hodosh, Young and Hockenmaier, "Framing Image Description as a Ranking Task", 2013):
-unpacks its archives, and reads its caption file and lists of images.
+downloads and unpacks its archives, and reads its caption file and lists of images.
 
 Flickr30k's captions have the same layout.
 """
@@ -27,43 +27,43 @@ TEXT_FILES = (
 )  # fmt: skip
 CAPTION_LINE = re.compile(r"(.+?)#\d+\t(.*)")  # image name, "#", number, tab, caption
 
-_FILE_COUNT = ".unpacked"  # holds the number of files in a complete folder
+_FILE_COUNT = ".unpacked"  # a file with the number of files in a complete folder
 
 
 def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
     """Fills `paths.images` and `paths.texts`.
 
-    `source` is one of the two archives, or a folder that holds them; what it lacks is downloaded.
-    Nothing but Flickr8k's images and text files is unpacked. A complete folder is left as it is,
-    and a call that was stopped is resumed. Raises FileNotFoundError if the source has neither
-    archive, ValueError for a damaged or another archive and ConnectionError if a download fails.
+    `source` is one of the two archives, or a folder that contains them; a missing archive is
+    downloaded. Unpacks only Flickr8k's images and text files, does not touch a complete folder, and
+    resumes after an interruption. Raises FileNotFoundError if the source has neither archive,
+    ValueError for a damaged or another archive and ConnectionError if a download fails.
     """
     if source is not None and not any(
         path.is_file() and path.name in (IMAGE_ARCHIVE, TEXT_ARCHIVE)
         for path in (source, source / IMAGE_ARCHIVE, source / TEXT_ARCHIVE)
     ):
         raise FileNotFoundError(
-            f"There is no archive in {source}. Name a folder that holds {IMAGE_ARCHIVE} and "
-            f"{TEXT_ARCHIVE}, or one of them, or nothing in order to download them."
+            f"There is no archive in {source}. Name a folder that contains {IMAGE_ARCHIVE} and "
+            f"{TEXT_ARCHIVE}, or one of them, or no folder in order to download both."
         )
-    for archive_name, folder, is_wanted in (
+    for archive_name, folder, should_unpack in (
         (TEXT_ARCHIVE, paths.texts, _is_text),
         (IMAGE_ARCHIVE, paths.images, _is_image),
     ):
         if not _is_complete(folder):
-            archive = _find_or_download(archive_name, paths.root, source)
-            if not unpack(archive, folder, is_wanted):
+            archive_path = _find_or_download(archive_name, paths.root, source)
+            if not unpack(archive_path, folder, should_unpack):
                 raise ValueError(
-                    f"Expected Flickr8k's files in {archive}, got others. Delete it and download "
-                    "it again."
+                    f"Expected Flickr8k's files in {archive_path}, got others. Delete the archive "
+                    "and download it again."
                 )
             with write_atomically(folder / _FILE_COUNT, "w") as file:
                 file.write(str(len(_visible_files(folder))))
 
 
 def read_captions(path: Path) -> Captions:
-    """The captions in Flickr8k's format, one a line: "image.jpg#0", a tab, the caption. Raises
-    FileNotFoundError if there is no such file, and ValueError, naming the line, for another."""
+    """Reads captions in Flickr8k's format, one a line: "image.jpg#0", a tab, the caption. Raises
+    FileNotFoundError if the file is missing, ValueError, naming the line, for another format."""
     captions: Captions = {}
     for number, line in enumerate(_lines(path), start=1):
         match = CAPTION_LINE.fullmatch(line)
@@ -78,7 +78,7 @@ def read_captions(path: Path) -> Captions:
 
 
 def read_splits(folder: Path) -> Splits:
-    """Split -> image names, in the order of Flickr8k's lists, for those lists that `folder` has."""
+    """Returns split -> image names, in the order of Flickr8k's lists, for the lists in `folder`."""
     return {
         split: _lines(folder / name)
         for split, name in SPLIT_FILES.items()
@@ -91,7 +91,7 @@ def _is_text(folders: tuple[str, ...], name: str) -> bool:
 
 
 def _is_image(folders: tuple[str, ...], name: str) -> bool:
-    is_visible = not name.startswith(".")  # macOS adds other files
+    is_visible = not name.startswith(".")  # macOS adds hidden files
     return folders == ("Flicker8k_Dataset",) and name.lower().endswith(".jpg") and is_visible
 
 
@@ -105,7 +105,7 @@ def _find_or_download(archive_name: str, root: Path, source: Path | None) -> Pat
 def _is_complete(folder: Path) -> bool:
     try:
         count = int((folder / _FILE_COUNT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # nothing, or half a number, was written
+    except (FileNotFoundError, ValueError):  # a stopped run wrote no number or half of it
         return False
     return len(_visible_files(folder)) >= count
 

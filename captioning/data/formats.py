@@ -1,83 +1,47 @@
-"""Reads captions in any of the common formats, together with a folder of images, as a data set.
+"""Reads a caption file in any of the common formats: captions and splits, by image name.
 
-The format is recognised by the content of a file, never by its name: Flickr8k's lines, a table with
-a header, or the JSON of COCO or Karpathy.
+The format is recognised by the content of a file, never by its name:
+
+- Flickr8k's lines: see `captioning.data.flickr8k`.
+- A table, whose header names its columns: image, caption and optionally split, in any order and
+  beside any others. Kaggle's `captions.txt` of Flickr8k (image,caption) and `results.csv` of
+  Flickr30k (image_name| comment_number| comment) are such tables.
+- COCO's captions in JSON (Chen et al., 2015, arXiv:1504.00325), a file for each split: {"images":
+  [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}.
+- Karpathy's splits in JSON (Karpathy and Fei-Fei, 2015, arXiv:1412.2306), `dataset_flickr8k.json`
+  and the like: {"images": [{"filename", "split", "sentences": [{"raw"}]}]}, with "filepath", a
+  folder, for COCO's images.
 """
 
+import csv
+import io
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from captioning.data.dataset import Captions, Dataset, Splits, list_image_names
+from captioning.data.dataset import Captions, Splits, parse_split
 from captioning.data.flickr8k import CAPTION_FILE, CAPTION_LINE, read_captions, read_splits
-from captioning.data.image_names import match_image_names, similar_images
-from captioning.data.json_formats import read_json
-from captioning.data.splits import complete_splits, parse_split
-from captioning.data.table_format import find_delimiter, read_table
 from captioning.files import read_text
-from captioning.settings import SPLITS, SplitSettings
+from captioning.settings import SPLITS
+
+IMAGE_COLUMNS = ("image", "image_name", "file_name", "filename")
+CAPTION_COLUMNS = ("caption", "comment", "text")
+SPLIT_COLUMN = "split"
+DELIMITERS = (",", ";", "\t", "|")
 
 _BEGINNING = 10_000  # characters, enough for the first line of any such file
+_ADVICE = "Name the file of your captions, or run `python -m captioning download` for Flickr8k."
 
 
-def read_dataset(
-    caption_files: Sequence[Path], images: Path, shares: SplitSettings = SplitSettings()
-) -> Dataset:
-    """The captions of one or several files, and the photographs in the folder `images`.
-
-    A folder among `caption_files` has Flickr8k's layout. If there are several files and none names
-    splits inside, a file whose name contains "train", "val" or "test" is that split, as with COCO.
-    A split that nothing names is drawn (see `complete_splits`) from the images that exist. How
-    image names are matched: see `match_image_names`. Raises FileNotFoundError or ValueError, naming
-    file and line, if there is nothing to read or it does not fit together.
-    """
-    captions, splits = _read_all(caption_files)
-    existing = list_image_names(images)
-    split_names = (name for names in splits.values() for name in names)
-    matches = match_image_names([*captions, *split_names], existing)
-    matched: Captions = {}
-    for name, image_captions in captions.items():
-        matched.setdefault(matches[name], []).extend(image_captions)
-    splits = {
-        split: list(dict.fromkeys(matches[name] for name in names))
-        for split, names in splits.items()
-    }
-    existing_names = set(existing)
-    drawable = [name for name in matched if name in existing_names]
-    if not drawable:
-        raise ValueError(_no_images(images, list(captions), existing))
-    if "train" in splits and splits.keys() < set(SPLITS):  # the others are drawn from it
-        splits["train"] = [name for name in splits["train"] if name in existing_names]
-    return Dataset(images, matched, complete_splits(splits, drawable, shares))
-
-
-def _read_all(paths: Sequence[Path]) -> tuple[Captions, Splits]:
-    """The captions of all files as written, and the splits that the files or their names give."""
-    captions: Captions = {}
-    splits: Splits = {}
-    for path in paths:
-        file_captions, file_splits = _read(path)
-        split = _split_in_name(path) if len(paths) > 1 else None
-        if split and not file_splits:
-            file_splits = {split: list(file_captions)}
-        if captions and bool(splits) != bool(file_splits):
-            raise ValueError(
-                f"{path}: Expected splits in all of the {len(paths)} caption files or in none, got "
-                'both. Call each file after its split, such as "captions_train.csv".'
-            )
-        for name, image_captions in file_captions.items():
-            captions.setdefault(name, []).extend(image_captions)
-        for split, names in file_splits.items():
-            splits.setdefault(split, []).extend(names)
-    return captions, splits
-
-
-def _read(path: Path) -> tuple[Captions, Splits]:
-    """The captions of a file as written, and the splits that it names."""
+def read_caption_file(path: Path) -> tuple[Captions, Splits]:
+    """Returns the captions of a file as written, and the splits that it names. A folder is read as
+    Flickr8k's. Raises FileNotFoundError if the file is missing, and ValueError, naming the line or
+    the entry, for a file in another format."""
     if path.is_dir():
         path = path / CAPTION_FILE
-    advice = "Name the file of your captions, or run `python -m captioning download` for Flickr8k."
-    beginning = read_text(path, advice, _BEGINNING)
+    beginning = read_text(path, _ADVICE, _BEGINNING)
     first_line = beginning.partition("\n")[0]
     if beginning.lstrip().startswith("{"):
         return _group(read_json(path))
@@ -92,8 +56,62 @@ def _read(path: Path) -> tuple[Captions, Splits]:
     )
 
 
+def read_table(path: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Yields image name, caption and split (None if it has none) of each row. Raises ValueError,
+    naming the line, for a row that does not fit the header."""
+    text = read_text(path, _ADVICE)
+    header, _, _ = text.partition("\n")
+    delimiter = find_delimiter(header)
+    columns = _columns(header, delimiter)
+    image = next(columns.index(name) for name in IMAGE_COLUMNS if name in columns)
+    caption = next(columns.index(name) for name in CAPTION_COLUMNS if name in columns)
+    split = columns.index(SPLIT_COLUMN) if SPLIT_COLUMN in columns else None
+    for line, fields in _rows(text, delimiter, path):
+        fields = _correct(fields, columns, caption, delimiter)
+        if len(fields) != len(columns) or not fields[image]:
+            raise ValueError(
+                f"{path}, line {line}: Expected {len(columns)} fields, as in the header "
+                f"{header!r}, got {delimiter.join(fields)[:80]!r}. Correct the line; put a caption "
+                f'that contains "{delimiter}" in quotation marks.'
+            )
+        word = "" if split is None else fields[split]
+        if word and not parse_split(word):
+            raise ValueError(
+                f"{path}, line {line}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. "
+                "Correct the line, or leave the field empty."
+            )
+        yield fields[image], fields[caption], parse_split(word)
+
+
+def find_delimiter(header: str) -> str | None:
+    """Returns the character between the columns of a table with this header; None if the text is
+    not a header."""
+    for delimiter in DELIMITERS:
+        columns = _columns(header, delimiter)
+        if set(columns) & set(IMAGE_COLUMNS) and set(columns) & set(CAPTION_COLUMNS):
+            return delimiter
+    return None
+
+
+def read_json(path: Path) -> Iterator[tuple[str, str, str | None]]:
+    """Yields image name, text and split (None in COCO's layout) of each caption. Raises ValueError,
+    naming the entry, if the file has neither layout."""
+    try:
+        content = json.loads(read_text(path, _ADVICE))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"Expected whole JSON in {path}, got a part or other text ({error}). Fetch the file "
+            "again, or correct it."
+        ) from error
+    images = _get(content, "images", list, f"{path}")
+    if "annotations" in content:
+        yield from _coco(images, _get(content, "annotations", list, f"{path}"), path)
+    else:
+        yield from _karpathy(images, path)
+
+
 def _group(entries: Iterable[tuple[str, str, str | None]]) -> tuple[Captions, Splits]:
-    """Captions and splits by image, from image name, caption and split of each caption."""
+    """Returns captions and splits by image, from image name, caption and split of each caption."""
     captions: Captions = {}
     splits: dict[str, dict[str, None]] = {}
     for image_name, caption, split in entries:
@@ -103,20 +121,79 @@ def _group(entries: Iterable[tuple[str, str, str | None]]) -> tuple[Captions, Sp
     return captions, {split: list(names) for split, names in splits.items()}
 
 
-def _split_in_name(path: Path) -> str | None:
-    words = re.findall("[a-z]+", path.stem.lower())
-    return next(filter(None, map(parse_split, words)), None)
+def _columns(header: str, delimiter: str) -> list[str]:
+    return [name.strip().strip('"').lower() for name in header.split(delimiter)]
 
 
-def _no_images(folder: Path, names: Sequence[str], existing: Sequence[str]) -> str:
-    similar = similar_images(names, existing)
-    if similar:
-        name, image = next(iter(similar.items()))
-        advice = "They differ in the ending, or several names are alike: correct the captions."
-    else:
-        name, image = next(iter(names), "captions"), existing[0]
-        advice = "Name the folder of the images that the captions describe."
-    return (
-        f"Expected an image of the {len(names)} captioned ones in {folder}, such as {name!r}, got "
-        f"{image!r}. {advice}"
-    )
+def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number of the first line and the fields of each row below the header, except empty
+    rows."""
+    # Flickr30k's captions contain quotation marks that do not enclose a field.
+    quoting = csv.QUOTE_NONE if delimiter == "|" else csv.QUOTE_MINIMAL
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting, strict=True)
+    line = 1
+    try:
+        for fields in rows:
+            if line > 1 and any(map(str.strip, fields)):
+                yield line, fields
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {line}: Expected matching quotation marks, got an error: {error}. "
+            'Correct the line: enclose a caption that begins with one in "...", and double those '
+            "inside it."
+        ) from error
+
+
+def _correct(fields: list[str], columns: list[str], caption: int, delimiter: str) -> list[str]:
+    """Returns the fields without spaces around them. Joins a caption in the last column that
+    contains delimiters without quotation marks, and adds the delimiter that one row of Flickr30k
+    lacks."""
+    before, rest = fields[:caption], fields[caption:]
+    if len(rest) > 1 and caption == len(columns) - 1:
+        fields = [*before, delimiter.join(rest)]
+    elif not rest and len(before) == caption and columns[caption - 1] == "comment_number":
+        joined = re.fullmatch(r"\s*(\d+)\s+(.+)", before[-1])
+        fields = [*before[:-1], *joined.groups()] if joined else fields
+    return [field.strip() for field in fields]
+
+
+def _coco(images: list, annotations: list, path: Path) -> Iterator[tuple[str, str, None]]:
+    names = {}
+    for number, image in enumerate(images):
+        where = f"{path}, images[{number}]"
+        names[_get(image, "id", int | str, where)] = _get(image, "file_name", str, where)
+    for number, annotation in enumerate(annotations):
+        where = f"{path}, annotations[{number}]"
+        image_id = _get(annotation, "image_id", int | str, where)
+        if image_id not in names:
+            raise ValueError(
+                f'{where}: Expected the id of one of the {len(names)} "images", got {image_id!r}. '
+                "Add that image, or delete the entry."
+            )
+        yield names[image_id], _get(annotation, "caption", str, where), None
+
+
+def _karpathy(images: list, path: Path) -> Iterator[tuple[str, str, str]]:
+    for number, image in enumerate(images):
+        where = f"{path}, images[{number}]"
+        name = _get(image, "filename", str, where)
+        if "filepath" in image:
+            name = f"{_get(image, 'filepath', str, where)}/{name}"
+        word = _get(image, "split", str, where)
+        if not parse_split(word):
+            raise ValueError(
+                f"{where}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. Correct the "
+                "entry."
+            )
+        for sentence in _get(image, "sentences", list, where):
+            yield name, _get(sentence, "raw", str, where), parse_split(word)
+
+
+def _get(entry: Any, key: str, kind: Any, where: str) -> Any:
+    if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
+        raise ValueError(
+            f'{where}: Expected "{key}", as in a caption file of COCO or Karpathy, got '
+            f"{str(entry)[:80]}. Correct the entry, or name another file."
+        )
+    return entry[key]

@@ -1,60 +1,96 @@
-"""Finds the images that files, folders and patterns name. Whether a file really holds an image
-shows when it is opened: see `captioning.data.images`."""
+"""Finds images by the names of files, folders and patterns. Opens no file: see
+`captioning.data.images`."""
 
 import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
-from captioning.data.images import image_extensions
+from PIL import Image
+
+# Images that Pillow does not read, or only with pillow-heif. The check reports those that cannot be
+# read.
+_OTHER_EXTENSIONS = frozenset(
+    ".heic .heif .hif .jxl .jxr .svg .exr .hdr .xcf"
+    " .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split()
+)
 
 _Images = dict[str, str]  # resolved path -> path
 
 
 def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[str], list[OSError]]:
-    """The paths of the images that files, folders and patterns name, each once, in the order of the
-    names; and an error for each folder or pattern without an image, and for each folder that
-    cannot be read.
+    """Returns the paths of the images that files, folders and patterns name, each once, in the
+    order of the names; and an error for each folder or pattern without an image, and for each
+    folder that cannot be read.
 
     A folder stands for the images in it and below it, in reading order (2.jpg before 10.jpg): the
-    files whose ending counts as an image (see `image_extensions`), hidden ones left out. Links to
-    folders are followed, each folder once. A pattern (`*`, `?`, `[...]`, `**`) stands for its
-    matches in reading order, as if you had named each. Neither finds what lies in the folder
-    `skip`. A file that you name is taken whatever its ending, even if it is missing: opening it
-    gives the error.
+    files whose ending is one of `image_extensions`, except hidden ones. Links to folders are
+    followed, each folder once. A pattern (`*`, `?`, `[...]`, `**`) stands for its matches in
+    reading order, as if you had named each. Folders and patterns leave out the folder `skip`. A
+    file that you name is included whatever its ending, even if it is missing: opening it raises
+    the error.
     """
     images: _Images = {}
     problems: list[OSError] = []
     for name in names:
-        named = _find(name, skip, problems)
-        if not named:
+        images_of_name = _find(name, skip, problems)
+        if not images_of_name:
             problems.append(_nothing_found(name, skip))
-        _add(images, named)
+        _add(images, images_of_name)
     return [*images.values()], problems
 
 
 def list_images(folder: str | Path, skip: Path | None = None) -> tuple[list[str], list[OSError]]:
-    """The paths of the images in a folder and below it, as in `find_images`, and an error for each
-    folder that cannot be read."""
+    """Returns the paths of the images in a folder and below it, as in `find_images`, and an error
+    for each folder that cannot be read."""
     problems: list[OSError] = []
     return [*_images_below(normalise(folder), skip, problems).values()], problems
 
 
+def list_image_names(folder: Path) -> list[str]:
+    """Returns the names of all images in `folder` and below it, in reading order: their paths below
+    `folder`, with "/" between the parts. Raises FileNotFoundError if there is none, OSError if a
+    folder cannot be read."""
+    paths, problems = list_images(folder)
+    if problems and folder.is_dir():
+        raise problems[0]
+    if not paths:
+        raise FileNotFoundError(
+            f"There is no image in {folder}. Name the folder of your photographs, or download "
+            "Flickr8k: `python -m captioning download`."
+        )
+    return [Path(path).relative_to(folder).as_posix() for path in paths]
+
+
+@cache
+def image_extensions() -> frozenset[str]:
+    """Returns the endings of image files, such as ".jpg": those of Pillow's formats whose MIME type
+    is that of an image, and those of image formats that Pillow does not read. Pillow also opens
+    films, PostScript and HDF5 files, which are in folders for other reasons."""
+    Image.init()
+    return _OTHER_EXTENSIONS.union(
+        extension
+        for extension, form in Image.registered_extensions().items()
+        if form in Image.OPEN and Image.MIME.get(form, "").startswith("image/")
+    )
+
+
 def normalise(path: str | Path) -> str:
-    """The path without what changes nothing, such as the dot in ./photos."""
+    """Returns the path without redundant parts, such as the dot in ./photos."""
     return str(Path(path))
 
 
 def resolve(path: str | Path) -> str:
-    """One text for a file, by whichever way it is named. Links to folders are resolved, a link to
-    the file itself is not."""
+    """Returns the same path for a file however it is named. Links to folders are resolved; a link
+    to the file itself is not."""
     folder, name = os.path.split(os.path.abspath(path))
     return os.path.normcase(os.path.join(os.path.realpath(folder), name))
 
 
 def _find(name: str, skip: Path | None, problems: list[OSError]) -> _Images:
-    """The images that one name stands for. Folders that cannot be read are added to `problems`."""
+    """Returns the images that a name stands for. Adds folders that cannot be read to `problems`."""
     if os.path.isdir(name):
         return _images_below(normalise(name), skip, problems)
     if not glob.has_magic(name) or os.path.lexists(name):  # photo[1].jpg may be a file
@@ -68,14 +104,14 @@ def _find(name: str, skip: Path | None, problems: list[OSError]) -> _Images:
     return images
 
 
-def _add(images: _Images, more: _Images) -> None:
-    """Adds those that are new; the others keep their place and path."""
-    for resolved, path in more.items():
+def _add(images: _Images, new_images: _Images) -> None:
+    """Adds images that are new; others keep their place and path."""
+    for resolved, path in new_images.items():
         images.setdefault(resolved, path)
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """As `glob.iglob`, which walks in circles where links lead back."""
+    """As `glob.iglob`, which never ends where a link leads back to a folder above it."""
     parts = Path(pattern).parts
     if "**" not in parts:
         yield from glob.iglob(pattern)
@@ -83,8 +119,8 @@ def _matches(pattern: str) -> Iterator[str]:
     position = parts.index("**")
     rest = parts[position + 1 :]
     for folder in glob.iglob(os.path.join(*parts[:position])) if position else [os.curdir]:
-        for below, _, _ in _walk(normalise(folder), []):
-            yield from _matches(os.path.join(glob.escape(below), *rest)) if rest else [below]
+        for path, _, _ in _walk(normalise(folder), []):
+            yield from _matches(os.path.join(glob.escape(path), *rest)) if rest else [path]
 
 
 def _images_below(folder: str, skip: Path | None, problems: list[OSError]) -> _Images:
@@ -101,9 +137,9 @@ def _images_below(folder: str, skip: Path | None, problems: list[OSError]) -> _I
 
 
 def _walk(folder: str, problems: list[OSError]) -> Iterator[tuple[str, str, list[str]]]:
-    """The folder and each one below it: its path, its path with all links resolved, and the names
-    of its files; what is hidden is left out. A folder comes once, by its own name rather than by a
-    link to it."""
+    """Yields the folder and each folder below it: its path, its path with all links resolved, and
+    the names of its files. Leaves out hidden files and folders. Yields a folder once, by its own
+    name rather than by a link to it."""
     folders, links, visited = [folder], [], set()
     while folders or links:
         path = folders.pop() if folders else links.pop()
@@ -133,13 +169,14 @@ def _order_of_path(path: str) -> str:
 
 
 def _order_of_part(name: str) -> str:
-    """Sorts as people read: numbers by their value, capitals beside small letters. Names that read
-    alike are told apart by their letters."""
+    """Returns a text that sorts as people read: numbers by their value, capitals beside small
+    letters. Names that differ in nothing else are sorted by their characters."""
     return f"{re.sub('[0-9]+', _order_of_number, name.casefold())}\0{name}\0"
 
 
 def _order_of_number(digits: re.Match) -> str:
-    """Sorts before any letter, behind the end of a name, and shorter numbers first."""
+    """Returns a text that sorts before any letter and after the end of a name, shorter numbers
+    first."""
     value = str(int(digits[0]))
     return f"\1{len(value):03}{value}"
 

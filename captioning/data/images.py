@@ -4,16 +4,13 @@ Training, captioning, the check and the demo page all load images here. Scaling 
 encoder's number range is part of the encoder itself, so that it cannot be forgotten or done twice.
 """
 
-from functools import cache
 from os import PathLike, fspath
 from typing import IO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from captioning.data.image_files import Refusal, decode, open_file
-from captioning.data.image_repair import repaired_versions
-from captioning.data.pixel_range import scale_to_bytes
+from captioning.data.image_files import Refusal, decode, open_file, repaired_versions
 
 # A path, the bytes of an image file, a file opened in binary mode, an image of Pillow, or an array:
 # (height, width) or (height, width, 1) for grey, (height, width, 3) for RGB, 4 for RGBA.
@@ -27,12 +24,8 @@ Box = tuple[float, float, float, float]
 # pixel of 299x299 changed by more than 5 of 255.
 _SPARE = 2
 
-# Images that Pillow does not read, or only with pillow-heif. In a folder they are named as
-# unreadable, not left out.
-_OTHER_EXTENSIONS = frozenset(
-    ".heic .heif .hif .jxl .jxr .svg .exr .hdr .xcf"
-    " .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .pef .srw".split()
-)
+# The bit depths of cameras and scanners. 12-bit values are often stored in 16-bit files.
+_BIT_DEPTHS = (8, 10, 12, 14, 16)
 
 _WHITE = (255, 255, 255)
 _TURNS = {
@@ -43,7 +36,7 @@ _TURNS = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # EXIF orientation -> what sets the image upright
+}  # EXIF orientation -> the transformation that sets the image upright
 
 
 class UnreadableImage(ValueError):
@@ -55,8 +48,8 @@ class UnreadableImage(ValueError):
 
 
 def load_image(image: ImageLike, size: tuple[int, int], crop: Box | None = None) -> np.ndarray:
-    """The image as `open_image` gives it, or its part in the box `crop`, resized to `size` (height,
-    width) whatever its proportions: uint8 RGB (height, width, 3)."""
+    """Loads an image with `open_image` and resizes it, or its part in the box `crop`, to `size`
+    (height, width) whatever its proportions: uint8 RGB (height, width, 3)."""
     height, width = size
     opened = open_image(image, at_least=_SPARE * max(size))
     box = crop and tuple(share * side for share, side in zip(crop, 2 * opened.size, strict=True))
@@ -64,17 +57,17 @@ def load_image(image: ImageLike, size: tuple[int, int], crop: Box | None = None)
 
 
 def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
-    """The image, upright, in RGB, at its own size. With `at_least`, a JPEG file is decoded at a
+    """Opens an image upright, in RGB, at its own size. With `at_least`, a JPEG file is decoded at a
     fraction of its size that leaves so many pixels a side, which is faster.
 
     Grey, palette and CMYK images are converted, 16-bit and float images are scaled by their own
-    range (see `scale_to_bytes`), transparency becomes white, EXIF rotation is applied, and an
-    animation gives its first frame. The bytes of a file give the same pixels as its path. Damaged
-    metadata and a missing end marker of a JPEG file do not matter if the pixels are whole.
+    range (see `scale_to_bytes`), transparency becomes white, EXIF rotation is applied, and only the
+    first frame of an animation is used. The bytes of a file give the same pixels as its path. A
+    file with damaged metadata or a JPEG file without an end marker is read if its pixels are whole.
 
-    Raises FileNotFoundError for a missing file. Raises UnreadableImage, a ValueError, for whatever
-    else cannot be read: other or damaged files, folders, pipes, and images beyond the budget of
-    `captioning.data.image_files`. Raises ValueError for an array of another shape, and TypeError
+    Raises FileNotFoundError for a missing file. Raises UnreadableImage, a ValueError, for any other
+    file that cannot be read: other or damaged files, folders, pipes, and images beyond the budget
+    of `captioning.data.image_files`. Raises ValueError for an array of another shape, and TypeError
     for an object of another type.
     """
     image, name = _file_or_image(image)
@@ -93,21 +86,34 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
     raise problem  # not from its cause, whose stack frames hold the pixels
 
 
-@cache
-def image_extensions() -> frozenset[str]:
-    """The endings of the files in a folder that count as images, such as ".jpg": those of Pillow's
-    formats that are images by their MIME type, and those of images that Pillow lacks. Pillow opens
-    films, PostScript and HDF5 files as well, which a folder holds for other reasons."""
-    Image.init()
-    return _OTHER_EXTENSIONS.union(
-        extension
-        for extension, form in Image.registered_extensions().items()
-        if form in Image.OPEN and Image.MIME.get(form, "").startswith("image/")
-    )
+def scale_to_bytes(values: np.ndarray) -> np.ndarray:
+    """Scales pixel values of any numeric type and shape to uint8, from 0 (black) to 255 (white).
+
+    - uint8 stays as it is; False and True become 0 and 255.
+    - Other integers are scaled by the smallest of the bit depths 8, 10, 12, 14 and 16 that fits the
+      largest of them: 4095 is white in an image whose largest value is 3000. Negative values and
+      values above 65535 are scaled by the image's own range, from its lowest to its highest value.
+    - Floats from 0 to 1 are scaled by 255, floats from 0 to 255 only rounded, others scaled by the
+      image's own range. NaN becomes black, and the range ignores infinity.
+
+    Raises ValueError if no value is finite.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype("uint8") * np.uint8(255)
+    black, white = _float_range(values) if values.dtype.kind == "f" else _integer_range(values)
+    dtype = np.promote_types(values.dtype, "float32") if values.dtype.kind == "f" else "float32"
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values.astype(dtype)
+        scaled -= black
+        scaled *= 255 / ((white - black) or 1)
+    np.nan_to_num(scaled, copy=False, nan=0, posinf=255, neginf=0)
+    return scaled.round(out=scaled).clip(0, 255, out=scaled).astype("uint8")
 
 
 def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Image, str]:
-    """The path, the content or the image in memory, and its name in messages."""
+    """Returns the path, the content or the image in memory, and its name in messages."""
     if isinstance(image, (str, PathLike)):
         return image, fspath(image)
     if isinstance(image, Image.Image):
@@ -150,10 +156,12 @@ def _open(image: str | PathLike | bytes | Image.Image, at_least: int | None) -> 
         except Refusal:
             raise
         except Exception:
-            versions = [decode(v, at_least, _to_upright_rgb) for v in repaired_versions(file)]
-            if not versions or any(version != versions[0] for version in versions):
+            images = [
+                decode(version, at_least, _to_upright_rgb) for version in repaired_versions(file)
+            ]
+            if not images or any(image != images[0] for image in images):
                 raise
-            return versions[0]
+            return images[0]
 
 
 def _to_upright_rgb(image: Image.Image) -> Image.Image:
@@ -184,6 +192,26 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     on_white = Image.new("RGB", image.size, _WHITE)
     on_white.paste(image, mask=image)
     return on_white
+
+
+def _integer_range(values: np.ndarray) -> tuple[int, int]:
+    low, high = int(values.min()), int(values.max())
+    for bits in _BIT_DEPTHS:
+        if 0 <= low and high < 2**bits:
+            return 0, 2**bits - 1
+    return low, high
+
+
+def _float_range(values: np.ndarray) -> tuple[float, float]:
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise ValueError("Expected finite pixel values, got none. Check the image.")
+    low = float(values.min(where=finite, initial=np.inf))
+    high = float(values.max(where=finite, initial=-np.inf))
+    for white in (1, 255):
+        if 0 <= low and high <= white:
+            return 0, white
+    return low, high
 
 
 def _one_line(error: Exception) -> str:

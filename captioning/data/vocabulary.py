@@ -17,7 +17,7 @@ RESERVED = ("<padding>", "<start>", "<end>", "<unknown>")
 _APOSTROPHES = re.compile(r"['’`]")
 _NOT_IN_WORDS = re.compile(r"[^\w\s]|_")
 
-# In captions, "right" is rare in any other sense than that of a side.
+# In captions, "right" nearly always means the side.
 _FLIPPED = {
     "left": "right", "lefthand": "righthand", "leftmost": "rightmost", "lefty": "righty",
 }  # fmt: skip
@@ -25,10 +25,10 @@ _FLIPPED |= {right: left for left, right in _FLIPPED.items()}
 
 
 def clean_caption(caption: str) -> str:
-    """The caption as lower-case words separated by single spaces.
+    """Returns the caption as lower-case words separated by single spaces.
 
-    Apostrophes are dropped ("dog's" -> "dogs"). All other punctuation separates words ("T-shirt" ->
-    "t shirt"). One-letter words and numbers stay.
+    Drops apostrophes ("dog's" -> "dogs") and replaces all other punctuation by spaces ("T-shirt" ->
+    "t shirt"). Keeps one-letter words and numbers.
 
     >>> clean_caption("A dog-sled, pulled by 2 huskies .")
     'a dog sled pulled by 2 huskies'
@@ -38,7 +38,7 @@ def clean_caption(caption: str) -> str:
 
 
 def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Image name -> cleaned captions, from image name -> captions as written."""
+    """Returns image name -> cleaned captions, from image name -> captions as written."""
     return {
         image_name: [clean_caption(caption) for caption in image_captions]
         for image_name, image_captions in captions.items()
@@ -46,7 +46,7 @@ def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]
 
 
 def flip_caption(caption: str) -> str:
-    """The cleaned caption of an image, for the horizontally flipped image: left becomes right.
+    """Returns the cleaned caption for the horizontally flipped image: left becomes right.
 
     >>> flip_caption("the dog on the left looks right")
     'the dog on the right looks left'
@@ -55,7 +55,7 @@ def flip_caption(caption: str) -> str:
 
 
 def _space_unless_mark(match: re.Match) -> str:
-    """Marks above and below letters, as in Hindi, belong to words, but `\\w` leaves them out."""
+    """Keeps marks above and below letters, as in Hindi: they belong to words, but not to `\\w`."""
     return match[0] if unicodedata.category(match[0]).startswith("M") else " "
 
 
@@ -71,13 +71,13 @@ class Vocabulary:
             repeated = [word for word, count in Counter(self.words).items() if count > 1]
             raise ValueError(
                 f"Expected every word of a vocabulary once, got {repeated[:5]} more than once. "
-                "Build it with Vocabulary.from_captions."
+                "Build the vocabulary with Vocabulary.from_captions."
             )
 
     @classmethod
     def from_captions(cls, captions: Iterable[str], min_word_count: int) -> "Vocabulary":
-        """The words that occur at least `min_word_count` times in cleaned captions, the most
-        frequent first, equally frequent ones in alphabetical order."""
+        """Builds the vocabulary of the words that occur at least `min_word_count` times in cleaned
+        captions: the most frequent first, equally frequent ones in alphabetical order."""
         counts = Counter(word for caption in captions for word in caption.split())
         kept = [word for word, count in counts.items() if count >= min_word_count]
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
@@ -86,18 +86,19 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, caption: str) -> list[int]:
-        """The ids of a cleaned caption between START and END; other words become UNKNOWN."""
+        """Returns the ids of a cleaned caption between START and END; words that are not in the
+        vocabulary become UNKNOWN."""
         return [START, *(self.ids.get(word, UNKNOWN) for word in caption.split()), END]
 
     def encode_captions(self, captions: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
-        """Image name -> encoded captions, from image name -> cleaned captions."""
+        """Returns image name -> encoded captions, from image name -> cleaned captions."""
         return {
             image_name: [self.encode(caption) for caption in image_captions]
             for image_name, image_captions in captions.items()
         }
 
     def decode(self, word_ids: Iterable[int]) -> str:
-        """The words up to END, without reserved ids: the inverse of `encode`."""
+        """Returns the words up to END, without reserved ids: the inverse of `encode`."""
         words = []
         for word_id in word_ids:
             if word_id == END:
@@ -108,7 +109,7 @@ class Vocabulary:
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits, equal for vocabularies that give every word the same id."""
+        """16 hexadecimal digits, equal for vocabularies with the same words and ids."""
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
@@ -117,12 +118,12 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Reads what `save` wrote. Raises FileNotFoundError if there is no such file, ValueError if
-        it holds anything else."""
+        """Reads a file written by `save`. Raises FileNotFoundError if it is missing, ValueError for
+        other content."""
         words = load_pickle(path)
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             raise ValueError(
-                f"Expected a list of words in {path}, got {type(words).__name__}. The file may "
-                "come from another project: restore it, or train again."
+                f"Expected a list of words in {path}, got {type(words).__name__}. Restore the file "
+                "(this one may come from another project), or train again."
             )
         return cls(words)

@@ -11,21 +11,19 @@ from pathlib import Path
 import keras
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.network_files import (
+from captioning.inference.networks import Decoder, Encoder
+from captioning.inference.openvino_runtime import (
     DECODER_METADATA_KEYS,
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
     ENCODER_ID_KEY,
-    replace_network,
-    write_metadata,
-)
-from captioning.inference.networks import Decoder, Encoder
-from captioning.inference.openvino_runtime import (
     encoder_precision,
     openvino,
     read_network,
+    replace_network,
     without_telemetry,
+    write_metadata,
 )
 from captioning.models.step_model import build_step_models
 
@@ -91,7 +89,7 @@ def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
 
 
 def make_encoder_id(encoder: keras.Model) -> str:
-    """The ID that the exported file holds: see `captioning.inference.network_files`."""
+    """The ID that the exported file holds: see `captioning.inference.openvino_runtime`."""
     return f"{encoder.name} {fingerprint(encoder)}"
 
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.feature_store import FeatureStore
-from captioning.inference.network_files import (
+from captioning.inference.networks import Encoder
+from captioning.inference.openvino_runtime import (
     ENCODER,
     copy_network,
     encoder_name,
+    encoder_precision,
     read_encoder_id,
+    read_network,
     replace_network,
 )
-from captioning.inference.networks import Encoder
-from captioning.inference.openvino_runtime import encoder_precision, read_network
 from captioning.paths import Paths, find_model
 from captioning.settings import DEFAULT_ENCODER
 

@@ -18,19 +18,21 @@ from captioning.data.images import load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.evaluation.evaluate import evaluate
 from captioning.inference.extract_features import extract_feature_maps
-from captioning.inference.network_files import (
+from captioning.inference.networks import Decoder, Encoder, RunNetwork
+from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
     ENCODER_ID_KEY,
     copy_network,
     image_size,
+    openvino,
     read_encoder_id,
+    read_network,
     replace_network,
+    without_telemetry,
     write_metadata,
 )
-from captioning.inference.networks import Decoder, Encoder, RunNetwork
-from captioning.inference.openvino_runtime import openvino, read_network, without_telemetry
 from captioning.paths import Paths
 
 CALIBRATION_IMAGES = 300  # training images for the encoder: NNCF's default

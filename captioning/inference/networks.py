@@ -11,16 +11,17 @@ import numpy as np
 
 from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
-from captioning.inference.network_files import (
+from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
+    compile_network,
     image_size,
     is_other_encoder,
     read_decoder_metadata,
     read_encoder_id,
+    read_network,
 )
-from captioning.inference.openvino_runtime import compile_network, read_network
 from captioning.settings import DEFAULT_ENCODER, WIDEST_BEAM, SearchSettings
 
 # Images whose captions are searched side by side: one alone takes nearly four times as long, 32
@@ -50,7 +51,7 @@ class Encoder:
     """The image network: photographs -> feature maps. Safe to call from several threads.
 
     `image_size`: height and width in pixels of the images it takes; `feature_width`: numbers in a
-    cell of the feature map; `encoder_id`: see `network_files.read_encoder_id`.
+    cell of the feature map; `encoder_id`: see `openvino_runtime.read_encoder_id`.
     """
 
     def __init__(self, folder: Path, precision: str = "f32"):

@@ -1,10 +1,11 @@
-"""Runs exported networks with OpenVINO, from any number of threads.
+"""Exported networks in OpenVINO: reads, runs and replaces their files, and reads and writes the
+metadata in them. `captioning.export` exports them.
 
-Imports OpenVINO so that neither this program nor its host notices: no telemetry, no converter of
-other networks, nothing left behind in `sys.modules`. Not about which files a model consists of:
-see `captioning.inference.network_files`.
+Imports OpenVINO without side effects on the program that uses this package: without telemetry,
+without its converter, and without entries left behind in `sys.modules`.
 """
 
+import shutil
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,21 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+
+from captioning.settings import DEFAULT_ENCODER
+
+ENCODER = "encoder.xml"
+DECODER_PREFILL = "decoder_prefill.xml"
+DECODER_STEP = "decoder_step.xml"
+
+# Metadata of both decoder files: the fingerprints of the weights and of the vocabulary, the limit
+# of the search in words, the width of the features and the units of the LSTM.
+DECODER_METADATA_KEYS = ("weights", "vocabulary", "longest_caption", "feature_width", "units")
+
+# Metadata of an encoder (its own ID) and of a decoder (the ID of the encoder it was trained with).
+ENCODER_ID_KEY = "encoder"
+
+_SECTION = "captioning"  # all metadata is below this key
 
 _TELEMETRY = "openvino_telemetry"
 _CONVERTER = "openvino.tools.ovc"
@@ -33,17 +49,17 @@ def hide_modules(*names: str) -> Iterator[None]:
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """A block, or a decorator. OpenVINO's converter and NNCF, imported there for the first time, do
-    not report to their makers over the network."""
+    """A block, or a decorator. OpenVINO's converter and NNCF, first imported inside it, send no
+    telemetry over the network."""
     with hide_modules(_TELEMETRY):
         yield
 
 
 def _import_openvino():
-    """Imports OpenVINO without its converter, which takes a third of the time to import (more where
+    """Imports OpenVINO without its converter, which takes a third of the import time (more where
     TensorFlow is installed) and starts the process that sends telemetry. `openvino.convert_model`
-    still works: the converter is imported when it is first used, as Keras does to export."""
-    if "openvino" in sys.modules:  # the host's, whole as it is
+    still works: it imports the converter when it is first used, as in Keras's export."""
+    if "openvino" in sys.modules:  # the host has imported it, with its converter
         import openvino
 
         return openvino
@@ -68,9 +84,9 @@ openvino = _import_openvino()
 class Network:
     """A compiled network that any number of threads may call at once.
 
-    Arrays in the order of the network's inputs -> arrays in the order of its outputs, which belong
-    to the caller. Each call that runs has an inference request of its own: OpenVINO refuses to
-    start one that is busy, and its outputs are views of memory that the next call overwrites.
+    Takes arrays in the order of the network's inputs and returns arrays in the order of its
+    outputs, which the caller may keep. Each running call uses its own inference request: OpenVINO
+    refuses to start a busy one, and its outputs are views of memory that the next call overwrites.
     """
 
     def __init__(self, compiled: openvino.CompiledModel):
@@ -83,7 +99,7 @@ class Network:
         except IndexError:
             request = self._compiled.create_infer_request()
         outputs = request.infer(list(inputs), share_inputs=True, share_outputs=False).to_tuple()
-        self._idle.append(request)  # outputs were copied; a request that failed is not used again
+        self._idle.append(request)  # a request that failed is not used again
         return outputs
 
 
@@ -92,40 +108,108 @@ def read_network(path: Path) -> openvino.Model:
     FileNotFoundError if it is missing and ValueError if it is damaged."""
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no {path}. Name the folder that holds the exported model, or train one."
+            f"There is no {path}. Name the folder of the exported model, or train one."
         )
     try:
         return _core().read_model(path)
     except RuntimeError as error:
         raise ValueError(
-            f"{path} or the .bin file beside it is damaged or missing. Fetch both again, or export "
-            "the model again."
+            f"Expected a network in {path} and in the .bin file beside it, got a missing or "
+            "damaged one. Fetch both again, or export the model again."
         ) from error
 
 
 def compile_network(network: openvino.Model, precision: str = "f32") -> Network:
     """Prepares a network to run on the CPU. `precision` of its floating-point layers: "f32", or
-    "bf16", which is faster on processors with units for it. OpenVINO's own choice would depend on
-    the processor, and so would the captions."""
+    "bf16", which is faster on processors with units for it. OpenVINO's default depends on the
+    processor, and so would the captions."""
     options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     return Network(_core().compile_model(network, "CPU", options))
 
 
 def has_bfloat16_units() -> bool:
-    """Whether this processor computes in bfloat16 without conversions."""
+    """Returns whether this processor computes in bfloat16 without conversions."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def training_precision() -> str:
-    """The fastest Keras dtype policy for training here: "mixed_bfloat16" (twice as fast) where
-    `has_bfloat16_units`, else "float32"."""
+    """Returns the fastest Keras dtype policy for training on this processor: "mixed_bfloat16"
+    (twice as fast) if it `has_bfloat16_units`, else "float32"."""
     return "mixed_bfloat16" if has_bfloat16_units() else "float32"
 
 
 def encoder_precision() -> str:
-    """The fastest precision for extracting features here, for `Encoder`: "bf16" where
-    `has_bfloat16_units` (its maps agree with those of "f32" to a cosine of 0.999), else "f32"."""
+    """Returns the fastest precision for extracting features on this processor: "bf16" if it
+    `has_bfloat16_units` (the cosine with maps of "f32" is 0.999), else "f32"."""
     return "bf16" if has_bfloat16_units() else "f32"
+
+
+def write_metadata(network: openvino.Model, metadata: dict[str, object]) -> None:
+    """Adds metadata to a network in memory; saving the network writes it."""
+    for key, value in metadata.items():
+        network.set_rt_info(value, [_SECTION, key])
+
+
+def read_decoder_metadata(network: openvino.Model, path: Path) -> dict[str, str]:
+    """Returns the values of `DECODER_METADATA_KEYS` in a network read from `path`. Raises
+    ValueError if one is missing."""
+    try:
+        return {
+            key: str(network.get_rt_info([_SECTION, key]).value) for key in DECODER_METADATA_KEYS
+        }
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected metadata about the vocabulary in {path}, got none: an older version or "
+            "another program wrote it. Export the model again."
+        ) from error
+
+
+def read_encoder_id(network: openvino.Model) -> str | None:
+    """Returns the ID of an encoder, or of the encoder that a decoder was trained with: the name in
+    `keras.applications`, a fingerprint of the weights and, if they are quantised, their type, such
+    as "Xception 0123456789abcdef int8". Returns None for older files without an ID."""
+    path = [_SECTION, ENCODER_ID_KEY]
+    return str(network.get_rt_info(path).value) if network.has_rt_info(path) else None
+
+
+def encoder_name(encoder_id: str | None) -> str:
+    """Returns the name in an encoder ID; a file without an ID contains the default encoder."""
+    return (encoder_id or DEFAULT_ENCODER).split()[0]
+
+
+def without_precision(encoder_id: str) -> str:
+    """Returns the ID without the type of the weights: a quantised encoder is still the same one."""
+    return " ".join(encoder_id.split()[:2])
+
+
+def is_other_encoder(trained_with: str | None, encoder_id: str | None) -> bool:
+    """Returns whether a decoder was trained with another encoder than the given one, whatever the
+    type of its weights. If an ID lacks a fingerprint, only the names are compared; None matches
+    every ID."""
+    if None in (trained_with, encoder_id):
+        return False
+    parts = zip(without_precision(trained_with).split(), encoder_id.split(), strict=False)
+    return any(expected_part != part for expected_part, part in parts)
+
+
+def image_size(network: openvino.Model) -> tuple[int, int]:
+    """Returns height and width in pixels of an encoder's input images."""
+    _, height, width, _ = network.input(0).partial_shape
+    return height.get_length(), width.get_length()
+
+
+def copy_network(source: Path, target: Path) -> None:
+    """Copies a network, .xml and .bin, to a path without one."""
+    for suffix in (".bin", ".xml"):
+        shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
+
+
+def replace_network(source: Path, target: Path) -> None:
+    """Moves a network, .xml and .bin, over another. Removes the old .xml first and moves the new
+    one last, so that an interruption never leaves an .xml file beside another network's weights."""
+    target.unlink(missing_ok=True)
+    source.with_suffix(".bin").replace(target.with_suffix(".bin"))
+    source.replace(target)
 
 
 @cache

@@ -19,8 +19,7 @@ from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import fingerprint, make_encoder_id, to_encoder
 from captioning.inference.extract_features import extract_feature_maps
-from captioning.inference.network_files import encoder_name, is_other_encoder
-from captioning.inference.openvino_runtime import training_precision
+from captioning.inference.openvino_runtime import encoder_name, is_other_encoder, training_precision
 from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model
 from captioning.models.ensemble import members_of
 from captioning.models.image_encoder import SplitEncoder, build_split_encoder

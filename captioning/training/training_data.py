@@ -12,7 +12,7 @@ from captioning.data.augmentation import Augmentation
 from captioning.data.dataset import Captions, select
 from captioning.data.feature_store import encoder_id_of
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.network_files import without_precision
+from captioning.inference.openvino_runtime import without_precision
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features, Variant
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from captioning.data.check import check_dataset, keep_usable
 from captioning.data.dataset import Dataset
-from captioning.data.formats import read_dataset
+from captioning.data.read_dataset import read_dataset
 
 CAPTIONS = {
     "whole.jpg": ["A dog runs .", "A dog is running ."],

@@ -1,15 +1,14 @@
-import os
-
 import pytest
-from PIL import Image
 
 from captioning.data.dataset import (
     Dataset,
-    list_image_names,
+    complete_splits,
+    parse_split,
     read_descriptions,
     select,
     write_descriptions,
 )
+from captioning.settings import SplitSettings
 
 CAPTIONS = {"cat/1.jpg": ["Une été , “so” ."], "dog/1.jpg": ["A dog .", "Two\tdogs ."]}
 SPLITS = {"train": ["dog/1.jpg", "cat/1.jpg"], "development": [], "test": []}
@@ -52,7 +51,9 @@ def test_it_prints_a_line_a_split_with_counts(tmp_path):
 def test_a_damaged_data_set_is_an_error_that_says_what_to_do(tmp_path, content):
     path = tmp_path / "dataset.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match="dataset.json is damaged .*python -m captioning check"):
+    with pytest.raises(
+        ValueError, match="data set in .*dataset.json, got .*python -m captioning check"
+    ):
         Dataset.load(path)
 
 
@@ -60,31 +61,6 @@ def test_a_missing_file_tells_which_step_makes_it(tmp_path):
     for read in (Dataset.load, read_descriptions):
         with pytest.raises(FileNotFoundError, match="python -m captioning check"):
             read(tmp_path / "gone")
-
-
-def test_images_are_named_by_their_path_below_the_folder(tmp_path):
-    (tmp_path / "b" / "c").mkdir(parents=True)
-    (tmp_path / "b" / ".thumbnails").mkdir()
-    for name in ("b/c/1.PNG", "b/2.jpg", "z.gif", "a.jpeg", ".hidden.jpg", "b/.thumbnails/2.jpg"):
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
-    (tmp_path / "b" / "captions.csv").touch()
-    assert list_image_names(tmp_path) == ["a.jpeg", "b/2.jpg", "b/c/1.PNG", "z.gif"]
-
-
-def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
-    def forbid(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(os, "scandir", forbid)
-    with pytest.raises(PermissionError):
-        list_image_names(tmp_path)
-
-
-@pytest.mark.parametrize("folder", ["empty", "gone"])
-def test_a_folder_without_images_is_refused(tmp_path, folder):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=f"There is no image in .*{folder}. Name the"):
-        list_image_names(tmp_path / folder)
 
 
 def test_descriptions_come_back_as_they_were_written(tmp_path):
@@ -122,3 +98,61 @@ def test_no_descriptions_come_back_as_none(tmp_path):
 
 def test_selecting_keeps_the_order_asked_for_and_leaves_out_what_is_not_there():
     assert list(select({"a": 1, "b": 2, "c": 3}, ["c", "x", "a"]).items()) == [("c", 3), ("a", 1)]
+
+
+NAMES = [f"{number:04}.jpg" for number in range(2000)]
+
+
+def test_a_split_is_understood_by_all_names_that_the_field_gives_it():
+    assert [parse_split(word) for word in ("train", "Training", " restval ")] == ["train"] * 3
+    assert [parse_split(word) for word in ("val", "dev", "validation")] == ["development"] * 3
+    assert [parse_split(word) for word in ("TEST", "holdout", "")] == ["test", None, None]
+
+
+def test_every_image_is_drawn_into_one_split_in_about_the_shares_that_are_set():
+    splits = complete_splits({}, NAMES, SplitSettings(development=0.05, test=0.2))
+    assert list(splits) == ["train", "development", "test"]
+    assert sorted(sum(splits.values(), [])) == NAMES
+    assert len(splits["test"]) == pytest.approx(400, abs=60)
+    assert len(splits["development"]) == pytest.approx(80, abs=25)
+
+
+def test_a_draw_is_the_same_everywhere_and_in_any_order():
+    splits = complete_splits({}, NAMES[:20])
+    assert splits["development"] == ["0018.jpg"]
+    assert splits["test"] == ["0011.jpg"]
+    again = complete_splits({}, NAMES[19::-1])
+    assert {split: sorted(names) for split, names in again.items()} == splits
+
+
+def test_no_image_changes_its_split_when_others_are_added():
+    few, many = complete_splits({}, NAMES[:500]), complete_splits({}, NAMES)
+    for split in few:
+        assert set(few[split]) <= set(many[split])
+
+
+@pytest.mark.parametrize("count", range(3, 40))
+def test_small_collections_have_an_image_in_every_split_and_most_in_training(count):
+    for first in range(0, 400, 40):
+        splits = complete_splits({}, NAMES[first : first + count])
+        assert splits["development"] and splits["test"]
+        assert len(splits["train"]) >= count / 3
+
+
+def test_a_split_that_is_named_stays_as_it_is():
+    named = {"train": ["b", "a"], "test": ["d"], "development": ["c"]}
+    assert complete_splits(named, ["a", "b", "c", "d", "e"]) == named
+
+
+def test_a_split_that_is_not_named_is_drawn_from_the_training_images_alone():
+    named = {"train": NAMES[:1000], "test": NAMES[1000:]}
+    splits = complete_splits(named, NAMES)
+    assert splits["test"] == NAMES[1000:]
+    assert sorted(splits["train"] + splits["development"]) == NAMES[:1000]
+    assert len(splits["development"]) == pytest.approx(100, abs=30)
+
+
+@pytest.mark.parametrize("named", [{}, {"test": ["a"], "development": ["b"]}, {"train": ["a"]}])
+def test_too_few_training_images_are_an_error_that_says_what_to_do(named):
+    with pytest.raises(ValueError, match="Expected . training images or more.*Add captioned"):
+        complete_splits(named, ["a", "b"])

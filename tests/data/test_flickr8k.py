@@ -48,7 +48,7 @@ def test_a_complete_data_set_is_not_touched_again(archives, paths, monkeypatch):
 
 
 def test_a_source_that_does_not_exist_is_refused(tmp_path, paths):
-    with pytest.raises(FileNotFoundError, match="no archive in .*gone. Name a folder that holds"):
+    with pytest.raises(FileNotFoundError, match="no archive in .*gone. Name a folder"):
         download_flickr8k(paths, tmp_path / "gone")
 
 
@@ -108,7 +108,7 @@ def test_nothing_but_images_and_texts_is_unpacked_into_their_folders(archives, p
 def test_an_archive_of_other_files_is_refused(archives, paths):
     with zipfile.ZipFile(archives / "Flickr8k_Dataset.zip", "w") as archive:
         archive.writestr("Images/dog.jpg", "")
-    with pytest.raises(ValueError, match="Expected Flickr8k's files in .*got others. Delete it"):
+    with pytest.raises(ValueError, match="Expected Flickr8k's files in .*got others. Delete the"):
         download_flickr8k(paths, archives)
 
 

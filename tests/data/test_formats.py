@@ -1,229 +1,166 @@
-"""The same ten images, captioned in every format; and how files and images come together."""
-
 import json
-import unicodedata
-import zipfile
 
 import pytest
-from PIL import Image
 
-from captioning.data.dataset import Dataset
-from captioning.data.formats import read_dataset
-
-NAMES = [f"{number}.jpg" for number in range(10)]
-CAPTIONS = {name: [f"Image {name} .", f'It is , "yes" , {name} .'] for name in NAMES}
-SPLITS = {"train": NAMES[:6], "development": NAMES[6:8], "test": NAMES[8:]}
-IN_FIELD = {"train": "train", "development": "val", "test": "test"}
+from captioning.data.formats import find_delimiter, read_json, read_table
 
 
 @pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in NAMES:
-        Image.new("RGB", (4, 4)).save(folder / name)
-    return folder
+def rows(tmp_path):
+    def read(text, encoding="utf-8"):
+        path = tmp_path / "my.csv"
+        path.write_bytes(text.encode(encoding))
+        return list(read_table(path))
+
+    return read
 
 
-def flickr8k(folder):
-    path = folder / "Flickr8k.token.txt"
-    lines = [f"{name}#{n}\t{caption}" for name in NAMES for n, caption in enumerate(CAPTIONS[name])]
-    path.write_text("\n".join(lines) + "\n")
-    for split, word in (("train", "train"), ("development", "dev"), ("test", "test")):
-        (folder / f"Flickr_8k.{word}Images.txt").write_text("\n".join(SPLITS[split]))
-    return folder
-
-
-def table(folder, names=NAMES, file_name="my.csv", with_splits=True):
-    path = folder / file_name
-    lines = ["image,caption,split" if with_splits else "image,caption"]
-    for split, split_names in SPLITS.items():
-        for name in split_names:
-            for caption in CAPTIONS[name] if name in names else ():
-                quoted = caption.replace('"', '""')
-                word = f",{IN_FIELD[split]}" if with_splits else ""
-                lines.append(f'{name},"{quoted}"{word}')
-    path.write_text("\n".join(lines))
-    return path
-
-
-def coco(folder, names=NAMES, file_name="captions.json"):
-    path = folder / file_name
-    images = [{"id": int(name[0]), "file_name": name} for name in names]
-    annotations = [
-        {"image_id": int(name[0]), "caption": caption}
-        for number in range(2)  # COCO's captions of one image lie apart
-        for name in names
-        for caption in CAPTIONS[name][number : number + 1]
+def test_a_quoted_caption_keeps_its_commas_and_quotation_marks(rows):
+    assert rows('image,caption\na.jpg,A dog .\na.jpg,"A dog , ""Rex"" , runs ."\n') == [
+        ("a.jpg", "A dog .", None),
+        ("a.jpg", 'A dog , "Rex" , runs .', None),
     ]
-    path.write_text(json.dumps({"images": images, "annotations": annotations}))
-    return path
 
 
-def karpathy(folder):
-    path = folder / "dataset.json"
-    entries = [
-        {
-            "filename": name,
-            "split": IN_FIELD[split],
-            "sentences": [{"raw": caption, "tokens": []} for caption in CAPTIONS[name]],
-        }
-        for split, names in SPLITS.items()
-        for name in names
+def test_a_last_caption_keeps_commas_that_nobody_quoted(rows):
+    text = 'image,caption\na.jpg,A dog, a "good" one, runs\n'
+    assert rows(text) == [("a.jpg", 'A dog, a "good" one, runs', None)]
+
+
+def test_columns_are_known_by_name_whatever_their_order_and_company(rows):
+    text = (
+        "id,Split,caption,file_name\n7,train,A dog .,a.jpg\n8,VAL,A cat .,b/c.jpg\n9,,Two .,d.jpg\n"
+    )
+    assert rows(text) == [
+        ("a.jpg", "A dog .", "train"),
+        ("b/c.jpg", "A cat .", "development"),
+        ("d.jpg", "Two .", None),
     ]
-    path.write_text(json.dumps({"images": entries, "dataset": "mine"}))
-    return path
 
 
-@pytest.mark.parametrize("write", [flickr8k, table, karpathy])
-def test_formats_that_name_splits_give_the_same_data_set(write, tmp_path, images):
-    assert read_dataset([write(tmp_path)], images) == Dataset(images, CAPTIONS, SPLITS)
+def test_a_byte_order_mark_and_windows_line_ends_and_empty_rows_are_no_matter(rows):
+    text = "image,caption\r\n\r\na.jpg,Un été .\r\n,\r\n"
+    assert rows(text, "utf-8-sig") == [("a.jpg", "Un été .", None)]
 
 
-@pytest.mark.parametrize("write", [table, coco])
-def test_a_file_for_each_split_gives_the_same_data_set(write, tmp_path, images):
-    paths = [
-        write(tmp_path, SPLITS[split], f"captions_{IN_FIELD[split]}2017.json") for split in SPLITS
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_delimiters_are_seen_in_the_header(rows, delimiter):
+    assert rows(f"image{delimiter}caption\na.jpg{delimiter}One, two\n") == [
+        ("a.jpg", "One, two", None)
     ]
-    assert read_dataset(paths, images) == Dataset(images, CAPTIONS, SPLITS)
 
 
-def test_splits_that_no_file_names_are_drawn(tmp_path, images):
-    dataset = read_dataset([coco(tmp_path, file_name="captions_val2017.json")], images)
-    assert dataset.captions == CAPTIONS
-    assert sorted(sum(dataset.splits.values(), [])) == NAMES
-    assert all(dataset.splits.values())
-    again = read_dataset([table(tmp_path, with_splits=False)], images)
-    assert again.splits == dataset.splits
-
-
-def test_files_for_two_splits_leave_the_third_to_be_drawn_from_training(tmp_path, images):
-    paths = [coco(tmp_path, SPLITS[split], f"{split}.json") for split in ("train", "test")]
-    splits = read_dataset(paths, images).splits
-    assert splits["test"] == NAMES[8:]
-    assert sorted(splits["train"] + splits["development"]) == NAMES[:6]
-
-
-def test_files_of_which_only_some_name_a_split_are_refused(tmp_path, images):
-    paths = [coco(tmp_path, NAMES[:6], "train.json"), coco(tmp_path, NAMES[6:], "more.json")]
-    with pytest.raises(ValueError, match="more.json: Expected splits in all of the 2 caption"):
-        read_dataset(paths, images)
-    with pytest.raises(ValueError, match="train.json: Expected splits in all of the 2"):
-        read_dataset(paths[::-1], images)
-
-
-def test_images_without_a_split_among_others_that_have_one_stay_without(tmp_path, images):
-    path = table(tmp_path)
-    path.write_text(path.read_text().replace(",test", ","))
-    splits = read_dataset([path], images).splits
-    assert not set(NAMES[8:]) & set(sum(splits.values(), []))
-
-
-def test_missing_images_keep_their_captions_for_the_check_but_are_not_drawn(tmp_path, images):
-    for name in NAMES[3:]:
-        (images / name).unlink()
-    dataset = read_dataset([table(tmp_path, with_splits=False)], images)
-    assert list(dataset.captions) == NAMES
-    assert sorted(sum(dataset.splits.values(), [])) == NAMES[:3]
+def test_flickr30k_is_read_with_its_blanks_and_quotes_and_its_one_broken_row(rows):
+    text = (
+        "image_name| comment_number| comment\n"
+        '1.jpg| 0|  A man says "Hi .\n'
+        '1.jpg| 1| "Hi" , says a man | who waves .\n'
+        "2199200615.jpg| 4   A dog runs across the grass .\n"
+    )
+    assert rows(text) == [
+        ("1.jpg", 'A man says "Hi .', None),
+        ("1.jpg", '"Hi" , says a man | who waves .', None),
+        ("2199200615.jpg", "A dog runs across the grass .", None),
+    ]
 
 
 @pytest.mark.parametrize(
-    "written", ["0.jpg", "./0.jpg", "photos/0.jpg", r"C:\photos\0.jpg", "/home/me/0.jpg"]
+    ("text", "message"),
+    [
+        (
+            "image,caption\na.jpg,A dog\nb.jpg A cat\n",
+            "line 3: Expected 2 fields.*got 'b.jpg A cat'",
+        ),
+        ("image,caption\n,A dog\n", "line 2: Expected 2 fields.*got ',A dog'"),
+        (
+            "image,caption,split\na.jpg,A, dog,train\n",
+            "line 2: Expected 3 fields.*got 'a.jpg,A,dog,train'",
+        ),
+        (
+            "image,caption,split\na.jpg,A dog,mine\n",
+            "line 2: Expected a split.*development.*got 'mine'",
+        ),
+        (
+            'image,caption\na.jpg,A dog\nb.jpg,"Hi\nc.jpg,Oh\n',
+            "line 3: Expected matching quotation marks",
+        ),
+        ('image,caption\nb.jpg,"Hi" he says\n', "line 2: Expected matching quotation marks"),
+    ],
 )
-def test_an_image_is_found_by_its_file_name_wherever_it_lies_below(written, tmp_path, images):
-    (images / "below").mkdir()
-    (images / "0.jpg").rename(images / "below" / "0.jpg")
-    path = table(tmp_path)
-    path.write_text(path.read_text().replace("\n0.jpg", f"\n{written}"))
-    dataset = read_dataset([path], images)
-    assert dataset.captions["below/0.jpg"] == CAPTIONS["0.jpg"]
-    assert dataset.splits["train"] == ["below/0.jpg", *NAMES[1:6]]
+def test_a_row_that_does_not_fit_is_named_with_what_to_do(rows, text, message):
+    with pytest.raises(ValueError, match=f"my.csv, {message}.*Correct the line"):
+        rows(text)
 
 
-def test_images_of_one_file_name_are_told_apart_by_their_folders(tmp_path, images):
-    lines = ["image,caption"]
-    for folder in ("cat", "dog"):
-        (images / folder).mkdir()
-        for name in ("a.jpg", "b.jpg"):
-            Image.new("RGB", (4, 4)).save(images / folder / name)
-            lines.append(f"{folder}\\{name},A {folder} .")
-    lines += ["fish/a.jpg,A fish .", "b.jpg,Nobody knows ."]
-    (tmp_path / "my.csv").write_text("\n".join(lines))
-    captions = read_dataset([tmp_path / "my.csv"], images).captions
-    assert captions == {
-        "cat/a.jpg": ["A cat ."],
-        "cat/b.jpg": ["A cat ."],
-        "dog/a.jpg": ["A dog ."],
-        "dog/b.jpg": ["A dog ."],
-        "fish/a.jpg": ["A fish ."],
-        "b.jpg": ["Nobody knows ."],
-    }
+def test_what_names_no_image_or_no_caption_is_no_header():
+    for line in ("", "a.jpg,A dog", "image,label", "caption", "image caption"):
+        assert find_delimiter(line) is None
 
 
-def test_captions_of_other_images_than_those_in_the_folder_are_refused(tmp_path, images):
-    path = tmp_path / "my.csv"
-    path.write_text("image,caption\ndog.jpg,A dog .\n")
-    message = "an image of the 1 captioned ones in .*photos, such as 'dog.jpg', got '0.jpg'. Name"
+COCO = {
+    "info": {},
+    "images": [{"id": 9, "file_name": "9.jpg"}, {"id": 7, "file_name": "7.jpg"}],
+    "annotations": [
+        {"image_id": 7, "id": 1, "caption": "A dog ."},
+        {"image_id": 9, "id": 2, "caption": "A cat ."},
+        {"image_id": 7, "id": 3, "caption": "A brown dog ."},
+    ],
+}
+KARPATHY = {
+    "images": [
+        {"filename": "1.jpg", "split": split, "sentences": [{"raw": "A dog ."}, {"raw": "It ."}]}
+        for split in ("train", "restval", "val", "test")
+    ],
+    "dataset": "flickr8k",
+}
+
+
+@pytest.fixture
+def entries(tmp_path):
+    def read(content):
+        path = tmp_path / "my.json"
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return list(read_json(path))
+
+    return read
+
+
+def test_coco_names_the_images_of_its_captions_by_id(entries):
+    assert entries(COCO) == [
+        ("7.jpg", "A dog .", None),
+        ("9.jpg", "A cat .", None),
+        ("7.jpg", "A brown dog .", None),
+    ]
+
+
+def test_karpathy_gives_several_sentences_and_the_split_of_an_image(entries):
+    captions = entries(KARPATHY)
+    assert captions[:2] == [("1.jpg", "A dog .", "train"), ("1.jpg", "It .", "train")]
+    assert [split for *_, split in captions[::2]] == ["train", "train", "development", "test"]
+
+
+def test_karpathys_folder_belongs_to_the_name_of_the_image(entries):
+    image = {**KARPATHY["images"][0], "filepath": "val2014"}
+    assert entries({"images": [image]})[0][0] == "val2014/1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"images": [', "Expected whole JSON in .*my.json"),
+        ("[" * 100_000, "Expected whole JSON in .*my.json"),
+        ({"annotations": []}, 'Expected "images"'),
+        ({**COCO, "images": [{"id": 9}]}, r'images\[0\]: Expected "file_name"'),
+        (
+            {**COCO, "annotations": [{"image_id": 9, "bbox": []}]},
+            r'annotations\[0\]: Expected "cap',
+        ),
+        ({**COCO, "images": COCO["images"][:1]}, r"annotations\[0\]: Expected the id .*got 7"),
+        ({"images": [{"filename": "1.jpg"}]}, r'images\[0\]: Expected "split"'),
+        ({"images": [{**KARPATHY["images"][0], "split": "mine"}]}, r"images\[0\]: .*got 'mine'"),
+        ({"images": [{**KARPATHY["images"][0], "sentences": [5]}]}, r'images\[0\]: Expected "raw"'),
+    ],
+)
+def test_an_entry_that_does_not_fit_is_named(entries, content, message):
     with pytest.raises(ValueError, match=message):
-        read_dataset([path], images)
-
-
-@pytest.mark.parametrize("change", [str.upper, lambda name: name.removesuffix(".jpg")])
-def test_images_are_found_whose_case_differs_or_whose_ending_is_missing(change, tmp_path, images):
-    lines = [f"{change(name)},It is {name} ." for name in NAMES]
-    (tmp_path / "my.csv").write_text("\n".join(["image,caption", *lines]))
-    assert list(read_dataset([tmp_path / "my.csv"], images).captions) == NAMES
-
-
-def test_images_are_found_whose_accents_are_composed_otherwise(tmp_path, images):
-    """Typed names are composed (NFC), those of a Mac's zip are not (NFD)."""
-    lines = ["image,caption"]
-    for name in NAMES:
-        (images / name).rename(images / unicodedata.normalize("NFD", f"Café_é_{name}"))
-        lines.append(unicodedata.normalize("NFC", f"Café_é_{name},A plain colour ."))
-    (tmp_path / "my.csv").write_text("\n".join(lines), encoding="utf-8")
-    dataset = read_dataset([tmp_path / "my.csv"], images)
-    expected = [unicodedata.normalize("NFD", f"Café_é_{name}") for name in NAMES]
-    assert list(dataset.captions) == expected
-    assert sorted(sum(dataset.splits.values(), [])) == sorted(expected)
-
-
-def test_the_message_says_that_the_endings_differ(tmp_path, images):
-    (tmp_path / "my.csv").write_text("image,caption\n0.png,A dog .\n")
-    with pytest.raises(ValueError, match="such as '0.png', got '0.jpg'. They differ in the ending"):
-        read_dataset([tmp_path / "my.csv"], images)
-
-
-@pytest.mark.parametrize("text", ["", "0.jpg,A dog .\n", "[1, 2]", "%PDF-1.4\n"])
-def test_a_file_in_no_known_format_is_refused_with_the_known_ones(text, tmp_path, images):
-    path = tmp_path / "my.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="my.csv, line 1: Expected a header .*COCO.*Karpathy"):
-        read_dataset([path], images)
-
-
-def test_a_file_in_another_encoding_is_refused(tmp_path, images):
-    path = tmp_path / "my.csv"
-    path.write_bytes("image,caption\n0.jpg,Un été .\n".encode("latin-1"))
-    with pytest.raises(ValueError, match="Expected text in UTF-8 in .*my.csv.*Save it as UTF-8"):
-        read_dataset([path], images)
-
-
-def test_a_file_that_does_not_exist_is_an_error_that_says_what_to_do(tmp_path, images):
-    with pytest.raises(FileNotFoundError, match="There is no .*gone.csv. Name the file of your"):
-        read_dataset([tmp_path / "gone.csv"], images)
-
-
-@pytest.mark.real
-def test_the_official_splits_are_read_whole_and_in_order(shared, tmp_path, images):
-    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
-        archive.extractall(tmp_path)
-    Image.new("RGB", (4, 4)).save(images / "1000268201_693b08cb0e.jpg")
-    dataset = read_dataset([tmp_path], images)
-    assert (len(dataset.captions), sum(map(len, dataset.captions.values()))) == (8092, 40460)
-    assert {split: len(names) for split, names in dataset.splits.items()} == {
-        "train": 6000,
-        "development": 1000,
-        "test": 1000,
-    }
-    assert dataset.splits["train"][0] == "2513260012_03d33305cf.jpg"
+        entries(content)

@@ -3,8 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from captioning.data.image_paths import find_images
+from captioning.data.image_paths import find_images, image_extensions, list_image_names
 
 
 @pytest.fixture
@@ -184,3 +185,33 @@ def test_images_that_pillow_does_not_read_are_not_left_out(folder):
     for name in ("IMG_2.HEIC", "raw.NEF", "IMG_2.MOV"):
         Path("empty", name).touch()
     assert image_paths("empty") == ["empty/IMG_2.HEIC", "empty/raw.NEF"]
+
+
+def test_endings_of_images_that_pillow_lacks_count_films_do_not():
+    assert {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".nef"} <= image_extensions()
+    assert not {".mpg", ".h5", ".ps", ".txt", ".pdf"} & image_extensions()
+
+
+def test_images_are_named_by_their_path_below_the_folder(tmp_path):
+    (tmp_path / "b" / "c").mkdir(parents=True)
+    (tmp_path / "b" / ".thumbnails").mkdir()
+    for name in ("b/c/1.PNG", "b/2.jpg", "z.gif", "a.jpeg", ".hidden.jpg", "b/.thumbnails/2.jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "b" / "captions.csv").touch()
+    assert list_image_names(tmp_path) == ["a.jpeg", "b/2.jpg", "b/c/1.PNG", "z.gif"]
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def forbid(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", forbid)
+    with pytest.raises(PermissionError):
+        list_image_names(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["empty", "gone"])
+def test_a_folder_without_images_is_refused(tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"There is no image in .*{folder}. Name the"):
+        list_image_names(tmp_path / folder)

@@ -9,9 +9,14 @@ from captioning.data.feature_store import FeatureStore
 from captioning.export import provide_encoder as module
 from captioning.export.keras_to_openvino import export_encoder
 from captioning.export.provide_encoder import has_encoder, provide_encoder
-from captioning.inference.network_files import ENCODER, read_encoder_id, replace_network
 from captioning.inference.networks import Encoder
-from captioning.inference.openvino_runtime import openvino, read_network
+from captioning.inference.openvino_runtime import (
+    ENCODER,
+    openvino,
+    read_encoder_id,
+    read_network,
+    replace_network,
+)
 from captioning.paths import Paths
 
 

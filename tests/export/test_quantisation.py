@@ -19,9 +19,14 @@ from captioning.export.quantisation import (
     quantise_encoder,
     quantise_within_tolerance,
 )
-from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER
 from captioning.inference.networks import Decoder, Encoder
-from captioning.inference.openvino_runtime import has_bfloat16_units, read_network
+from captioning.inference.openvino_runtime import (
+    DECODER_PREFILL,
+    DECODER_STEP,
+    ENCODER,
+    has_bfloat16_units,
+    read_network,
+)
 from captioning.models.caption_model import build_caption_model
 from captioning.models.ensemble import build_ensemble
 from captioning.models.image_encoder import build_encoder

@@ -152,5 +152,7 @@ def test_a_missing_and_a_damaged_network_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no .*network.xml"):
         read_network(path)
     path.write_text("<net>")
-    with pytest.raises(ValueError, match="network.xml or the .bin file beside it is damaged"):
+    with pytest.raises(
+        ValueError, match="Expected a network in .*network.xml .* got a missing or damaged one"
+    ):
         read_network(path)

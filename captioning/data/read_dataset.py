@@ -1,0 +1,151 @@
+"""Joins caption files and a folder of images into a data set.
+
+Tables are typed by hand, come from another computer, or lost their folders and endings. An image
+name in them is matched with an image in the folder as long as the match is unambiguous.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from captioning.data.dataset import Captions, Dataset, Splits, complete_splits, parse_split
+from captioning.data.formats import read_caption_file
+from captioning.data.image_paths import image_extensions, list_image_names
+from captioning.settings import SPLITS, SplitSettings
+
+
+def read_dataset(
+    caption_files: Sequence[Path], images: Path, shares: SplitSettings = SplitSettings()
+) -> Dataset:
+    """Reads the captions of one or several files, and the names of the photographs in the folder
+    `images`.
+
+    A folder among `caption_files` is read as Flickr8k's. If there are several files and none names
+    splits inside, a file whose name contains "train", "val" or "test" is that split, as with COCO.
+    Missing splits are drawn (see `complete_splits`) from the images that exist. For matching image
+    names, see `match_image_names`. Raises FileNotFoundError or ValueError, naming file and line, if
+    there is nothing to read or the files do not fit together.
+    """
+    captions, splits = _read_all(caption_files)
+    existing = list_image_names(images)
+    split_names = (name for names in splits.values() for name in names)
+    matches = match_image_names([*captions, *split_names], existing)
+    matched: Captions = {}
+    for name, image_captions in captions.items():
+        matched.setdefault(matches[name], []).extend(image_captions)
+    splits = {
+        split: list(dict.fromkeys(matches[name] for name in names))
+        for split, names in splits.items()
+    }
+    existing_names = set(existing)
+    drawable = [name for name in matched if name in existing_names]
+    if not drawable:
+        raise ValueError(_describe_mismatch(images, list(captions), existing))
+    if "train" in splits and splits.keys() < set(SPLITS):  # the others are drawn from it
+        splits["train"] = [name for name in splits["train"] if name in existing_names]
+    return Dataset(images, matched, complete_splits(splits, drawable, shares))
+
+
+def match_image_names(names: Iterable[str], images: Iterable[str]) -> dict[str, str]:
+    """Returns name in a caption file -> name of the image in the folder, with "/" between its
+    parts.
+
+    An image of exactly that name comes first. Otherwise a name matches the only image with the same
+    file name in any folder, or with the same name except for the case of letters, the Unicode form
+    of accents (NFC, NFD), or an ending that the caption file leaves out; unless the image also fits
+    another name of the caption file. A name without a match stays as it is.
+    """
+    paths = {name: PureWindowsPath(name).as_posix() for name in names}  # reads both slashes
+    images = dict.fromkeys(images)
+    matches = {path: path for path in paths.values()}
+    unmatched = [path for path in matches if path not in images]
+    for key in (_file_name, _folded_path, _folded_file_name, _folded_stem, _folded_file_stem):
+        names_of_key = Counter(map(key, matches))
+        images_of_key = Counter(map(key, images))
+        only = {key(image): image for image in images if images_of_key[key(image)] == 1}
+        for path in unmatched:
+            is_only_name = names_of_key[key(path)] == 1
+            may_match = key not in (_folded_stem, _folded_file_stem) or not _has_ending(path)
+            if matches[path] == path and is_only_name and may_match:
+                matches[path] = only.get(key(path), path)
+    return {name: matches[path] for name, path in paths.items()}
+
+
+def similar_images(names: Iterable[str], images: Iterable[str]) -> dict[str, str]:
+    """Returns name -> an image whose file name differs only in case, accents or ending, for each
+    name that has one."""
+    by_stem = {_folded_file_stem(image): image for image in images}
+    stems = {name: _folded_file_stem(name) for name in names}
+    return {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
+
+
+def _read_all(paths: Sequence[Path]) -> tuple[Captions, Splits]:
+    """Returns the captions of all files as written, and the splits named in the files or by their
+    names."""
+    captions: Captions = {}
+    splits: Splits = {}
+    for path in paths:
+        file_captions, file_splits = read_caption_file(path)
+        split = _split_in_name(path) if len(paths) > 1 else None
+        if split and not file_splits:
+            file_splits = {split: list(file_captions)}
+        if captions and bool(splits) != bool(file_splits):
+            raise ValueError(
+                f"{path}: Expected splits in all of the {len(paths)} caption files or in none, got "
+                'both. Call each file after its split, such as "captions_train.csv".'
+            )
+        for name, image_captions in file_captions.items():
+            captions.setdefault(name, []).extend(image_captions)
+        for split, names in file_splits.items():
+            splits.setdefault(split, []).extend(names)
+    return captions, splits
+
+
+def _split_in_name(path: Path) -> str | None:
+    words = re.findall("[a-z]+", path.stem.lower())
+    return next(filter(None, map(parse_split, words)), None)
+
+
+def _describe_mismatch(folder: Path, names: Sequence[str], existing: Sequence[str]) -> str:
+    """Returns the message for captions of other images than those in the folder."""
+    similar = similar_images(names, existing)
+    if similar:
+        name, image = next(iter(similar.items()))
+        advice = "They differ in the ending, or several names are alike: correct the captions."
+    else:
+        name, image = next(iter(names), "captions"), existing[0]
+        advice = "Name the folder of the images that the captions describe."
+    return (
+        f"Expected an image of the {len(names)} captioned ones in {folder}, such as {name!r}, got "
+        f"{image!r}. {advice}"
+    )
+
+
+def _file_name(path: str) -> str:
+    return PurePosixPath(path).name
+
+
+def _folded_path(path: str) -> str:
+    """Returns the same text for paths that differ only in the case of letters or the Unicode form
+    of accents."""
+    folded = unicodedata.normalize("NFC", path).casefold()
+    return unicodedata.normalize("NFC", folded)
+
+
+def _folded_file_name(path: str) -> str:
+    return _folded_path(_file_name(path))
+
+
+def _folded_stem(path: str) -> str:
+    return _folded_path(os.path.splitext(path)[0] if _has_ending(path) else path)
+
+
+def _folded_file_stem(path: str) -> str:
+    return _folded_stem(_file_name(path))
+
+
+def _has_ending(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in image_extensions()
