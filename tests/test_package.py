@@ -57,13 +57,15 @@ def test_the_extra_all_names_every_other_one():
     (everything,) = EXTRAS["all"]
     names = re.fullmatch(r"captioning\[(.*)\]", everything)[1].split(",")
     assert sorted(names) == sorted(EXTRAS.keys() - {"all"})
-    assert {"metadata", "plots", "demo", "train", "quantise", "test"} == {*names}
+    assert {"metadata", "heif", "plots", "demo", "train", "quantise", "test"} == {*names}
 
 
-def test_only_one_extra_brings_the_package_under_the_gpl():
-    extras = {name for name, listed in EXTRAS.items() if any("pyexiv2" in one for one in listed)}
-    assert extras == {"metadata"}
-    assert not any("pyexiv2" in one for one in PROJECT["dependencies"])
+@pytest.mark.parametrize(("package", "extra"), [("pyexiv2", "metadata"), ("pillow-heif", "heif")])
+def test_a_package_under_the_gpl_is_installed_by_its_own_extra_only(package, extra):
+    (requirement,) = EXTRAS[extra]
+    assert requirement.startswith(package)
+    requirements = sum(EXTRAS.values(), PROJECT["dependencies"])
+    assert [line for line in requirements if package in line] == [requirement]
 
 
 def test_the_wheel_carries_the_model_below_40_mb_and_nothing_that_only_training_reads(wheel):

@@ -125,8 +125,8 @@ def _identify(file: IO[bytes]) -> Image.Image:
     except UnidentifiedImageError as error:
         if is_heif and not can_read_heif:
             raise Refusal(
-                "is a HEIC image, which needs pillow-heif",
-                'Install it with: pip install ".[heif]", or save the image as JPEG.',
+                "is a HEIC image, and pillow-heif is not installed",
+                'Run `pip install ".[heif]"` in the folder of the clone, or save it as JPEG.',
             ) from error
         raise
 

@@ -284,23 +284,58 @@ def test_an_error_keeps_no_pixels_alive(tmp_path):
         )
 
 
-def test_heic_names_the_package_that_reads_it(tmp_path, monkeypatch):
+@pytest.fixture
+def heic_never_opened(monkeypatch):
+    """As in a program that has not opened a HEIC image yet."""
+    monkeypatch.setattr(Image, "ID", [form for form in Image.ID if form != "HEIF"])
+    image_files._register_heif.cache_clear()
+    yield
+    image_files._register_heif.cache_clear()
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_a_heic_image_names_the_extra_that_reads_it(
+    tmp_path, monkeypatch, heic_never_opened, brand
+):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    image_files._register_heif.cache_clear()
     path = tmp_path / "IMG_0002.HEIC"
-    path.write_bytes(b"\0\0\0\x1cftypheic\0\0\0\0mif1heicmiaf" + bytes(3000))
-    with pytest.raises(
-        UnreadableImage, match=r'a HEIC image.*pip install "\.\[heif\]", or save .* as JPEG'
-    ):
+    path.write_bytes(b"\0\0\0\x1cftyp" + brand + b"\0\0\0\0mif1heicmiaf" + bytes(3000))
+    with pytest.raises(UnreadableImage) as caught:
         load_image(path, SIZE)
-    image_files._register_heif.cache_clear()
+    assert str(caught.value) == (
+        f'{path} is a HEIC image, and pillow-heif is not installed. Run `pip install ".[heif]"` in '
+        "the folder of the clone, or save it as JPEG."
+    )
 
 
-def test_heic_is_read_where_the_package_is_installed(tmp_path):
-    pytest.importorskip("pillow_heif").register_heif_opener()
-    path = saved(tmp_path, picture(), "IMG_0002.HEIC", quality=95)
+def saved_as_heic(tmp_path, image, **options):
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "IMG_0002.HEIC"
+    heif.from_pillow(image).save(path, quality=95, **options)
+    return path
+
+
+def test_a_heic_image_is_read_without_preparations(tmp_path, heic_never_opened):
+    path = saved_as_heic(tmp_path, picture())
+    for image in (path, path.read_bytes()):
+        left, right = left_and_right(load_image(image, SIZE))
+        np.testing.assert_allclose([left, right], [[255, 0, 0], [0, 255, 0]], atol=15)
+
+
+def test_a_rotated_heic_image_is_set_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = picture().transpose(Image.Transpose.ROTATE_90)
+    path = saved_as_heic(tmp_path, lying, exif=exif.tobytes())
     left, right = left_and_right(load_image(path, SIZE))
-    assert left[0] > 240 and right[1] > 240
+    np.testing.assert_allclose([left, right], [[255, 0, 0], [0, 255, 0]], atol=15)
+
+
+def test_a_heic_image_that_was_cut_off_is_refused(tmp_path):
+    path = saved_as_heic(tmp_path, Image.effect_noise((90, 90), 90).convert("RGB"))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UnreadableImage, match="cannot be read as an image"):
+        load_image(path, SIZE)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
