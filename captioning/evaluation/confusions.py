@@ -1,7 +1,7 @@
-"""Finds words that captions use where the reference captions agree on another.
+"""Finds words that generated captions contain where the reference captions agree on another word.
 
-Words are compared, not things: "red" for a shirt counts as wrong if the references mention only a
-brown dog. Treat the counts as hints, and check the images.
+This module compares words, not objects: "red" for a shirt counts as wrong if the references mention
+only a brown dog. Treat the counts as hints, and check the images.
 """
 
 from collections import Counter, defaultdict
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from captioning.data.vocabulary import clean_caption
 
-# Words of a group mostly exclude each other; other forms and near synonyms follow the word. Words
-# that leave it open ("child", "person", "several") are in no group, nor is "one", which is mostly a
-# pronoun.
+# The words of a group usually exclude each other. A word is followed by its other forms and near
+# synonyms. Words that leave the choice open ("child", "person", "several") are in no group, nor is
+# "one", which is usually a pronoun.
 GROUPS = {
     "people": ("man men guy guys", "woman women lady ladies", "boy boys", "girl girls"),
     "counts": ("two 2", "three 3", "four 4", "five 5", "six 6"),
@@ -26,18 +26,18 @@ GROUPS = {
     ),
 }  # fmt: skip
 
-_AGREEMENT = 2  # references: a single one may itself be wrong, or describe something else
+_MIN_REFERENCES = 2  # that agree: a single one may be wrong, or describe something else
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """A word that was `said` in the captions of `image_names`, whose references agree on another
-    word, `meant`; `captions` is the number of captions that contain the word at all."""
+    """A `predicted` word in the captions of `image_names`, whose references agree on the `expected`
+    word instead. `caption_count` captions contain the predicted word, rightly or wrongly."""
 
-    said: str
-    meant: str
+    predicted: str
+    expected: str
     image_names: tuple[str, ...]
-    captions: int
+    caption_count: int
 
 
 def find_confusions(
@@ -45,39 +45,40 @@ def find_confusions(
     references: Mapping[str, Sequence[str]],
     groups: Mapping[str, Sequence[str]] = GROUPS,
 ) -> dict[str, list[Confusion]]:
-    """Group -> its confusions, most frequent first, ties by alphabet.
+    """Returns group -> its confusions, the most frequent first, equally frequent ones in
+    alphabetical order.
 
-    A word in `captions` (image name -> caption) is wrong if no reference of the image contains it;
-    another word of its group is meant if two or more references contain that one and the caption
-    does not. Each image counts once for a pair of words.
+    `captions`: image name -> generated caption; `references`: image name -> reference captions as
+    written. A word is wrong if no reference of the image contains it. Another word of its group is
+    expected if at least two references contain it and the caption does not. Each image counts once
+    for a pair of words.
     """
-    return {group: _confusions(captions, references, words) for group, words in groups.items()}
+    return {group: _find_in_group(captions, references, words) for group, words in groups.items()}
 
 
-def _confusions(
+def _find_in_group(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]], words: Sequence[str]
 ) -> list[Confusion]:
-    word_of = {form: forms.split()[0] for forms in words for form in forms.split()}
+    word_by_form = {form: forms.split()[0] for forms in words for form in forms.split()}
 
     def group_words(caption: str) -> set[str]:
-        return {word_of[form] for form in clean_caption(caption).split() if form in word_of}
+        forms = clean_caption(caption).split()
+        return {word_by_form[form] for form in forms if form in word_by_form}
 
-    captions_with: Counter[str] = Counter()
-    image_names_of = defaultdict(list)
+    caption_counts: Counter[str] = Counter()
+    image_names_by_pair = defaultdict(list)
     for image_name, caption in captions.items():
-        said = group_words(caption)
-        captions_with.update(said)
-        in_references = Counter(
+        caption_words = group_words(caption)
+        caption_counts.update(caption_words)
+        reference_counts = Counter(
             word for reference in references[image_name] for word in group_words(reference)
         )
-        agreed = {word for word, count in in_references.items() if count >= _AGREEMENT}
-        for wrong in said - in_references.keys():
-            for meant in agreed - said:
-                image_names_of[wrong, meant].append(image_name)
-    return sorted(
-        (
-            Confusion(said, meant, tuple(image_names), captions_with[said])
-            for (said, meant), image_names in image_names_of.items()
-        ),
-        key=lambda confusion: (-len(confusion.image_names), confusion.said, confusion.meant),
-    )
+        agreed = {word for word, count in reference_counts.items() if count >= _MIN_REFERENCES}
+        for predicted in caption_words - reference_counts.keys():
+            for expected in agreed - caption_words:
+                image_names_by_pair[predicted, expected].append(image_name)
+    confusions = [
+        Confusion(predicted, expected, tuple(image_names), caption_counts[predicted])
+        for (predicted, expected), image_names in image_names_by_pair.items()
+    ]
+    return sorted(confusions, key=lambda c: (-len(c.image_names), c.predicted, c.expected))

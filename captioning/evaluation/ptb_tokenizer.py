@@ -1,32 +1,32 @@
-"""The tokenizer of the caption benchmarks: a caption -> its lower-case tokens.
+"""Splits a caption into the lower-case tokens that the caption benchmarks compare.
 
-coco-caption (Chen et al. 2015, "Microsoft COCO Captions: Data Collection and Evaluation Server")
-computes BLEU, CIDEr and their kin on the tokens of the Stanford PTBTokenizer (CoreNLP 3.4.1,
-options `-preserveLines -lowerCase`) without punctuation. This module gives the same tokens for
-English captions without Java, so that scores can be compared with published ones.
+coco-caption (Chen et al., "Microsoft COCO Captions: Data Collection and Evaluation Server", 2015)
+computes its metrics on the tokens of the Stanford PTBTokenizer (CoreNLP 3.4.1, options
+`-preserveLines -lowerCase`) without punctuation. This module returns the same tokens for English
+captions without Java, so that you can compare scores with published ones.
 
-At each position all rules are tried, and the longest match wins; of equally long ones, the earlier
-rule. Where a rule has a group, the group is the token, and the rest is only its context: "cannot"
-matches as a whole and gives "can"; reading continues at "not".
+The tokenizer tries all rules at each position. The longest match wins; among equally long matches,
+the first rule wins. If a rule has a group, the group is the token and the rest is its context:
+"cannot" matches as a whole and gives "can", and reading continues at "not".
 
-Peculiarities of the original that the scores depend on: brackets stay, as "-lrb-", since they are
-lower-cased before the upper-case "-LRB-" is looked for; so do "!!" and "?!"; "£" becomes "#" and
-"€" becomes "$"; a mixed fraction, "2 1/2", is one token with a no-break space.
+The scores depend on some peculiarities of the original, which this module reproduces. Brackets
+stay, as "-lrb-", because the original lower-cases them and then removes the upper-case "-LRB-".
+"!!" and "?!" stay, too. "£" becomes "#" and "€" becomes "$". A mixed fraction such as "2 1/2" is
+one token with a no-break space.
 
-Not reproduced, as captions hardly contain them: HTML entities (`&amp;`), telephone numbers with
-blanks or brackets, the path after a web address without "http", file names that begin with a
-digit, smileys without a mouth like ")", typographic hyphens inside words, text joined to a curly
-contraction ("don’ts") or, by a single letter, to an abbreviation ("etc.x"), and rare symbols that
-the original drops. Nor does this module look at the next line: of a caption that ends in "A." the
-original keeps "a." or "a", the latter if the next caption begins with "The" or the like; here it
-is always "a.".
+This module does not reproduce what captions hardly contain: HTML entities (`&amp;`), telephone
+numbers with blanks or brackets, the path after a web address without "http", file names that begin
+with a digit, smileys without a mouth like ")", typographic hyphens inside words, text joined to a
+curly contraction ("don’ts") or, by a single letter, to an abbreviation ("etc.x"), and rare symbols
+that the original drops. Nor does it read the next caption: the original turns the "A." that ends a
+caption into "a" if the next one begins with a word like "The"; here it is always "a.".
 """
 
 import re
 
 PUNCTUATION = frozenset("' '' ’ \" ` . ? ! , : ; - -- --- ----".split())
 
-# Words that keep their full stop, in any case: titles, streets, firms, months, days, states ...
+# Words that keep their full stop, in small or capital letters: titles, streets, firms, months ...
 ABBREVIATIONS = """
     adj adm adv ala alex al apr ariz assn asst attys? aug ave bancorp bhd bldg blvd brig bros calif
     capt cf cie cmdr colo cos? col comdr conn corp cpl ct dak dec dept det drs? ed\\.d elec ens esq
@@ -36,12 +36,12 @@ ABBREVIATIONS = """
     sfc sgt spc sq sr ste? supts? sys tel tenn thu thurs treas tue tues univ va vs vt wed wisc? wm
     wyo
     """
-# ... only with a capital, for these are English words or names too ...
+# ... only with a capital, because these are English words or names, too ...
 CAPITAL_ABBREVIATIONS = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash"
 # ... and only before a number.
 NUMBER_ABBREVIATIONS = "art figs? nos? pp? prop"
 
-# After a one-letter word and a full stop, these begin a new sentence; other words follow initials.
+# After a single letter and a full stop, these words begin a new sentence; others follow initials.
 SENTENCE_STARTS = """
     A About According After An As At But He Her Here However If In It Last Many More Now Once One
     Other Our She Since So Some Such That The Their Then There These They This We What When While
@@ -50,7 +50,7 @@ SENTENCE_STARTS = """
 
 LETTER = r"[A-Za-zªµºÀ-ÖØ-öø-\u1fff\u3040-\ud7ff]"
 WORD = rf"{LETTER}(?:{LETTER}|\d)*"
-# O'Neill, l'artiste: the elision belongs to the word.
+# In O'Neill and l'artiste the elision belongs to the word.
 PART = rf"(?:[dlo]['’])?(?:{LETTER}|\d)+"
 CLITIC = r"'(?:s|m|d|re|ve|ll)(?![a-z])"
 
@@ -59,7 +59,7 @@ def _any_of(words: str) -> str:
     return "(?:" + "|".join(words.split()) + ")"
 
 
-# All are tried at every position; the order matters only between matches of the same length.
+# The order matters only between matches of the same length.
 _RULES = [
     re.compile(rule)
     for rule in (
@@ -99,15 +99,15 @@ _RULES = [
         r"[\w.-]+@\w+(?:[.-]\w+)*|@[A-Za-z_]\w*|#[A-Za-z]+",
         rf"[<>]?[:;=][-o']?[()@\\|DdPpO](?!{LETTER}|\d)",
         r"</?[A-Za-z][^<>]*>",
-        # Everything else stands alone; a few signs come in runs.
+        # Any other character is a token; a few signs form a token together.
         r"[A-Z]*\$|[?!]+|\.{3,}|-{2,}|_+|\*+|#+|@+|''|\S",
     )
 ]
 
-# Blanks, and the characters that the original drops: zero-width ones and emoji.
+# Blanks, and characters that the original drops: zero-width ones and emoji.
 _SKIPPED = re.compile(r"[\s\u200b-\u200f\ufe0f\ufeff\U00010000-\U0010ffff]+")
 
-# The quote before a fraction is dropped later; it keeps "2 ½" two tokens, unlike "2 1/2".
+# The quote before a fraction is dropped later. It makes "2 ½" two tokens, unlike "2 1/2".
 _PLAIN = str.maketrans(
     dict.fromkeys("“”‘«»‹›‛", '"')
     | dict.fromkeys("–—―", " -- ")
@@ -123,9 +123,8 @@ _BRACKETS = str.maketrans(
 
 
 def tokenize(caption: str) -> list[str]:
-    """The lower-case tokens of a caption, which is one line, without punctuation; [] if none are
-    left. No token contains an ordinary blank, so " ".join(tokens) is the line that coco-caption
-    scores."""
+    """Returns the lower-case tokens of a caption, which is one line, without punctuation. No token
+    contains an ordinary blank, so `" ".join(tokens)` is the line that coco-caption scores."""
     caption = _CURLY_CLITIC.sub("'", caption.translate(_PLAIN))
     tokens = []
     position = 0

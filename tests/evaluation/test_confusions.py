@@ -4,11 +4,12 @@ from captioning.evaluation.confusions import GROUPS, Confusion, find_confusions
 
 
 def confusions(caption, *references, group="people"):
-    found = find_confusions({"a.jpg": caption}, {"a.jpg": references})
-    return [(confusion.said, confusion.meant) for confusion in found[group]]
+    """The pairs (predicted, expected) of one image."""
+    by_group = find_confusions({"a.jpg": caption}, {"a.jpg": references})
+    return [(confusion.predicted, confusion.expected) for confusion in by_group[group]]
 
 
-def test_a_word_that_no_reference_contains_is_confused_with_the_one_that_two_agree_on():
+def test_a_word_that_no_reference_contains_is_confused_with_the_word_that_two_agree_on():
     assert confusions("a man runs", "A woman runs .", "The woman jogs .") == [("man", "woman")]
 
 
@@ -39,7 +40,7 @@ def test_all_forms_of_a_word_count_as_that_word():
     assert confusions("two dogs", "3 dogs", "Three dogs", group="counts") == [("two", "three")]
 
 
-def test_a_word_that_the_caption_contains_is_not_meant_by_another():
+def test_a_word_that_the_caption_contains_is_not_expected_in_place_of_another():
     references = ["A brown and white dog .", "A white dog with brown ears ."]
     assert confusions("a black and white dog", *references, group="colours") == [("black", "brown")]
 
@@ -48,9 +49,9 @@ def test_confusions_are_sorted_by_the_number_of_their_images():
     captions = {"a": "a man", "b": "a man", "c": "a boy", "d": "a man"}
     references = {"a": ["girl"] * 2, "b": ["woman"] * 2, "c": ["girl"] * 2, "d": ["woman"] * 2}
     assert find_confusions(captions, references)["people"] == [
-        Confusion("man", "woman", ("b", "d"), captions=3),
-        Confusion("boy", "girl", ("c",), captions=1),
-        Confusion("man", "girl", ("a",), captions=3),
+        Confusion("man", "woman", ("b", "d"), caption_count=3),
+        Confusion("boy", "girl", ("c",), caption_count=1),
+        Confusion("man", "girl", ("a",), caption_count=3),
     ]
 
 

@@ -28,17 +28,17 @@ def test_end_to_end_gives_the_captions_of_the_features_of_the_same_photographs(
     images = np.stack([load_image(folder / name, (32, 48)) for name in references])
     features = dict(zip(references, captioner.encoder(images), strict=True))
     expected, scores = evaluate(captioner.decoder, features, references)
-    received, same_scores = evaluate_end_to_end(captioner, folder, references)
-    assert list(received) == list(references)
-    assert received == expected
-    assert same_scores == scores
+    captions, end_to_end_scores = evaluate_end_to_end(captioner, folder, references)
+    assert list(captions) == list(references)
+    assert captions == expected
+    assert end_to_end_scores == scores
 
 
 def test_a_split_with_missing_features_is_refused(captioner, references):
     features = {name: np.zeros((4, 18), "float32") for name in list(references)[1:]}
     missing = next(iter(references))
     with pytest.raises(
-        ValueError, match=f"of all 6 images of the split, but 1 have none, such as {missing}"
+        ValueError, match=f"of all 6 images of the split, got none of 1, such as {missing}"
     ):
         evaluate(captioner.decoder, features, references)
 

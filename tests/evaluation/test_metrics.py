@@ -1,15 +1,9 @@
-import json
 import shutil
 import sys
 
 import pytest
 
-from captioning.evaluation.metrics import (
-    cider_per_image,
-    format_scores,
-    save_scores,
-    score_captions,
-)
+from captioning.evaluation.metrics import cider_per_image, format_scores, score_captions
 
 REFERENCES = {
     "dog.jpg": ["A brown dog runs on the grass .", "The dog is running over a green field ."],
@@ -31,8 +25,9 @@ def test_a_caption_equal_to_a_reference_scores_bleu_of_one():
 
 
 def test_bleu_is_what_counting_by_hand_gives():
-    """All 7 words of the first caption stand in a reference, all 6 of the second (its two "a" in
-    the longer reference), one "a" of the third's 5. The lengths match: nothing is taken off."""
+    """References contain all 7 words of the first caption, all 6 of the second (its two "a" are in
+    the longer reference), and one "a" of the 5 words of the third. The lengths match, so there is
+    no brevity penalty."""
     scores = score_captions(CAPTIONS, REFERENCES, meteor=False)
     assert scores["BLEU-1"] == pytest.approx((7 + 6 + 1) / 18)
 
@@ -73,17 +68,17 @@ def test_captions_that_break_off_are_counted():
 
 
 def test_cider_is_what_its_formula_gives():
-    """Two images with one reference each. "a dog": each word and the pair stand in one image of
-    two, except "a", which stands in both and weighs log(2/2) = 0. The caption equals its
-    reference for 1- and 2-grams and has no longer ones: (1 + 1 + 0 + 0) / 4 * 10 = 5. "a car"
-    shares only "a" with its reference, which weighs nothing: 0."""
+    """Both images have one reference. In "a dog", the word "dog" and the pair occur in one image of
+    two; "a" occurs in both and weighs log(2/2) = 0. The caption has the 1-grams and 2-grams of its
+    reference and no longer ones: (1 + 1 + 0 + 0) / 4 * 10 = 5. The caption "a car" shares only "a"
+    with its reference, which weighs nothing: 0."""
     per_image = cider_per_image({"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]})
     assert per_image == pytest.approx({"1": 5.0, "2": 0.0})
 
 
 def test_rouge_is_what_its_formula_gives():
-    """Longest common subsequence "a dog runs" of 3: precision 3/4, recall 3/5, and the F-measure
-    with beta 1.2 of coco-caption."""
+    """The longest common subsequence, "a dog runs", has 3 words: precision 3/4, recall 3/5.
+    coco-caption takes the F-measure with beta 1.2."""
     scores = score_captions({"1": "a dog runs fast"}, {"1": ["a big dog runs away"]}, meteor=False)
     expected = (1 + 1.2**2) * 0.75 * 0.6 / (0.6 + 1.2**2 * 0.75)
     assert scores["ROUGE-L"] == pytest.approx(expected)
@@ -126,10 +121,3 @@ def test_captions_and_references_of_different_images_are_refused(captions):
 def test_scores_are_printed_times_a_hundred_and_counts_as_they_are():
     text = format_scores({"BLEU-4": 0.1849, "CIDEr": 0.5, "distinct captions": 812})
     assert [line.split()[-1] for line in text.splitlines()] == ["18.5", "50.0", "812"]
-
-
-def test_saved_scores_name_their_split_and_beam_width(tmp_path):
-    save_scores(tmp_path / "scores.json", "test", 3, {"CIDEr": 0.5, "distinct words": 7})
-    assert json.loads((tmp_path / "scores.json").read_text()) == {
-        "split": "test", "beam width": 3, "CIDEr": 0.5, "distinct words": 7
-    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The tokens equal those of the Java tokenizer; the literal ones below were made by it."""
+"""The tokens equal those of the Java tokenizer, which made the literal ones below."""
 
 import shutil
 import zipfile
@@ -183,7 +183,7 @@ def test_blanks_around_a_caption_do_not_matter():
 
 
 @needs_java
-def test_the_literal_tokens_are_what_java_says_today():
+def test_the_java_tokenizer_still_gives_the_literal_tokens():
     captions, lines = zip(*GOLDEN, strict=True)
     assert lines_by_java(captions) == list(lines)
 
