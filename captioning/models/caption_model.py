@@ -1,19 +1,21 @@
-"""The caption models in Keras: the feature map of an image and the words so far give the next word.
+"""The caption models in Keras: they predict the next word from the feature map of an image and the
+words before it.
 
 Both are merge models (Tanti, Gatt and Camilleri, "Where to put the image in an image caption
-generator", 2018): the image never enters the LSTM, image and words meet in the decoder.
+generator", 2018): the image never enters the LSTM; image and words meet in the decoder.
 
-    features -> feature extractor -> image context      once an image
+    features -> feature extractor -> image context      computed once per image
     words -> embedding -> sequence processor -> states  the LSTM after each word
     image context, states -> decoder -> logits          scores of the word that follows
 
-The decoder treats every position by itself, in a row of positions an image. In training these are
-the words of all captions of the image (positions = captions * length), in the search its beams (see
+The decoder computes each position on its own. In training, the positions of an image are the words
+of all its captions (positions = captions * length); in the search, they are its beams (see
 `captioning.models.step_model`). Builders only build; the caller compiles, trains and saves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from math import log
 
 import keras
 from keras import ops
@@ -24,9 +26,10 @@ EMBEDDING = "embedding"
 FEATURE_EXTRACTOR = "feature_extractor"
 SEQUENCE_PROCESSOR = "sequence_processor"
 DECODER = "decoder"
-ATTENTION = "attention"  # the layer of the decoder whose output are the attention weights
+ATTENTION = "attention"  # the layer of the decoder that outputs the attention weights
+ENSEMBLE = "ensemble"
 
-# The settings that decide which weights a model has; the others decide how it learns them.
+# The settings that determine the weights of a model; the others determine its training.
 NETWORK_SETTINGS = ("decoder", "embedding_units", "units", "heads")
 
 
@@ -36,15 +39,15 @@ def build_caption_model(
     settings: TrainingSettings,
     precision: str = "float32",
 ) -> keras.Model:
-    """The caption model that `settings.decoder` names, "merge" or "attention".
+    """Builds the caption model that `settings.decoder` names, "merge" or "attention".
 
-    Inputs, by name: `features` (images, cells, feature_width), the feature map of each image, and
-    `words` (images, captions, length) int32, some captions of each, padded on the right with 0.
-    Output: logits (images, captions * length, vocabulary_size) float32. Position t of a caption
-    scores the word that follows its first t + 1 words. Padding needs no mask: the LSTM reads from
-    left to right, so padding never reaches a word before it.
+    Its inputs, by name, are `features` (images, cells, feature_width), the feature map of each
+    image, and `words` (images, captions, length) int32, the ids of its captions, padded on the
+    right with 0. Its output are logits (images, captions * length, vocabulary_size) float32.
+    Position t of a caption scores the word that follows its first t + 1 words. Padding needs no
+    mask: the LSTM reads from left to right, so padding never affects a word before it.
 
-    `precision` is a dtype policy of Keras; the weights are float32 in "mixed_bfloat16" as well.
+    `precision` is a dtype policy of Keras; the weights stay float32 in "mixed_bfloat16".
     """
     build_extractor_and_decoder = {"merge": _merge, "attention": _attention}[settings.decoder]
     with _dtype_policy(precision):
@@ -69,8 +72,8 @@ def build_caption_model(
 
 
 def _sequence_processor(settings: TrainingSettings) -> keras.Model:
-    """Embedded captions (images, captions, length, embedding_units) -> the states of the LSTM
-    (images, positions, units)."""
+    """Builds the model from embedded captions (images, captions, length, embedding_units) to the
+    states of the LSTM (images, positions, units)."""
     embedded = keras.Input((None, None, settings.embedding_units), name="embedded")
 
     x = keras.layers.Rescaling(settings.embedding_units**0.5, name="scale")(embedded)
@@ -82,8 +85,8 @@ def _sequence_processor(settings: TrainingSettings) -> keras.Model:
 
 @keras.saving.register_keras_serializable("captioning")
 class EachCaption(keras.layers.Wrapper):
-    """Runs a recurrent layer over each caption: (images, captions, length, width) -> (images,
-    captions * length, units)."""
+    """Runs a recurrent layer over each caption. The input has the shape (images, captions, length,
+    width), the output (images, captions * length, units)."""
 
     def call(self, captions):
         images, _, length, width = ops.shape(captions)
@@ -99,11 +102,11 @@ class EachCaption(keras.layers.Wrapper):
         return images, positions, self.layer.units
 
 
-# The merge decoder: the average of the feature map is added to each state of the LSTM
+# The merge decoder adds the average of the feature map to each state of the LSTM
 
 
 def _merge(feature_width: int, settings: TrainingSettings) -> tuple[keras.Model, keras.Model]:
-    """Image context: `image` (images, units)."""
+    """Builds feature extractor and decoder. Their image context is `image` (images, units)."""
     units = settings.units
 
     features = keras.Input((None, feature_width), name="features")
@@ -122,16 +125,16 @@ def _merge(feature_width: int, settings: TrainingSettings) -> tuple[keras.Model,
     return feature_extractor, decoder
 
 
-# The attention decoder: each state of the LSTM attends to the cells of the feature map
+# In the attention decoder, each state of the LSTM attends to the cells of the feature map
 
 
 def _attention(feature_width: int, settings: TrainingSettings) -> tuple[keras.Model, keras.Model]:
-    """Attention with several heads (Vaswani et al., 2017). A gate lets the attended cells through;
-    they are merged with the state and the average of the map.
+    """Builds feature extractor and decoder, with attention of several heads (Vaswani et al., 2017).
+    A gate weights the attended cells before they are added to the state and the average of the map.
 
-    Image context: `keys` (images, heads, head_units, cells), `values` (images, heads, cells,
-    head_units) and `average` (images, units). Heads come first and keys stand upright, so that
-    each position multiplies them as they lie.
+    Their image context is `keys` (images, heads, head_units, cells), `values` (images, heads,
+    cells, head_units) and `average` (images, units). The keys are transposed once per image, so
+    that no step of the search needs to transpose them.
     """
     units, heads = settings.units, settings.heads
     head_units = units // heads
@@ -183,9 +186,45 @@ def _attention(feature_width: int, settings: TrainingSettings) -> tuple[keras.Mo
     return feature_extractor, decoder
 
 
+# An ensemble: models that differ by chance make different errors, and their mean makes fewer
+
+
+def build_ensemble(members: Sequence[keras.Model]) -> keras.Model:
+    """Builds a model with the inputs and the output of its members, caption models of one
+    vocabulary and one feature width. Its logits are the logarithm of the mean of their
+    probabilities.
+
+    It shares the weights of the members. A single member is returned as it is.
+    """
+    if len(members) == 1:
+        return members[0]
+    features = keras.Input(members[0].input["features"].shape[1:], name="features")
+    words = keras.Input((None, None), dtype="int32", name="words")
+    inputs = {"features": features, "words": words}
+    logits = []  # of each member: (images, positions, vocabulary_size)
+    for number, member in enumerate(members, start=1):
+        renamed = keras.Model(member.input, member.output, name=f"member_{number}")
+        logits.append(renamed(inputs))
+    return keras.Model(inputs, log_mean(logits), name=ENSEMBLE)
+
+
+def ensemble_members(caption_model: keras.Model) -> list[keras.Model]:
+    """Returns the members of an ensemble. A model that is no ensemble is its only member."""
+    if caption_model.name != ENSEMBLE:
+        return [caption_model]
+    return [layer for layer in caption_model.layers if isinstance(layer, keras.Model)]
+
+
+def log_mean(logits: Sequence[keras.KerasTensor]) -> keras.KerasTensor:
+    """Returns the logarithm of the mean of several models' probabilities, from their logits (...,
+    vocabulary_size)."""
+    log_probs = ops.stack([ops.log_softmax(member_logits) for member_logits in logits])
+    return ops.logsumexp(log_probs, axis=0) - log(len(logits))
+
+
 @contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
-    """Layers made inside compute in this precision."""
+    """Layers that are built inside the block compute in this precision."""
     default = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

@@ -1,8 +1,8 @@
-"""The image encoders in Keras, from photographs to feature maps: those of `keras.applications`.
+"""The image encoders in Keras, which turn photographs into feature maps.
 
-Names, image sizes, preprocessing and weights are those of Keras. Not about which encoder a folder
-holds (see `captioning.export.provide_encoder`), nor about running one without Keras (see
-`captioning.inference.networks`).
+They are the networks of `keras.applications`, with the names, image sizes, preprocessing and
+weights of Keras. `captioning.export.provide_encoder` chooses the encoder of a folder;
+`captioning.inference.networks` runs an encoder without Keras.
 """
 
 import re
@@ -23,12 +23,15 @@ _TOO_SMALL = (1, 1, 3)
 
 
 def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Model:
-    """An image network without its classifier: uint8 RGB images (batch, height, width, 3) to
-    float32 feature maps (batch, cells, feature_width), the cells of its grid row by row.
+    """Builds an image network without its classifier, but with its preprocessing.
 
-    `name` is a function of `keras.applications`; the model is named as Keras writes it. `weights`
-    is "imagenet" (downloaded by Keras), the path of a weights file of the network without its
-    classifier, or None for random ones. The preprocessing is part of the model.
+    The model takes uint8 RGB images (batch, height, width, 3) and returns float32 feature maps
+    (batch, cells, feature_width), the cells of the grid row by row.
+
+    `name` is that of a function of `keras.applications`, in capital or small letters; the model is
+    named as Keras writes it. `weights` is "imagenet" (downloaded by Keras), the path of a weights
+    file of the network without its classifier, or None for random weights. Raises ValueError for an
+    unknown name, FileNotFoundError for a missing file and ConnectionError if the download fails.
     """
     name = keras_name(name)
     return _on_images(_image_network(name, weights), name)
@@ -36,25 +39,28 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
 
 @dataclass(frozen=True)
 class SplitEncoder:
-    """An encoder, `whole`, and its two halves, which share its weights: the `backbone`, from images
-    to maps (batch, cells, width), and the `exit_flow`, from the grid of such a map (batch, rows,
-    columns, width) to the grid of the feature map (batch, rows, columns, feature_width)."""
+    """An encoder, `whole`, and its two parts, which share its weights.
+
+    The `backbone` takes images and returns backbone maps (batch, cells, width). The `exit_flow`
+    takes the grid of such a map (batch, rows, columns, width) and returns the grid of the feature
+    map (batch, rows, columns, feature_width).
+    """
 
     whole: keras.Model
     backbone: keras.Model
     exit_flow: keras.Model
 
     def save_weights(self, path: Path) -> None:
-        """Writes a file from which `build_encoder` builds the same encoder again."""
+        """Writes the weights file from which `build_encoder` builds the same encoder again."""
         (network,) = (layer for layer in self.whole.layers if isinstance(layer, keras.Model))
         with replace_when_written(path) as neighbour:
             network.save_weights(neighbour)
 
 
 def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> SplitEncoder:
-    """As `build_encoder`, cut behind the last sum but one: the last residual block and all that
-    follows are the exit flow, in Xception blocks 13 and 14. Raises ValueError if the network has no
-    residual blocks."""
+    """Builds an encoder as `build_encoder` does, and cuts it after the last but one residual sum.
+    The exit flow is the last residual block and all that follows: blocks 13 and 14 of Xception.
+    Raises ValueError if the network has no residual blocks."""
     name = keras_name(name)
     network = _image_network(name, weights)
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
@@ -72,9 +78,9 @@ def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> Spl
 
 
 def keras_name(name: str) -> str:
-    """The name as Keras writes it, "ResNet50V2" for "resnet50v2". Raises ValueError if Keras has no
-    such network."""
-    names = {known.casefold(): known for known in _image_networks()}
+    """Returns the name of a network as Keras writes it, such as "ResNet50V2" for "resnet50v2".
+    Raises ValueError if Keras has no such network."""
+    names = {network.casefold(): network for network in _image_networks()}
     if name.casefold() not in names:
         raise ValueError(
             f"Expected an image network of keras.applications, got {name}. Choose one of "
@@ -84,18 +90,19 @@ def keras_name(name: str) -> str:
 
 
 def image_size(name: str) -> tuple[int, int]:
-    """Height and width of the images that a network was trained on, without building it.
+    """Returns height and width in pixels of the images that a network was trained on, without
+    building the network.
 
-    Keras builds a whole network with trained weights at this size only, and names the size when it
-    refuses another. It builds MobileNetV3 at any size that is not too small and names the size in
-    its docstring.
+    Keras builds a network with its classifier and trained weights at this size only; its error for
+    another size names the right one. MobileNetV3 accepts many sizes; its docstring names the right
+    one. Raises RuntimeError if Keras names no size.
     """
     build = _image_networks()[keras_name(name)]
     try:
         build(include_top=True, weights=IMAGENET, input_shape=_TOO_SMALL)
-    except ValueError as refusal:
-        if named := _SQUARE_IMAGE.search(f"{refusal} {build.__doc__}"):
-            return int(named[1]), int(named[1])
+    except ValueError as error:
+        if match := _SQUARE_IMAGE.search(f"{error} {build.__doc__}"):
+            return int(match[1]), int(match[1])
     raise RuntimeError(
         f"Expected a Keras that names the image size of {name}, got Keras {keras.__version__}. "
         "Install Keras 3.15."
@@ -103,10 +110,11 @@ def image_size(name: str) -> tuple[int, int]:
 
 
 def _image_network(name: str, weights: str | Path | None) -> keras.Model:
-    """The network as Keras has it, without its classifier."""
+    """Builds the network as Keras does, without its classifier."""
     if weights not in (IMAGENET, None) and not Path(weights).exists():
         raise FileNotFoundError(
-            f'Expected "imagenet" or a file of {name} weights, got {weights}, which does not exist.'
+            f'Expected "imagenet" or a file of {name} weights, got {weights}, which does not '
+            "exist. Name an existing file."
         )
     build = _image_networks()[name]
     image_shape = (*image_size(name), 3)
@@ -118,8 +126,9 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
         if weights != IMAGENET or not isinstance(error.__context__ or error, OSError):
             raise
         raise ConnectionError(
-            f"The {name} weights could not be downloaded ({error}). Check the connection and try "
-            "again, or put the file into ~/.keras/models, where Keras looks first."
+            f"Expected to download the {name} weights, got an error ({error}). Check the "
+            "connection and try again, or put the file into ~/.keras/models, where Keras looks "
+            "first."
         ) from error
     if weights not in (IMAGENET, None):
         _refuse_lost_scale(network, name, weights)
@@ -127,9 +136,10 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
 
 
 def _on_images(network: keras.Model, name: str) -> keras.Model:
-    """An image network, or its beginning, as an encoder with the preprocessing of `name`."""
+    """Puts the preprocessing of `name` before an image network, or before its first layers, and
+    flattens the grid of its output into cells."""
     images = keras.Input(network.input_shape[1:], dtype="uint8", name="images")
-    # Changes nothing for a network that does its preprocessing itself.
+    # The function does nothing for a network that contains its preprocessing.
     preprocess = getmodule(_image_networks()[name]).preprocess_input
     grid = network(preprocess(ops.cast(images, "float32")))  # (batch, rows, columns, width)
     cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
@@ -141,9 +151,9 @@ def _image_networks() -> dict[str, Callable[..., keras.Model]]:
 
 
 def _refuse_lost_scale(network: keras.Model, name: str, weights: str | Path) -> None:
-    """EfficientNetB0 to B7 scale the images once more if Keras downloads their weights, and not if
-    the weights come from a file: the network would see half of each contrast.
-    """
+    """Raises ValueError for ImageNet weights of EfficientNetB0 to B7 from a file. With weights that
+    Keras downloads, these networks scale the images once more; with the same weights from a file
+    they do not, and would see half of each contrast."""
     for layer in network.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             _, variance, _ = layer.get_weights()

@@ -1,8 +1,8 @@
-"""The caption model in the form in which captions are searched for, word by word.
+"""The one-step form of a caption model, in which the search generates captions word by word.
 
-Both networks are made of the parts of the caption model and share its weights. In training, the
-positions of the decoder are the words of an image's captions; here they are the beams of an image.
-The members of an ensemble step side by side.
+Both networks consist of the parts of the caption model and share its weights. In training, the
+positions of the decoder are the words of an image's captions; here they are the beams of the image.
+The members of an ensemble run side by side.
 """
 
 from collections.abc import Sequence
@@ -17,26 +17,26 @@ from captioning.models.caption_model import (
     EMBEDDING,
     FEATURE_EXTRACTOR,
     SEQUENCE_PROCESSOR,
+    ensemble_members,
+    log_mean,
 )
-from captioning.models.ensemble import log_mean, members_of
-
-StepModels = tuple[keras.Model, keras.Model]
 
 
-def build_step_models(caption_model: keras.Model) -> StepModels:
-    """`prefill` and `step` of a caption model, or of an ensemble.
+def build_step_models(caption_model: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """Builds the networks `prefill` and `step` of a caption model or an ensemble.
 
-    `prefill`: features (images, cells, feature_width) -> the image context, arrays (images, ...),
-    all that is computed once an image.
-    `step`: last words (images, beams) int32, last hidden and cell state (images, beams, units) and
-    the image context -> log-probabilities of the next word (images, beams, vocabulary_size), the
-    new hidden and cell state, and from an attention decoder the attention weights (images, beams,
-    cells), the mean over its heads.
+    `prefill` takes the features (images, cells, feature_width) and returns the image context,
+    arrays (images, ...): all that is computed once per image.
 
-    An ensemble's image context is that of its members, one after the other; so are the units of its
-    state. Its attention weights are the mean over its members.
+    `step` takes the last words (images, beams) int32, the last hidden and cell state (images,
+    beams, units) and the image context. It returns the log-probabilities of the next word (images,
+    beams, vocabulary_size), the new hidden and cell state and, if the decoder has attention, the
+    attention weights (images, beams, cells), the mean over its heads.
+
+    An ensemble concatenates the image contexts of its members, and the units of their states. Its
+    attention weights are the mean over its members.
     """
-    members = members_of(caption_model)
+    members = ensemble_members(caption_model)
     if len(members) == 1:
         return _prefill(caption_model), _step(caption_model)
     prefills = [_prefill(member, f"_{number}") for number, member in enumerate(members)]
@@ -71,18 +71,18 @@ def _step(caption_model: keras.Model, suffix: str = "") -> keras.Model:
 
 
 def _word_and_state(units: int) -> list[keras.KerasTensor]:
-    """The inputs of a step that are no image context."""
+    """The inputs of a step other than the image context."""
     word = keras.Input((None,), dtype="int32", name="word")
     return [word, *(keras.Input((None, units), name=f"last_{name}") for name in ("hidden", "cell"))]
 
 
 class EachBeam(keras.layers.Wrapper):
-    """Runs one step of an LSTM cell for each beam: input (images, beams, width), last hidden and
-    cell state (images, beams, units) -> new hidden and cell state."""
+    """Runs one step of an LSTM cell for each beam. It takes the input (images, beams, width) and
+    the last hidden and cell state (images, beams, units), and returns the new states."""
 
     def call(self, inputs, hidden, cell):
-        rows, *state = (ops.reshape(each, (-1, each.shape[-1])) for each in (inputs, hidden, cell))
-        _, state = self.layer(rows, state)
+        inputs, *state = (ops.reshape(x, (-1, x.shape[-1])) for x in (inputs, hidden, cell))
+        _, state = self.layer(inputs, state)  # (images * beams, units) each
         return [ops.reshape(part, ops.shape(hidden)) for part in state]
 
     def build(self, *input_shapes):
@@ -112,6 +112,6 @@ def _join_steps(steps: Sequence[keras.Model]) -> keras.Model:
 
     log_probs, hidden, cell, *weights = zip(*outputs, strict=True)
     hidden, cell = ops.concatenate(hidden, axis=2), ops.concatenate(cell, axis=2)
-    weights = [ops.mean(ops.stack(of_members), axis=0) for of_members in weights]
+    weights = [ops.mean(ops.stack(member_weights), axis=0) for member_weights in weights]
     inputs = [word, last_hidden, last_cell, *image_context]
     return keras.Model(inputs, [log_mean(log_probs), hidden, cell, *weights], name="step")

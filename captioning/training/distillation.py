@@ -11,8 +11,7 @@ import keras
 import numpy as np
 
 from captioning.data.vocabulary import PADDING
-from captioning.models.caption_model import build_caption_model
-from captioning.models.ensemble import build_ensemble
+from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant
 

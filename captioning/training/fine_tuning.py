@@ -20,8 +20,11 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import fingerprint, make_encoder_id, to_encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.openvino_runtime import encoder_name, is_other_encoder, training_precision
-from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model
-from captioning.models.ensemble import members_of
+from captioning.models.caption_model import (
+    NETWORK_SETTINGS,
+    build_caption_model,
+    ensemble_members,
+)
 from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings
@@ -57,7 +60,7 @@ def fine_tune_encoder(
     encoder = load_pretrained_encoder(data.encoder_id, weights)
     recorded = record.get("settings", {}).items()
     teacher_settings = replace(settings, **{k: v for k, v in recorded if k in NETWORK_SETTINGS})
-    teacher = build_teacher(members_of(model), teacher_settings, training_precision())
+    teacher = build_teacher(ensemble_members(model), teacher_settings, training_precision())
     backbone_data = _extract_backbone_maps(encoder, data, images, paths)
     before = make_encoder_id(encoder.whole)
     fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, paths.fine_tuning)

@@ -20,8 +20,7 @@ from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.export.keras_to_openvino import export_decoder
 from captioning.inference.networks import Decoder
 from captioning.inference.openvino_runtime import training_precision
-from captioning.models.caption_model import build_caption_model
-from captioning.models.ensemble import build_ensemble
+from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training import cross_entropy, self_critical

@@ -27,8 +27,7 @@ from captioning.inference.openvino_runtime import (
     has_bfloat16_units,
     read_network,
 )
-from captioning.models.caption_model import build_caption_model
-from captioning.models.ensemble import build_ensemble
+from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.models.image_encoder import build_encoder
 from captioning.paths import Paths, find_model
 from captioning.settings import DECODERS, TrainingSettings

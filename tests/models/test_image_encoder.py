@@ -1,4 +1,4 @@
-"""Three image networks of Keras as encoders, with random weights."""
+"""Image networks of Keras as encoders, with random weights."""
 
 from urllib.error import URLError
 
@@ -18,14 +18,14 @@ from captioning.models.image_encoder import (
 PREPROCESSING = {
     "MobileNetV2": keras.applications.mobilenet_v2.preprocess_input,  # scales to [-1, 1]
     "VGG16": keras.applications.vgg16.preprocess_input,  # blue first, means subtracted
-    "EfficientNetB0": lambda images: images,  # does it itself
+    "EfficientNetB0": lambda images: images,  # contains its preprocessing
 }
 CELLS_AND_WIDTH = {"MobileNetV2": (49, 1280), "VGG16": (49, 512), "EfficientNetB0": (49, 1280)}
 
 
 @pytest.fixture(scope="module")
 def built():
-    """Each network once."""
+    """Network name -> encoder, built once."""
     keras.utils.set_random_seed(0)
     return {name: build_encoder(name, weights=None) for name in PREPROCESSING}
 
@@ -50,9 +50,9 @@ def test_the_exported_encoder_computes_what_keras_computes_after_its_own_preproc
     encoder = Encoder(tmp_path)
     assert encoder.image_size == (224, 224)
     assert encoder.encoder_id.split()[0] == name
-    received = encoder(images)
-    assert received.shape == expected.shape
-    np.testing.assert_allclose(received, expected, atol=0.01 * np.abs(expected).max())
+    feature_maps = encoder(images)
+    assert feature_maps.shape == expected.shape
+    np.testing.assert_allclose(feature_maps, expected, atol=0.01 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_the_exported_encoder_computes_what_keras_computes_after_its_own_preproc
         600: "EfficientNetB7",
     }.items(),
 )
-def test_images_are_as_large_as_the_network_was_trained_on(side, names):
+def test_images_have_the_size_that_the_network_was_trained_on(side, names):
     for name in names.split():
         assert image_size(name) == (side, side)
 
@@ -82,7 +82,7 @@ def test_every_network_of_keras_has_a_known_size():
     assert all(224 <= image_size(name)[0] <= 600 for name in listed)
 
 
-def test_a_name_is_known_in_any_case():
+def test_a_name_may_be_in_capital_or_small_letters():
     assert keras_name("resnet50v2") == "ResNet50V2"
     assert image_size("XCEPTION") == (299, 299)
 
@@ -104,8 +104,8 @@ def test_weights_come_from_a_file(built, tmp_path):
     (network,) = [layer for layer in built["VGG16"].layers if isinstance(layer, keras.Model)]
     network.save_weights(tmp_path / "my.weights.h5")
     loaded = build_encoder("VGG16", tmp_path / "my.weights.h5")
-    for one, other in zip(loaded.weights, built["VGG16"].weights, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weight, expected in zip(loaded.weights, built["VGG16"].weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
 
 
 def test_weights_that_keras_would_scale_wrongly_are_refused(built, tmp_path):
@@ -122,7 +122,7 @@ def test_weights_that_keras_would_scale_wrongly_are_refused(built, tmp_path):
         build_encoder("EfficientNetB0", tmp_path / "my.weights.h5")
 
 
-def test_a_download_that_fails_says_where_to_put_the_file(monkeypatch):
+def test_the_error_of_a_failed_download_names_the_folder_for_the_file(monkeypatch):
     def offline(include_top, **_):
         if include_top:
             raise ValueError("(224, 224, 3)")
@@ -136,7 +136,7 @@ def test_a_download_that_fails_says_where_to_put_the_file(monkeypatch):
         build_encoder("VGG16")
 
 
-def test_another_error_is_no_failed_download(monkeypatch):
+def test_an_error_other_than_a_failed_download_is_raised_as_it_is(monkeypatch):
     def broken(include_top, **_):
         raise ValueError("(224, 224, 3)") if include_top else TypeError("a bug")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.models.ensemble import members_of
+from captioning.models.caption_model import ensemble_members
 from captioning.settings import TrainingSettings
 from captioning.training.checkpoints import MONITOR, Run, best_epoch
 from captioning.training.distillation import build_teacher
@@ -179,7 +179,7 @@ def test_several_members_are_trained_and_returned_as_their_ensemble(
         patch.setattr("captioning.training.train.shutil.rmtree", lambda folder: None)
         model, history = train(tiny_data, vocabulary, settings, tmp_path)
     assert (tmp_path / "member-2" / "epoch-2.keras").stat().st_mtime_ns == trained
-    first, second = (member.get_weights() for member in members_of(model))
+    first, second = (member.get_weights() for member in ensemble_members(model))
     assert max(np.abs(one - other).max() for one, other in zip(first, second, strict=True)) > 1e-3
     assert [(epoch["stage"], epoch.get("member")) for epoch in history] == [
         ("cross-entropy", 1),
@@ -229,7 +229,7 @@ def test_a_student_learns_from_its_teachers_and_takes_their_place(
         ("cross-entropy", None),
         ("self-critical", None),
     ]
-    assert members_of(model) == [model]
+    assert ensemble_members(model) == [model]
     rates = {layer.rate for layer in layers_of(model) if isinstance(layer, keras.layers.Dropout)}
     assert rates == {0.2}
     assert sorted(path.name for path in tmp_path.iterdir()) == [
