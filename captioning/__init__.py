@@ -1,12 +1,12 @@
-"""Captions photographs with a CNN-LSTM, and trains it.
+"""Captions photographs with a CNN-LSTM model, and trains such models.
 
 >>> import captioning
 >>> captioner = captioning.load()
 >>> print(captioner.caption("photo.jpg"))  # doctest: +SKIP
 a dog is running through the grass
 
-`load` and the three classes below are all that captioning needs. They are imported when they are
-first used: training and preparing data need no OpenVINO.
+To caption, you need only `load` and the three classes below. They are imported when you first use
+them, so that `import captioning` takes no time.
 """
 
 from typing import TYPE_CHECKING
@@ -28,12 +28,12 @@ _MODULES = {
 
 
 def load(root: "str | Path | None" = None) -> "Captioner":
-    """Loads a trained model, ready to caption: see `Captioner`.
+    """Loads a trained model.
 
-    `root`: the folder that holds `models/` and `tokenizer.p`. Without one, the folder that the
+    `root`: the folder that holds `models/` and `tokenizer.p`; by default the folder that the
     environment variable CAPTIONING_MODEL names, else the model that comes with this package. Raises
-    FileNotFoundError if a part of the model is missing, ValueError if one is damaged or the parts
-    do not belong together.
+    FileNotFoundError if a part of the model is missing, ValueError if a part is damaged or the
+    parts do not belong together.
     """
     from captioning.inference.captioner import Captioner
 

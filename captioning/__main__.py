@@ -2,8 +2,8 @@
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - an older Python may run this file, and should say so
-    sys.exit(f"Expected Python 3.11 or newer, got {sys.version.split()[0]}. Install it.")
+if sys.version_info < (3, 11):  # noqa: UP036 - an older Python may run this file
+    sys.exit(f"Expected Python 3.11 or later, got {sys.version.split()[0]}. Install a later one.")
 
 from captioning.app.cli import main  # noqa: E402
 

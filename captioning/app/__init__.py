@@ -1,5 +1,5 @@
 """The user interface: the commands `caption` and `captioning`, the pipeline and the demo page.
 
-Reads arguments and photographs, prints to the console, writes files below a root folder and serves
-a page. Imports every other folder; no other folder imports it.
+These modules read arguments and photographs, print to the console, write files below a root folder
+and serve a page. They may import every other folder; no other folder imports them.
 """

@@ -1,6 +1,6 @@
 """The command `caption`, also `python Testing_caption_generator.py`: captions photographs.
 
-Only parses the command line, so that `--help` and usage errors are answered at once;
+This module only parses the command line, so that `--help` and usage errors need no slow imports.
 `captioning.app.caption_images` does the work.
 """
 
@@ -9,36 +9,45 @@ import warnings
 from pathlib import Path
 
 from captioning.app.console import run_command
-from captioning.app.options import add_beam_width, beam_width, page_path, picture_path, share
+from captioning.app.options import (
+    add_beam_width,
+    parse_beam_width,
+    parse_figure_path,
+    parse_page_path,
+    parse_share,
+)
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
-NONE_CAPTIONED = 2  # the exit status, also of a wrong command line
+NONE_CAPTIONED = 2  # the exit status, also for a wrong command line
 FORMAT_NAMES = ("text", "jsonl", "csv")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints captions to stdout or a file, failures to stderr. Returns the exit status."""
+    """Writes captions to standard output or a file, and failures to stderr. Returns the exit
+    status."""
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
     images = options.images + options.more_images
     if not images:
-        parser.error("name an image, a folder or a pattern: caption photo.jpg")
+        parser.error(
+            "expected an image, a folder or a pattern, got none. Name one: caption photo.jpg"
+        )
 
     def command() -> int:
         from captioning.app.caption_images import caption_images
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd image fails with an error, or does not matter
+            warnings.simplefilter("ignore")  # of Pillow: an image that cannot be read is an error
             return caption_images(
                 images,
-                model=options.model,
+                root=options.model,
                 top=options.top,
                 search=SearchSettings(options.beam_width, options.length_normalisation),
                 format_name=options.format,
                 output=options.output,
-                copies=options.describe,
-                gallery=options.gallery,
-                attention=options.attention,
+                copies_folder=options.describe,
+                gallery_path=options.gallery,
+                attention_path=options.attention,
             )
 
     return run_command(command, failed=NONE_CAPTIONED)
@@ -46,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Describe a photograph in a sentence.",
-        epilog="Exit status: 0 every image captioned, 1 some failed, 2 none captioned.",
+        description="Describe each photograph in a sentence.",
+        epilog="The exit status is 0 if every image was captioned, 1 if some failed, 2 if none was "
+        "captioned.",
     )
     parser.add_argument(
         "images",
@@ -63,58 +73,58 @@ def _parser() -> argparse.ArgumentParser:
         action="extend",
         default=[],
         metavar="IMAGE",
-        help="the same",
+        help="another way to name images",
     )
     parser.add_argument(
         "--format",
         choices=FORMAT_NAMES,
-        help="plain text, JSON Lines or CSV (default: by the ending of --output, else text)",
+        help="plain text, JSON Lines or CSV (default: that of the ending of --output, else text)",
     )
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help="write to this file (.txt, .jsonl or .csv) and skip the images already in it; - is "
-        "standard output",
+        help="write the captions to this file (.txt, .jsonl or .csv) and skip images already in "
+        "it; - stands for standard output",
     )
     parser.add_argument(
         "--top",
-        type=beam_width,
+        type=parse_beam_width,
         metavar="N",
-        help=f"the N best captions of each image, up to {WIDEST_BEAM}, with their "
-        "log-probabilities; widens the beam to N if need be",
+        help=f"give the N best captions of each image, up to {WIDEST_BEAM}, with their "
+        "log-probabilities; a narrower beam is widened to N",
     )
     parser.add_argument(
         "--describe",
         type=Path,
         metavar="FOLDER",
-        help="also copy the images to this folder, with their captions as descriptions",
+        help="also copy the images to this folder, with the captions as their descriptions",
     )
     parser.add_argument(
         "--gallery",
-        type=page_path,
+        type=parse_page_path,
         metavar="FILE.html",
         help="also write a page that shows the images with their captions",
     )
     parser.add_argument(
         "--attention",
-        type=picture_path,
+        type=parse_figure_path,
         metavar="FILE.png",
-        help="also draw which parts of the image each word of its caption attends to; for one "
-        "image",
+        help="also draw the attention of each word of the caption; for a single image",
     )
     add_beam_width(parser)
     parser.add_argument(
         "--length-normalisation",
-        type=share,
+        type=parse_share,
         default=SearchSettings.length_normalisation,
         metavar="A",
-        help="0 favours short captions, 1 compares log-probabilities a word (default %(default)s)",
+        help="0 favours short captions, 1 compares the mean log-probability of the words "
+        "(default %(default)s)",
     )
     parser.add_argument(
         "--model",
         type=Path,
         metavar="FOLDER",
-        help="folder that holds models/ and tokenizer.p (default: the environment variable "
-        "CAPTIONING_MODEL, else the model that comes with the program)",
+        help="the folder that holds models/ and tokenizer.p (default: that of the environment "
+        "variable CAPTIONING_MODEL, else the model that comes with the program)",
     )
     return parser

@@ -1,6 +1,6 @@
-"""The work of the command `caption`: captions many images and writes what was asked for.
+"""Does the work of the command `caption`: captions images, and writes captions, copies and figures.
 
-Not about the options on the command line: see `captioning.app.caption_command`.
+`captioning.app.caption_command` parses the command line.
 """
 
 import sys
@@ -12,7 +12,7 @@ from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, image_name
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, make_image_name
 from captioning.settings import SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
@@ -23,50 +23,51 @@ _ENDINGS = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", "": "text"}  # of 
 
 def caption_images(
     images: Sequence[str],
-    model: Path | None = None,
+    root: Path | None = None,
     top: int | None = None,
     search: SearchSettings = SearchSettings(),
     format_name: str | None = None,
     output: str | None = None,
-    copies: Path | None = None,
-    gallery: Path | None = None,
-    attention: Path | None = None,
+    copies_folder: Path | None = None,
+    gallery_path: Path | None = None,
+    attention_path: Path | None = None,
 ) -> int:
-    """Captions the `images` (files, folders, patterns: see `find_images`); returns the exit status.
+    """Captions the `images` (files, folders, patterns: see `find_images`) with the model in `root`
+    (see `captioning.paths.find_model`). Returns the exit status.
 
-    Captions go to the file `output` or to standard output, in the format of that name; with `top`,
-    the `top` best ones of each image. Images already in the file are skipped. `copies`: a folder
-    for copies of the images with their captions inside; `gallery`: a page that shows all images;
-    `attention`: a picture that shows the attention of each word, for one image.
+    The captions go to the file `output` or to standard output, in the format `format_name`: the
+    best caption of each image or, with `top`, the `top` best. Images already in the file are
+    skipped. If a path is given, the function also writes copies of the images with the captions as
+    descriptions, a gallery of all images, or a figure of the attention of each word in one image.
 
-    Failures stop nothing and are printed to stderr at the end. Raises OSError or ValueError if the
-    work cannot begin.
+    An image that fails stops nothing; its error is printed to stderr at the end. Raises OSError or
+    ValueError if nothing can be captioned.
     """
-    _refuse_same_file(output, gallery, attention)
+    _refuse_same_file(output, gallery_path, attention_path)
     caption_format = _choose_format(format_name, output)
-    image_paths, problems = find_images(images, skip=copies)
+    image_paths, problems = find_images(images, skip=copies_folder)
     failures = [str(problem) for problem in problems]
-    if attention and len(image_paths) > 1:
+    if attention_path and len(image_paths) > 1:
         raise ValueError(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
         )
-    captioner = Captioner.load(model)
-    extras = _Extras(captioner, image_paths, copies, gallery, attention)
+    captioner = Captioner.load(root)
+    extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
     results = _open_results(output, caption_format, top, images, image_paths)
     captioned = 0
     try:
-        for path, captions in _captions(captioner, image_paths, results.captions, top or 1, search):
+        for path, captions in _stream(captioner, image_paths, results.captions, top or 1, search):
             if isinstance(captions, Exception):
                 failures.append(str(captions))
                 continue
             captioned += 1
-            results.add(image_name(path), captions)
+            results.add(make_image_name(path), captions)
             failures += extras.add(path, captions[0].text)
         results.finish()
         extras.finish()
-    except BrokenPipeError:  # the reader of the pipe has seen enough
+    except BrokenPipeError:  # the reader closed the pipe early, as `head` does
         return SOME_FAILED
-    except (OSError, ValueError) as error:  # the disk is full, for instance
+    except (OSError, ValueError) as error:  # such as a full disk
         failures.append(str(error))
     finally:
         for failure in failures:
@@ -77,81 +78,78 @@ def caption_images(
 
 
 class _Extras:
-    """The files beside the captions: copies with descriptions, a gallery, an attention figure.
-
-    Their libraries are optional: each is imported only if it is needed.
-    """
+    """Writes the files beside the captions: copies with descriptions, a gallery, an attention
+    figure. Their libraries are optional, so each is imported only if it is needed."""
 
     def __init__(
         self,
         captioner: Captioner,
         image_paths: Sequence[str],
-        copies: Path | None,
-        gallery: Path | None,
-        attention: Path | None,
+        copies_folder: Path | None,
+        gallery_path: Path | None,
+        attention_path: Path | None,
     ):
-        """Raises FileExistsError if the gallery or the figure would overwrite a file of another
-        kind."""
-        self._gallery = gallery
-        self._in_gallery: dict[Path, str] = {}
-        self._writers: list[Callable[[str, str], None]] = []  # called with image path and caption
-        if copies:
+        """Raises FileExistsError if the gallery or the figure would overwrite another file."""
+        self._gallery_path = gallery_path
+        self._captions: dict[Path, str] = {}  # of the gallery: image path -> caption
+        self._writers: list[Callable[[str, str], None]] = []  # take image path and caption
+        if copies_folder:
             from captioning.output.image_metadata import copy_paths, write_with_description
 
-            paths_of_copies = copy_paths(image_paths, copies)
+            copies = copy_paths(image_paths, copies_folder)
             self._writers.append(
-                lambda path, caption: write_with_description(
-                    Path(path), caption, paths_of_copies[path]
-                )
+                lambda path, caption: write_with_description(Path(path), caption, copies[path])
             )
-        if gallery:
+        if gallery_path:
             from captioning.output import pages
 
-            pages.refuse_to_overwrite(gallery)
-        if attention:
+            pages.refuse_to_overwrite(gallery_path)
+        if attention_path:
             from captioning.output import attention_figure
 
-            attention_figure.refuse_to_overwrite(attention)
+            attention_figure.refuse_to_overwrite(attention_path)
             self._writers.append(
                 lambda path, caption: attention_figure.write_attention_figure(
-                    attention, path, captioner.attention(path, caption)
+                    attention_path, path, captioner.attention(path, caption)
                 )
             )
 
     def add(self, path: str, caption: str) -> Iterator[str]:
-        """Writes what belongs to one image; yields a line for each file that cannot be written."""
+        """Writes the files of one image. Yields the error of each file that cannot be written."""
         for write in self._writers:
             try:
                 write(path, caption)
             except (OSError, ValueError) as error:
                 yield str(error)
-        if self._gallery:
-            self._in_gallery[Path(path)] = caption
+        if self._gallery_path:
+            self._captions[Path(path)] = caption
 
     def finish(self) -> None:
         """Writes the gallery of all images added."""
-        if self._in_gallery:
+        if self._captions:
             from captioning.output.pages import write_gallery
 
-            write_gallery(self._gallery, self._in_gallery)
+            write_gallery(self._gallery_path, self._captions)
 
 
 def _is_file(output: str | None) -> bool:
     return output not in (None, _STANDARD_OUTPUT)
 
 
-def _refuse_same_file(output: str | None, gallery: Path | None, attention: Path | None) -> None:
-    paths = [path for path in (gallery, attention) if path]
+def _refuse_same_file(
+    output: str | None, gallery_path: Path | None, attention_path: Path | None
+) -> None:
+    paths = [path for path in (gallery_path, attention_path) if path]
     paths += [output] if _is_file(output) else []
     if len({resolve(path) for path in paths}) < len(paths):
         raise ValueError(
-            "Expected a file each for --output, --gallery and --attention, got one twice. Name "
-            "another file."
+            "Expected different files for --output, --gallery and --attention, got the same file "
+            "twice. Name another file."
         )
 
 
 def _choose_format(name: str | None, output: str | None) -> CaptionFormat:
-    """The format of that name, or else the one that the ending of the file stands for."""
+    """The format of that name; without a name, that of the ending of the file."""
     if name is None:
         ending = Path(output).suffix.lower() if _is_file(output) else ""
         if ending not in _ENDINGS:
@@ -171,7 +169,7 @@ def _open_results(
     image_paths: Sequence[str],
 ) -> CaptionFile | CaptionPrinter:
     if _is_file(output):
-        return CaptionFile(Path(output), caption_format, top, map(image_name, image_paths))
+        return CaptionFile(Path(output), caption_format, top, map(make_image_name, image_paths))
     if caption_format.name != "text":
         print_utf_8()
     elif len(images) == 1 and image_paths == [normalise(images[0])]:
@@ -179,26 +177,27 @@ def _open_results(
     return CaptionPrinter(caption_format, top, above_bar=_shows_progress(image_paths))
 
 
-def _captions(
+def _stream(
     captioner: Captioner,
     image_paths: Sequence[str],
-    known: Mapping[str, list[Caption]],
-    count: int,
+    earlier: Mapping[str, list[Caption]],
+    num_captions: int,
     search: SearchSettings,
 ) -> Iterator[tuple[str, list[Caption] | Exception]]:
-    """For each image, in order, its captions: those that are `known`, or new ones."""
+    """Yields each image path, in order, with its captions: those of earlier runs (image name ->
+    captions), or new ones. An image that cannot be read comes with its error."""
     new = captioner.stream(
-        (path for path in image_paths if image_name(path) not in known), count, search
+        (path for path in image_paths if make_image_name(path) not in earlier), num_captions, search
     )
     for path in _with_progress(image_paths):
-        name = image_name(path)
-        yield path, known[name] if name in known else next(new)[1]
+        image_name = make_image_name(path)
+        yield path, earlier[image_name] if image_name in earlier else next(new)[1]
 
 
 def _with_progress(image_paths: Sequence[str]) -> Iterable[str]:
     if not _shows_progress(image_paths):
         return image_paths
-    from tqdm import tqdm  # only here: importing it takes longer than captioning one image does
+    from tqdm import tqdm  # only here: its import takes longer than captioning an image
 
     return tqdm(image_paths, unit="image")
 

@@ -1,6 +1,6 @@
 """The command `captioning`, also `python -m captioning`: runs one step of the pipeline.
 
-Reads the command line, calls `captioning.app.pipeline` and prints what comes back.
+This module parses the command line, calls `captioning.app.pipeline` and prints the result.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from captioning.app import pipeline
 from captioning.app.console import run_command
 from captioning.app.options import (
     add_data,
+    add_demo,
     add_encoder,
     add_evaluation,
-    add_page,
     add_pretrained_weights,
     add_report,
     add_root,
@@ -32,7 +32,7 @@ AddOptions = Callable[[argparse.ArgumentParser], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one step and returns the exit status."""
+    """Runs one step. Returns the exit status."""
     options = _parser().parse_args(arguments)
 
     def command() -> int:
@@ -54,21 +54,21 @@ _STEPS: list[_Step] = []  # in the order of the help
 
 
 def _step(name: str, *option_groups: AddOptions, **texts: str) -> Callable[[Run], Run]:
-    """Makes a function the step `name` of the command."""
+    """Decorates the function that runs the step `name`."""
 
-    def add(run: Run) -> Run:
+    def register(run: Run) -> Run:
         _STEPS.append(_Step(name, run, option_groups, texts))
         return run
 
-    return add
+    return register
 
 
-@_step("download", add_source, help="fetch images and captions of Flickr8k")
+@_step("download", add_source, help="download the images and captions of Flickr8k")
 def _download(paths: Paths, options: argparse.Namespace) -> None:
     pipeline.download(paths, options.source)
 
 
-@_step("check", add_data, help="check the data, and leave out what cannot be used")
+@_step("check", add_data, help="check images and captions, and leave out unusable ones")
 def _check(paths: Paths, options: argparse.Namespace) -> None:
     dataset, findings = pipeline.check(paths, options.captions, options.images)
     print(findings)
@@ -90,15 +90,15 @@ def _train(paths: Paths, options: argparse.Namespace) -> None:
     add_pretrained_weights,
     add_training,
     help="fine-tune the image encoder; write models/fine_tuned.weights.h5",
-    description="Fine-tune the last blocks of the image encoder together with a caption model, "
-    "which models/caption_model.keras teaches. Write models/fine_tuned.weights.h5, from which "
-    "`features --weights` makes the better encoder.",
+    description="Fine-tune the last blocks of the image encoder together with a new caption model. "
+    "The teacher of both is models/caption_model.keras. Write models/fine_tuned.weights.h5, from "
+    "which `features --weights` builds the better encoder.",
 )
 def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
 
 
-@_step("evaluate", add_evaluation, help="caption a split and score it")
+@_step("evaluate", add_evaluation, help="caption the images of a split, and score the captions")
 def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
     _, scores = pipeline.evaluate(paths, options.split, SearchSettings(options.beam_width))
     if options.json:
@@ -112,8 +112,8 @@ def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
 @_step(
     "export",
     help="export models/decoder_* again from models/caption_model.keras",
-    description="Write the decoder that captioning runs, models/decoder_*, again from the trained "
-    "model models/caption_model.keras and its vocabulary.",
+    description="Export models/caption_model.keras again to models/decoder_*, the networks that "
+    "captioning runs.",
 )
 def _export(paths: Paths, options: argparse.Namespace) -> None:
     pipeline.export(paths)
@@ -121,9 +121,9 @@ def _export(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step(
     "quantise",
-    help="quantise encoder and decoder to 8 bits, which is faster, if the captions stay as good",
+    help="quantise encoder and decoder to 8 bits, so that they run faster",
     description="Replace models/encoder and models/decoder_* by their 8-bit versions if the "
-    "captions of the development split lose no more than 0.5 CIDEr. Run features and train first.",
+    "captions of the development split lose at most 0.5 CIDEr. Run `features` and `train` first.",
 )
 def _quantise(paths: Paths, options: argparse.Namespace) -> None:
     before, after = pipeline.quantise(paths)
@@ -133,7 +133,7 @@ def _quantise(paths: Paths, options: argparse.Namespace) -> None:
 @_step(
     "report",
     add_report,
-    help="write a page about a run: curves, scores, best and worst captions, confusions",
+    help="write a page about a training run: curves, scores, captions, confused words",
 )
 def _report(paths: Paths, options: argparse.Namespace) -> None:
     search = SearchSettings(options.beam_width)
@@ -146,7 +146,7 @@ def _report(paths: Paths, options: argparse.Namespace) -> None:
     add_encoder,
     add_training,
     add_evaluation,
-    help="check, features, train and evaluate, one after the other",
+    help="run check, features, train and evaluate",
 )
 def _all(paths: Paths, options: argparse.Namespace) -> None:
     for run in (_check, _features, _train, _evaluate):
@@ -155,10 +155,11 @@ def _all(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step(
     "serve",
-    add_page,
-    help="caption photographs on a page in the browser, on this computer alone",
-    description="Serve a page that captions photographs in the browser, until Ctrl-C. It is for "
-    "this computer alone and needs no network; it deletes the photographs at the end.",
+    add_demo,
+    help="serve a page that captions photographs in the browser",
+    description="Serve a page that captions photographs in the browser, until you press Ctrl-C. "
+    "Only this computer can open the page. It needs no network, and deletes the photographs at the "
+    "end.",
 )
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():
@@ -173,7 +174,7 @@ def _settings(paths: Paths, options: argparse.Namespace) -> TrainingSettings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="captioning",
-        description="From captioned photographs to a trained caption model, step by step.",
+        description="Train, evaluate and export a caption model, step by step.",
     )
     add_root(parser, default=None)
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")

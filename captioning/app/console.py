@@ -1,7 +1,4 @@
-"""How a command meets its console: it prints any text, and it ends in one line.
-
-Not about what a command does.
-"""
+"""Runs a command at the console: prints any text, and turns expected errors into one line."""
 
 import os
 import signal
@@ -13,7 +10,7 @@ from typing import TextIO
 
 INTERRUPTED = 130  # the exit status that shells report after Ctrl-C
 
-# Where each package comes from: the core ("."), or one of the extras in pyproject.toml.
+# Package -> what to install for it: the core, ".", or an extra of pyproject.toml.
 REQUIREMENTS = {
     "numpy": ".",
     "openvino": ".",
@@ -32,18 +29,18 @@ REQUIREMENTS = {
 
 
 def run_command(command: Callable[[], int], failed: int) -> int:
-    """Runs a command and returns its exit status.
+    """Runs a command, and returns its exit status.
 
-    An error that the user can mend becomes one line on stderr and the status `failed`; so does a
-    missing package. Ctrl-C and SIGTERM end in "Stopped." and `INTERRUPTED`. A reader that closes
-    the pipe early, as `head` does, ends the command without a word. Signals and streams are as
-    before when it returns.
+    An OSError, a ValueError or a missing package becomes one line on stderr and the status
+    `failed`. Ctrl-C and SIGTERM end the command with the line "Stopped." and the status
+    `INTERRUPTED`. A reader that closes the pipe early, as `head` does, ends it without a line. The
+    function restores signals and streams.
     """
     with _any_text_printable(), _sigterm_as_ctrl_c():
         try:
             status = command()
             if status == 0:
-                sys.stdout.flush()  # a full disk shows only now
+                sys.stdout.flush()  # raises the error of a full disk
             return status
         except BrokenPipeError:
             return failed
@@ -59,7 +56,7 @@ def run_command(command: Callable[[], int], failed: int) -> int:
 
 
 def print_utf_8() -> None:
-    """Makes standard output UTF-8, whatever the console speaks, until `run_command` ends."""
+    """Switches standard output to UTF-8, whatever its encoding, until `run_command` returns."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
 
@@ -76,15 +73,15 @@ def _how_to_install(error: ModuleNotFoundError) -> str:
 
 @contextmanager
 def _any_text_printable() -> Iterator[None]:
-    """Meanwhile a character that the console lacks is printed escaped, and a missing stream (under
-    pythonw, in a service) swallows what is printed."""
+    """Inside the block, characters that the console cannot print are escaped, and text for a
+    missing stream (under pythonw, in a service) is discarded."""
     with ExitStack() as stack:
         for name, redirect in (("stdout", redirect_stdout), ("stderr", redirect_stderr)):
             if getattr(sys, name) is None:
-                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                stack.enter_context(redirect(nowhere))
+                null_device = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(redirect(null_device))
         stream = sys.stdout
-        if hasattr(stream, "reconfigure"):  # a stream in memory takes any text as it is
+        if hasattr(stream, "reconfigure"):  # a stream in memory accepts any text
             stack.callback(stream.reconfigure, encoding=stream.encoding, errors=stream.errors)
             stream.reconfigure(errors="backslashreplace")
             stack.callback(_flush_or_discard, stream)
@@ -92,20 +89,20 @@ def _any_text_printable() -> Iterator[None]:
 
 
 def _flush_or_discard(stream: TextIO) -> None:
-    """Text that a closed pipe or a full disk has refused goes nowhere: Python would try again at
-    exit, and complain."""
+    """Flushes the stream. Discards text that a closed pipe or a full disk has refused: at exit,
+    Python would try to write it again, and print an error."""
     try:
         stream.flush()
     except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null_device = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null_device, stream.fileno())
+        os.close(null_device)
 
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals in the main thread alone
+        yield  # Python handles signals only in the main thread
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

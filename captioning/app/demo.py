@@ -1,6 +1,6 @@
-"""Serves the demo page: a photograph and a beam width in, captions and attention maps out.
+"""Serves the demo page, which captions a photograph and shows the attention of each word.
 
-The page is for this computer alone. It loads nothing from elsewhere and sends nothing there.
+Only this computer can open the page. It loads nothing from the network and sends nothing to it.
 """
 
 import os
@@ -23,18 +23,18 @@ from captioning.settings import WIDEST_BEAM, SearchSettings
 
 _LOOPBACK = "127.0.0.1"
 _OFFLINE = {
-    "GRADIO_ANALYTICS_ENABLED": "False",  # no reports, and no question for newer versions
-    "NO_PROXY": "*",  # Gradio checks that it reaches its own page, without a proxy in between
+    "GRADIO_ANALYTICS_ENABLED": "False",  # neither reports nor checks for newer versions
+    "NO_PROXY": "*",  # Gradio checks that its own page answers, which a proxy would prevent
     "no_proxy": "*",
 }
 _LARGEST_UPLOAD = "20mb"
-_LONGEST_QUEUE = 20  # photographs that wait for their captions
-_MOST_CAPTIONS = 5  # wider beams find more, which hardly differ
+_MAX_QUEUE_SIZE = 20  # photographs that wait for their captions
+_MAX_CAPTIONS = 5  # further captions of a wide beam hardly differ
 _TILE_SIZE = 400  # pixels of the longer side of an attention map
 
-_NOTHING = ("", None, None, "")  # no caption, captions, maps and unit
+_EMPTY = ("", None, None, "")  # no caption, captions, attention maps and unit
 
-_FONTS = ("system-ui", "sans-serif")  # of the computer; those of Gradio's themes are downloaded
+_FONTS = ("system-ui", "sans-serif")  # of this computer; Gradio would download those of its themes
 _STYLE = """
 .gradio-container .main { max-width: 72rem; }
 #caption textarea { font-size: 1.6rem; font-weight: 600; }
@@ -43,8 +43,8 @@ _STYLE = """
 
 
 def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> None:
-    """Serves the page until Ctrl-C, a KeyboardInterrupt, and then deletes the photographs that it
-    was given. Raises OSError if the port is in use."""
+    """Serves the page until Ctrl-C raises KeyboardInterrupt, and then deletes the uploaded
+    photographs. Raises OSError if the port is in use."""
     _require_free_port(port)
     with TemporaryDirectory(prefix="captioning-") as uploads:
         os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=uploads)
@@ -68,13 +68,13 @@ def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> N
             if open_browser:
                 webbrowser.open(address)
             while page.server.thread.is_alive():
-                page.server.thread.join(timeout=1)  # without, Windows misses Ctrl-C
+                page.server.thread.join(timeout=1)  # without a timeout, Windows ignores Ctrl-C
         finally:
             page.close(verbose=False)
 
 
 def build_page(captioner: Captioner) -> gradio.Blocks:
-    """The page of Gradio components, with the example photographs that come with the model."""
+    """Builds the page from Gradio components, with the example photographs of the shipped model."""
     examples = sorted(map(str, (find_model() / "examples").glob("*.jpg")))
     with gradio.Blocks(title="Caption generator") as page:
         gradio.Markdown(
@@ -124,46 +124,50 @@ def build_page(captioner: Captioner) -> gradio.Blocks:
             partial(caption_photograph, captioner),
             [photograph, beam_width],
             [caption, captions, attention, unit],
-            preprocess=False,  # Gradio would open the photograph, and fail in its own words
+            preprocess=False,  # or Gradio opens the photograph, with errors of its own
             trigger_mode="always_last",
             show_progress_on=caption,
             api_visibility="private",
         )
-    return page.queue(max_size=_LONGEST_QUEUE)
+    return page.queue(max_size=_MAX_QUEUE_SIZE)
 
 
 def caption_photograph(
     captioner: Captioner, upload: dict | None, beam_width: float | None
 ) -> tuple:
-    """The best caption, all captions with their log-probabilities, an attention map a word, and the
-    unit of the maps. Shows the error of a file that cannot be read on the page."""
+    """Captions a photograph for the page.
+
+    Returns the best caption, rows of all captions and their log-probabilities, a tile (attention
+    map, label) for each word, and the unit of the maps. If the file cannot be read, the page shows
+    the error.
+    """
     if upload is None:
-        return _NOTHING
+        return _EMPTY
     path = upload["path"]
     beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
     search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
     try:
-        count = min(search.beam_width, _MOST_CAPTIONS)
-        (captions,) = captioner.caption_batch([path], count, search)
+        num_captions = min(search.beam_width, _MAX_CAPTIONS)
+        (captions,) = captioner.caption_batch([path], num_captions, search)
         photograph = open_image(path, at_least=_TILE_SIZE)
     except (OSError, ValueError, TypeError) as error:
         message = escape(str(error).replace(path, Path(path).name))
         gradio.Warning(message, duration=None)
-        return _NOTHING
+        return _EMPTY
     rows = [[caption.text, round(caption.log_prob, 2)] for caption in captions]
     try:
         attention = captioner.attention(path, captions[0])
         photograph.thumbnail((_TILE_SIZE, _TILE_SIZE))
         overlays = draw_overlays(photograph, attention)
-    except ValueError as error:  # this model has no attention maps, but captions
+    except ValueError as error:  # a feature map that is no square cannot be drawn
         return captions[0].text, rows, None, str(error)
     tiles = list(zip(overlays, _labels(attention), strict=True))
     return captions[0].text, rows, tiles, explain_scale(attention)
 
 
 def _labels(attention: AttentionMaps) -> list[str]:
-    """Each word and the place of its highest weight, such as "dog (top left)": what a tile shows,
-    in words, because Gradio takes the labels as alt texts."""
+    """The label of each tile: the word and the place of its highest weight, such as "dog (top
+    left)". Gradio uses the labels as alt texts."""
     labels = []
     for word, weights in zip(attention.words, attention.maps, strict=True):
         rows, columns = weights.shape

@@ -1,6 +1,6 @@
-"""The options of both commands: how their values are read, and the groups that the steps share.
+"""The options of both commands: functions that parse their values, and groups that steps share.
 
-A wrong value is refused before anything is computed, with what is expected in its place.
+A wrong value is an error before anything is computed.
 """
 
 import argparse
@@ -23,7 +23,8 @@ _BOOLEANS = {"True": True, "False": False}
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: " or ".join(_BOOLEANS)}
 
 
-def beam_width(text: str) -> int:
+def parse_beam_width(text: str) -> int:
+    """Raises ArgumentTypeError unless the text is a whole number from 1 to `WIDEST_BEAM`."""
     if not text.isdecimal() or not 1 <= int(text) <= WIDEST_BEAM:
         raise argparse.ArgumentTypeError(
             f"expected a whole number from 1 to {WIDEST_BEAM}, got {text}"
@@ -31,7 +32,8 @@ def beam_width(text: str) -> int:
     return int(text)
 
 
-def share(text: str) -> float:
+def parse_share(text: str) -> float:
+    """Raises ArgumentTypeError unless the text is a number from 0 to 1."""
     try:
         number = float(text)
     except ValueError:
@@ -41,22 +43,26 @@ def share(text: str) -> float:
     return number
 
 
-def page_path(text: str) -> Path:
-    return _path_ending_in((".html", ".htm"), text)
+def parse_page_path(text: str) -> Path:
+    """Raises ArgumentTypeError unless the text ends as the name of an HTML file."""
+    return _parse_path(text, (".html", ".htm"))
 
 
-def picture_path(text: str) -> Path:
-    return _path_ending_in((".png", ".jpg", ".jpeg"), text)
+def parse_figure_path(text: str) -> Path:
+    """Raises ArgumentTypeError unless the text ends as the name of a PNG or JPEG file."""
+    return _parse_path(text, (".png", ".jpg", ".jpeg"))
 
 
-def port(text: str) -> int:
+def parse_port(text: str) -> int:
+    """Raises ArgumentTypeError unless the text is a whole number from 1 to 65535."""
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text}")
     return int(text)
 
 
-def setting(text: str) -> tuple[str, bool | float | str]:
-    """ "epochs=20" -> ("epochs", 20), "student=False" -> ("student", False)"""
+def parse_setting(text: str) -> tuple[str, bool | float | str]:
+    """Returns name and value of a training setting, such as ("epochs", 20) for "epochs=20". Raises
+    ArgumentTypeError for an unknown name, or for a value of another type."""
     name, _, value = text.partition("=")
     if name not in _KINDS:
         raise argparse.ArgumentTypeError(
@@ -71,7 +77,7 @@ def setting(text: str) -> tuple[str, bool | float | str]:
         ) from error
 
 
-def _path_ending_in(endings: tuple[str, ...], text: str) -> Path:
+def _parse_path(text: str, endings: tuple[str, ...]) -> Path:
     if not text.lower().endswith(endings):  # --gallery photo.jpg would overwrite the photograph
         raise argparse.ArgumentTypeError(
             f"expected a name that ends in {' or '.join(endings)}, got {text}"
@@ -85,7 +91,7 @@ def add_root(parser: argparse.ArgumentParser, default: str | None = argparse.SUP
         type=Path,
         default=default,
         metavar="FOLDER",
-        help="folder of all files that the steps read and write (default: the current folder)",
+        help="the folder of all files that the steps read and write (default: the current folder)",
     )
 
 
@@ -94,7 +100,8 @@ def add_source(parser: argparse.ArgumentParser) -> None:
         "--source",
         type=Path,
         metavar="PATH",
-        help="Flickr8k_Dataset.zip and Flickr8k_text.zip if you have them: one, or their folder",
+        help="Flickr8k_Dataset.zip, Flickr8k_text.zip, or a folder with one or both, if you have "
+        "them (default: download both)",
     )
 
 
@@ -105,8 +112,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="your captions: a table with a header (image,caption), JSON as of COCO or Karpathy, "
-        "or a folder laid out as Flickr8k's (default: Flickr8k)",
+        help="your caption files: tables with a header (image,caption), JSON in the format of COCO "
+        "or Karpathy, or a folder laid out like Flickr8k's (default: Flickr8k)",
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the folder of your images")
 
@@ -115,19 +122,20 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         metavar="NAME",
-        help="an image network of keras.applications, such as ResNet50V2 (default: that of "
+        help="an image network of keras.applications, such as ResNet50V2 (default: that in "
         f"models/encoder, else {DEFAULT_ENCODER})",
     )
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help='"imagenet" or a weights file, to build a new encoder (default: use models/encoder)',
+        help='"imagenet" or a weights file from which to build a new encoder (default: keep '
+        "models/encoder)",
     )
     parser.add_argument(
         "--pooled",
         action="store_true",
-        help="extract the pooled features alone (66 MB for Flickr8k instead of 11 GB): enough for "
-        "`train --set decoder=merge`",
+        help="extract only the pooled features (66 MB for Flickr8k instead of 11 GB), which are "
+        "enough for `train --set decoder=merge`",
     )
 
 
@@ -136,7 +144,7 @@ def add_pretrained_weights(parser: argparse.ArgumentParser) -> None:
         "--weights",
         metavar="FILE",
         default="imagenet",
-        help='"imagenet" or the weights file that models/encoder was made from '
+        help='"imagenet" or the weights file from which models/encoder was built '
         "(default %(default)s)",
     )
 
@@ -147,11 +155,11 @@ def add_training(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=TrainingSettings.seed,
         metavar="N",
-        help="runs with different seeds differ by chance only (default %(default)s)",
+        help="the seed of all random numbers (default %(default)s)",
     )
     parser.add_argument(
         "--set",
-        type=setting,
+        type=parse_setting,
         nargs="+",
         action="extend",
         default=[],
@@ -163,10 +171,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
 def add_beam_width(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beam-width",
-        type=beam_width,
+        type=parse_beam_width,
         default=SearchSettings.beam_width,
         metavar="N",
-        help=f"captions that the search follows at a time, up to {WIDEST_BEAM}; 1 is greedy "
+        help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
         "search (default %(default)s)",
     )
 
@@ -178,23 +186,23 @@ def add_evaluation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    # Who studies the test images and then changes the model has no test any more.
+    # If you study the test images and then change the model, it is no longer a test.
     _add_split(parser, default="development")
     add_beam_width(parser)
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help=f"the page (default: {Paths().report.name} in the root folder)",
+        help=f"write the page to this file (default: {Paths().report.name} in the root folder)",
     )
 
 
-def add_page(parser: argparse.ArgumentParser) -> None:
+def add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
-        type=port,
+        type=parse_port,
         default=DEMO_PORT,
-        help="the page is at http://127.0.0.1:PORT (default %(default)s)",
+        help="serve the page at http://127.0.0.1:PORT (default %(default)s)",
     )
     parser.add_argument("--open", action="store_true", help="also open the page in the browser")
 

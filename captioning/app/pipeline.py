@@ -1,12 +1,12 @@
-"""The pipeline, one function a step: from captioned photographs to a model that is trained,
-exported and scored.
+"""The steps of the pipeline, from captioned photographs to a model that is trained, exported and
+scored.
 
-A step reads and writes the files below `paths.root`, which `captioning.paths` names, and returns
-what it made; if a file is missing, the error names the step that makes it. The command line (see
-`captioning.app.cli`) and the notebook call these functions.
+The command line (see `captioning.app.cli`) and the notebooks call these functions. A step reads and
+writes files below `paths.root`, which `captioning.paths` names, and returns its result. If a file
+is missing, the error names the step that writes it.
 
-A step imports what it needs when it runs: `captioning --help` need not wait for TensorFlow, and
-`serve` and `check` need no TensorFlow at all.
+A step imports its modules when it runs, so that `captioning --help` need not wait for TensorFlow,
+and `serve` and `check` do not need it at all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 
 def download(paths: Paths, source: Path | None = None) -> None:
-    """Unpacks Flickr8k's images and captions, from the archives in `source` or from the network."""
+    """Unpacks Flickr8k's images and captions. Takes the archives from `source`, an archive or a
+    folder, and downloads the others: see `download_flickr8k`."""
     from captioning.data.flickr8k import download_flickr8k
 
     download_flickr8k(paths, source)
@@ -37,10 +38,11 @@ def download(paths: Paths, source: Path | None = None) -> None:
 def check(
     paths: Paths, captions: Sequence[Path] | None = None, images: Path | None = None
 ) -> tuple[Dataset, Findings]:
-    """Checks the files of `captions` and the folder of `images`, by default those of Flickr8k.
+    """Checks the caption files `captions` and the folder `images`, by default those of Flickr8k.
 
-    Leaves out what cannot be used, writes the rest to `dataset.json` and `descriptions.txt`, and
-    returns it with the findings. Raises ValueError if that leaves nothing of a split.
+    Leaves out unusable images and captions, and writes the others to `dataset.json` and
+    `descriptions.txt`. Returns the usable data set and the findings. Raises ValueError if a split
+    has no usable image.
     """
     from captioning.data.check import check_dataset, keep_usable
     from captioning.data.dataset import write_descriptions
@@ -65,11 +67,12 @@ def check(
 def extract_features(
     paths: Paths, encoder: str | None = None, weights: str | None = None, pooled: bool = False
 ) -> Mapping[str, np.ndarray]:
-    """Encodes every image of the data set. Returns image name -> features.
+    """Extracts the features of every image of the data set. Returns image name -> feature map
+    (cells, feature_width) float16 or, with `pooled`, pooled features (feature_width,) float32.
 
     Writes the feature maps (3.3 GB for Flickr8k), those of each augmentation of the training images
-    (2.5 GB each) and the pooled features (66 MB). With `pooled` it writes the pooled features
-    alone, which the merge decoder can be trained from. `encoder` and `weights` choose another image
+    (2.5 GB each) and the pooled features (66 MB). With `pooled`, it writes only the pooled
+    features, which are enough for the merge decoder. `encoder` and `weights` choose another image
     encoder: see `provide_encoder`.
     """
     from captioning.data.augmentation import AUGMENTATIONS
@@ -100,7 +103,7 @@ def extract_features(
 def default_settings(
     paths: Paths, overrides: Mapping[str, object] | None = None
 ) -> TrainingSettings:
-    """The settings that suit the size of the data set, with `overrides` (name -> value)."""
+    """Returns the settings that suit the size of the data set, with `overrides` (name -> value)."""
     from captioning.data.dataset import Dataset, read_descriptions, select
 
     training_names = Dataset.load(paths.dataset).splits["train"]
@@ -110,9 +113,9 @@ def default_settings(
 
 
 def train(paths: Paths, settings: TrainingSettings | None = None) -> list[dict]:
-    """Trains the caption model and exports its decoder; writes `models/` and `tokenizer.p`.
+    """Trains the caption model, and exports its decoder. Writes `models/` and `tokenizer.p`.
 
-    Returns the history, a dict of numbers an epoch. A run that was stopped is resumed.
+    Returns the history: a dict of stage and numbers for each epoch. Resumes a run that was stopped.
     """
     from captioning.training.train import train_and_export
 
@@ -123,10 +126,10 @@ def train(paths: Paths, settings: TrainingSettings | None = None) -> list[dict]:
 def fine_tune(
     paths: Paths, settings: TrainingSettings | None = None, weights: str = "imagenet"
 ) -> Path:
-    """Fine-tunes the image encoder, which was made from `weights`, for captioning.
+    """Fine-tunes the image encoder, which was built from `weights`, for captioning. The trained
+    caption model is its teacher.
 
-    The trained caption model teaches it. Returns the path of the weights written, from which
-    `extract_features` can make the better encoder.
+    Returns the path of the weights file, from which `extract_features` builds the better encoder.
     """
     from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
@@ -140,7 +143,8 @@ def fine_tune(
 def evaluate(
     paths: Paths, split: str = "test", search: SearchSettings = SearchSettings()
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Captions the images of a split and scores them: image name -> caption, metric -> score."""
+    """Captions the images of a split, and scores the captions. Returns image name -> caption, and
+    metric -> score: see `score_captions`."""
     from captioning.data.dataset import Dataset
 
     captions, _, scores = _caption_split(Dataset.load(paths.dataset), paths, split, search)
@@ -155,9 +159,10 @@ def export(paths: Paths) -> None:
 
 
 def quantise(paths: Paths) -> tuple[float, float]:
-    """Replaces encoder and decoder by their 8-bit versions if captions stay as good.
+    """Replaces encoder and decoder by their 8-bit versions, unless the captions get worse.
 
-    Returns the CIDEr of the development split before and after.
+    Returns the CIDEr of the development split, from 0 to 10, before and after. Raises `QualityLoss`
+    if it falls too far: see `quantise_within_tolerance`.
     """
     from captioning.export.quantisation import quantise_within_tolerance
 
@@ -170,7 +175,8 @@ def report(
     search: SearchSettings = SearchSettings(),
     output: Path | None = None,
 ) -> Path:
-    """Writes a page about the run and its captions of a split; returns the path of the page."""
+    """Writes a page about the training run and its captions of a split. Returns the path of the
+    page."""
     from captioning.data.dataset import Dataset
     from captioning.output.pages import refuse_to_overwrite
     from captioning.output.report import write_report
@@ -196,8 +202,8 @@ def serve(paths: Paths, port: int = DEMO_PORT, open_browser: bool = False) -> No
 
 
 def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
-    """Captions and feature maps; or the pooled features, if there are no maps and the decoder needs
-    none."""
+    """The captions with the feature maps. If there are no maps and the decoder needs none, the
+    captions with the pooled features."""
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, read_descriptions
     from captioning.data.feature_store import FeatureStore, load_pooled_features
@@ -214,7 +220,7 @@ def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
         augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
         return TrainingData.from_splits(*captions, maps, augmented_maps)
     if settings.uses_pooled_features and paths.features.exists():
-        encoder_path = paths.models / ENCODER  # features.p itself names no encoder
+        encoder_path = paths.models / ENCODER  # features.p does not name its encoder
         encoder_id = read_encoder_id(read_network(encoder_path)) if encoder_path.exists() else None
         pooled_features = load_pooled_features(paths.features)
         return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
@@ -228,7 +234,7 @@ def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
 def _caption_split(
     dataset: Dataset, paths: Paths, split: str, search: SearchSettings
 ) -> tuple[dict[str, str], Captions, dict[str, float]]:
-    """Captions, references and scores of a split."""
+    """Generates the captions of a split. Returns them, their references and their scores."""
     from captioning.data.dataset import select
     from captioning.evaluation.evaluate import evaluate_end_to_end
     from captioning.inference.captioner import Captioner

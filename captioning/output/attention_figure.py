@@ -1,7 +1,7 @@
-"""Draws attention maps: a photograph, its caption and a heat map for each word.
+"""Draws a photograph, its caption, and a heat map of the attention of each word.
 
-Takes a photograph and its `AttentionMaps`, gives a matplotlib figure or a PNG or JPEG file. How the
-maps are computed: see `captioning.inference.attention`.
+The figure is a matplotlib figure, or a PNG or JPEG file. `captioning.inference.attention` computes
+the attention maps.
 """
 
 from math import ceil
@@ -20,28 +20,28 @@ from captioning.data.images import ImageLike, open_image
 from captioning.files import require_mark, write_atomically
 from captioning.inference.attention import ATTENTION, OCCLUSION, AttentionMaps
 
-# In inches; the figure is as wide as the text on a page of A4.
+# In inches. The figure is as wide as the text on an A4 page.
 _WIDTH, _MARGIN = 6.7, 0.2
 _TITLE_LINE, _BELOW_TITLE = 0.28, 0.1
-_BETWEEN_TILES, _BELOW_TILE = 0.12, 0.27  # the word stands below its tile
+_BETWEEN_TILES, _BELOW_TILE = 0.12, 0.27  # the space below a tile holds its word
 _BAR_HEIGHT = 0.08
 _DOTS_PER_INCH = 300
 
-_FEWEST_ROWS = 3  # the photograph spans two rows, and the third has room for the colour bar
-_NARROWEST, _WIDEST = 1 / 2, 5 / 2  # width to height of a tile's cell, whatever the photograph
+_MIN_ROWS = 3  # the photograph spans two rows, and the colour bar needs the third
+_MIN_ASPECT, _MAX_ASPECT = 1 / 2, 5 / 2  # width to height of a tile, for any photograph
 
-_TITLE = {"fontsize": 14, "color": "#22211f"}  # in points, of which 72 make an inch
+_TITLE = {"fontsize": 14, "color": "#22211f"}  # in points; an inch has 72
 _WORD = {"fontsize": 8, "color": "#22211f"}
 _NOTE = {"fontsize": 6.5, "color": "#66635d"}
 _TITLE_LETTERS, _NOTE_LETTERS = 62, 40  # that fit in a line
 
 _FONT = "DejaVu Sans"  # comes with matplotlib
-_NO_FONT = "Last Resort High-Efficiency"  # has nothing but a box for every letter
+_PLACEHOLDER_FONT = "Last Resort High-Efficiency"  # draws a box in place of every letter
 
 _INK = "#c41e00"
-# One hue, from transparent to nearly opaque: more attention is darker in grey print, too.
+# One hue, from transparent to nearly opaque, so that more attention is darker in grey print, too.
 _HEAT = LinearSegmentedColormap.from_list("heat", [f"{_INK}00", f"{_INK}d9"])
-_CONTRAST = 0.45  # that is left of the photograph below the ink
+_CONTRAST = 0.45  # of the grey photograph below the heat
 
 _UNITS = {
     ATTENTION: "Share of the word's attention, which the decoder divides among the {rows} × "
@@ -50,22 +50,24 @@ _UNITS = {
     "{columns} cells of the feature map is left out (occlusion).",
 }
 
-_SOFTWARE = "caption generator"  # by which a figure is known
+_SOFTWARE = "caption generator"  # marks the files that this module wrote
 
 
 def refuse_to_overwrite(path: Path) -> None:
-    """Raises FileExistsError if `path` holds anything but a figure that this module wrote."""
+    """Raises FileExistsError if `path` is a file that this module did not write."""
     require_mark(path, _SOFTWARE)
 
 
 def write_attention_figure(path: Path, image: ImageLike, attention: AttentionMaps) -> None:
-    """Writes the figure as PNG or JPEG, by the ending of `path`, with the caption as its
-    description (EXIF). Replaces an older file."""
+    """Writes the figure at 300 dots per inch, with the caption as its description (EXIF).
+
+    The format is PNG if `path` ends in .png, else JPEG. An older file is replaced. Raises the
+    errors of `draw_attention_figure`, and those of `captioning.data.images.open_image`.
+    """
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = _SOFTWARE
-    exif[ExifTags.Base.ImageDescription] = " ".join(attention.words).encode(
-        "utf-8"
-    )  # Pillow keeps only ASCII text
+    caption = " ".join(attention.words)
+    exif[ExifTags.Base.ImageDescription] = caption.encode()  # Pillow would drop non-ASCII text
     figure = draw_attention_figure(open_image(image), attention)
     file_format = "png" if path.suffix.lower() == ".png" else "jpeg"
     with write_atomically(path) as file:
@@ -78,7 +80,7 @@ def write_attention_figure(path: Path, image: ImageLike, attention: AttentionMap
 
 
 def draw_attention_figure(photograph: Image.Image, attention: AttentionMaps) -> Figure:
-    """The caption, the photograph and a tile for each word; all tiles share one scale.
+    """Draws the caption, the photograph and a tile for each word. All tiles have the same scale.
 
     Raises ValueError if the cells of the feature map form no square, or if no font on this
     computer has the letters of the caption.
@@ -87,11 +89,12 @@ def draw_attention_figure(photograph: Image.Image, attention: AttentionMaps) -> 
     fonts = {"fontfamily": find_fonts(caption)}
     title = wrap(caption, _TITLE_LETTERS)
     columns = 3 if len(attention.words) <= 9 else 4  # beside the photograph, which spans two
-    rows = max(ceil(len(attention.words) / columns), _FEWEST_ROWS)
+    rows = max(ceil(len(attention.words) / columns), _MIN_ROWS)
     tile_width = (_WIDTH - 2 * _MARGIN - (columns + 1) * _BETWEEN_TILES) / (columns + 2)
     photograph = photograph.copy()
     photograph.thumbnail(2 * [round(2 * tile_width * _DOTS_PER_INCH)])
-    tile_height = tile_width / min(max(photograph.width / photograph.height, _NARROWEST), _WIDEST)
+    aspect = min(max(photograph.width / photograph.height, _MIN_ASPECT), _MAX_ASPECT)
+    tile_height = tile_width / aspect
     header = _MARGIN + _TITLE_LINE * len(title) + _BELOW_TITLE
     height = header + rows * (tile_height + _BELOW_TILE) + _MARGIN
 
@@ -120,43 +123,42 @@ def draw_attention_figure(photograph: Image.Image, attention: AttentionMaps) -> 
 
 
 def draw_overlays(photograph: Image.Image, attention: AttentionMaps) -> list[Image.Image]:
-    """For each word the photograph, in pale grey, under the heat of the word's attention: RGB, in
-    the size of the photograph, all on one scale.
+    """Draws the attention of each word over the photograph in pale grey. Returns an RGB image of
+    the size of the photograph for each word; all have the same scale.
 
     Raises ValueError if the cells of the feature map form no square.
     """
-    ground = photograph.convert("L").point(lambda grey: round(255 - _CONTRAST * (255 - grey)))
-    ground = ground.convert("RGBA")
+    background = photograph.convert("L").point(lambda grey: round(255 - _CONTRAST * (255 - grey)))
+    background = background.convert("RGBA")
     maps = attention.maps
-    heat = _HEAT(maps / maps.max(initial=0), bytes=True)  # (words, rows, columns, RGBA)
-    return [
-        Image.alpha_composite(
-            ground, Image.fromarray(cells).resize(ground.size, Image.Resampling.BICUBIC)
-        ).convert("RGB")
-        for cells in heat
-    ]
+    colours = _HEAT(maps / maps.max(initial=0), bytes=True)  # (words, rows, columns, RGBA)
+    overlays = []
+    for word_colours in colours:
+        heat = Image.fromarray(word_colours).resize(background.size, Image.Resampling.BICUBIC)
+        overlays.append(Image.alpha_composite(background, heat).convert("RGB"))
+    return overlays
 
 
 def explain_scale(attention: AttentionMaps) -> str:
-    """The unit of the maps and the method that computed them, in a sentence."""
+    """Returns a sentence that names the unit of the maps and the method that computed them."""
     _, rows, columns = attention.maps.shape
     return _UNITS[attention.method].format(rows=rows, columns=columns)
 
 
 def find_fonts(text: str) -> list[str]:
-    """The font families that together have all letters of the text. Raises ValueError if the fonts
-    of this computer lack any, instead of drawing boxes."""
+    """Returns font families that together have all letters of the text. Raises ValueError if the
+    fonts of this computer lack a letter: matplotlib would draw a box in its place."""
     missing = {letter for letter in text if not letter.isspace()}
     families = []
     for font in sorted(fontManager.ttflist, key=lambda font: font.name != _FONT):
         if not missing:
             break
-        if font.name == _NO_FONT or (font.style, font.weight) != ("normal", 400):
+        if font.name == _PLACEHOLDER_FONT or (font.style, font.weight) != ("normal", 400):
             continue
         has_glyph = get_font(font.fname).get_char_index
-        if found := {letter for letter in missing if has_glyph(ord(letter))}:
+        if letters := {letter for letter in missing if has_glyph(ord(letter))}:
             families.append(font.name)
-            missing -= found
+            missing -= letters
     if missing:
         raise ValueError(
             f"Expected a font with the letters {' '.join(sorted(missing))}, got none on this "
@@ -171,7 +173,7 @@ def _show(axes: Axes, image: Image.Image) -> None:
 
 
 def _add_colour_bar(axes: Axes, attention: AttentionMaps) -> None:
-    """Fills the axes with the scale of the tiles and writes its unit below."""
+    """Fills the axes with the scale of the tiles, and writes the unit below it."""
     highest = attention.maps.max(initial=0) or 1
     scale = ScalarMappable(Normalize(0, highest), _HEAT)
     bar = axes.figure.colorbar(scale, axes, orientation="horizontal", ticks=[0, highest])

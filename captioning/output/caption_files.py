@@ -1,8 +1,8 @@
 """Writes captions to standard output, or to a file that a later run can resume.
 
-Both classes have `captions`, the captions that an earlier run left there (image -> captions, best
-first), `add` for the captions of one more image and `finish` for the end of the run. Images go by
-the names that `captioning.output.caption_formats.image_name` gives them.
+Both classes have the same attributes: `captions`, those of earlier runs (image name -> captions,
+best first); `add`, which writes the captions of one more image; and `finish`, which ends the run.
+Images are named as `captioning.output.caption_formats.make_image_name` writes their paths.
 """
 
 import csv
@@ -20,25 +20,27 @@ from captioning.output.caption_formats import CaptionFormat
 
 
 class CaptionPrinter:
-    """Captions on standard output, each as soon as it is added."""
+    """Prints captions to standard output as soon as they are added."""
 
     def __init__(self, caption_format: CaptionFormat, top: int | None, above_bar: bool = False):
-        """`above_bar`: a progress bar of tqdm stays below what is printed."""
+        """`top`: the number of ranked captions of each image; None for the best caption alone.
+        `above_bar`: the captions are printed above a progress bar of tqdm."""
         self.captions: dict[str, list[Caption]] = {}
         self._format = caption_format
         self._ranked = top is not None
         self._above_bar = above_bar
         self._print(caption_format.header)
 
-    def add(self, image: str, captions: list[Caption]) -> None:
-        self._print(self._format.write(image, captions, self._ranked))
+    def add(self, image_name: str, captions: list[Caption]) -> None:
+        """Prints the captions of an image."""
+        self._print(self._format.write(image_name, captions, self._ranked))
 
     def finish(self) -> None:
-        """Does nothing: all captions are printed, and in order."""
+        """Does nothing: all captions are printed in order."""
 
     def _print(self, text: str) -> None:
         if self._above_bar:
-            from tqdm import tqdm  # only here: it takes longer to import than Pillow
+            from tqdm import tqdm  # only here: its import takes longer than that of Pillow
 
             tqdm.write(text, file=sys.stdout, end="")
         else:
@@ -47,10 +49,10 @@ class CaptionPrinter:
 
 
 class CaptionFile:
-    """Captions in a file that grows by whole lines, each as soon as it is added.
+    """Appends captions to a file as soon as they are added.
 
-    A run that was killed may leave the captions of its last image incomplete: they are dropped, and
-    the image counts as not captioned.
+    A run that was killed may leave the captions of its last image incomplete. The next run drops
+    them, and captions the image again.
     """
 
     def __init__(
@@ -58,20 +60,21 @@ class CaptionFile:
         path: Path,
         caption_format: CaptionFormat,
         top: int | None = None,
-        images: Iterable[str] = (),
+        image_names: Iterable[str] = (),
     ):
-        """Opens or resumes the file, for captions of `images`, in this order.
+        """Creates the file, or resumes it. `top`: the number of ranked captions of each image; None
+        for the best caption alone. `image_names`: the images of this run, in order.
 
-        Raises ValueError if the file holds anything but captions in this format, `top` of each
-        image; such a file stays as it is.
+        Raises ValueError, and leaves the file as it is, if the file holds anything but captions in
+        this format, `top` of each image.
         """
         self.captions: dict[str, list[Caption]] = {}
-        self._path = path.resolve()  # replacing a link itself would leave its target as it was
+        self._path = path.resolve()  # of a link, the target is replaced and not the link
         self._format = caption_format
         self._ranked = top is not None
         self._count = top or 1  # captions of each image
-        self._images = list(dict.fromkeys(images))
-        self._added: dict[str, None] = {}  # in the order of the file, behind those in `captions`
+        self._image_names = list(dict.fromkeys(image_names))
+        self._added: dict[str, None] = {}  # in the order of the file, after those in `captions`
         try:
             end = self._resume()
         except ValueError as error:
@@ -86,24 +89,24 @@ class CaptionFile:
             with write_atomically(self._path, "w") as file:
                 file.write(caption_format.header)
 
-    def add(self, image: str, captions: list[Caption]) -> None:
-        """Does nothing if the file holds captions of the image."""
-        if image in self.captions or image in self._added:
+    def add(self, image_name: str, captions: list[Caption]) -> None:
+        """Appends the captions of an image, unless the file holds captions of the image."""
+        if image_name in self.captions or image_name in self._added:
             return
-        self._added[image] = None
+        self._added[image_name] = None
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(self._format.write(image, captions, self._ranked))
+            file.write(self._format.write(image_name, captions, self._ranked))
 
     def finish(self) -> None:
-        """Brings the captions into the order of `images`, behind those of other images: an image
+        """Sorts the captions in the order of `image_names`, after those of other images. An image
         that failed in an earlier run was added at the end.
 
         Raises ValueError, and leaves the file as it is, if another program has changed it.
         """
         before = [*self.captions, *self._added]
-        ours = [image for image in self._images if image in self.captions or image in self._added]
-        last = set(ours)
-        after = [*(image for image in before if image not in last), *ours]
+        written, image_names = set(before), set(self._image_names)
+        after = [image_name for image_name in before if image_name not in image_names]
+        after += [image_name for image_name in self._image_names if image_name in written]
         if after == before:
             return
         try:
@@ -111,15 +114,18 @@ class CaptionFile:
         except ValueError:
             captions = {}
         if list(captions) != before:
-            raise ValueError(f"{self._path} changed during the run. It stays as it is.")
+            raise ValueError(
+                f"Expected {self._path} as this run wrote it, got a file that another program has "
+                "changed. It stays as it is: check its lines, or delete it and run again."
+            )
         with write_atomically(self._path, "w") as file:
             file.write(self._format.header)
-            for image in after:
-                file.write(self._format.write(image, captions[image], self._ranked))
+            for image_name in after:
+                file.write(self._format.write(image_name, captions[image_name], self._ranked))
 
     def _resume(self) -> int:
-        """Reads the captions of an earlier run, and returns where they end in the file, in bytes: 0
-        if there are none, not even a header."""
+        """Reads the captions of earlier runs. Returns the position in bytes at which they end: 0 if
+        the file holds nothing, not even a header."""
         if not self._path.exists():
             return 0
         if not self._path.is_file():
@@ -137,22 +143,24 @@ class CaptionFile:
         return ends[-1]
 
     def _is_cut_in_first_line(self) -> bool:
-        """Whether the file is empty, or ends within a first line that this run would write."""
+        """Whether the file is empty, or the beginning of a first line that this run may write."""
         with self._path.open("rb") as file:
             line = file.readline()
         if line.endswith(b"\n"):
             return False
-        starts = map(self._start, self._images)
-        return not line or any(s.startswith(line) or line.startswith(s) for s in starts)
+        beginnings = map(self._beginning, self._image_names)
+        return not line or any(b.startswith(line) or line.startswith(b) for b in beginnings)
 
-    def _start(self, image: str) -> bytes:
-        """What the file begins with if its first captions are those of `image`."""
-        lines = (self._format.write(image, [Caption(word, 0.0)], self._ranked) for word in "ab")
-        return f"{self._format.header}{commonprefix(list(lines))}".encode()
+    def _beginning(self, image_name: str) -> bytes:
+        """The beginning of a file whose first captions are those of this image."""
+        captions = ([Caption(word, 0.0)] for word in "ab")  # which have no letter in common
+        lines = [self._format.write(image_name, caption, self._ranked) for caption in captions]
+        return f"{self._format.header}{commonprefix(lines)}".encode()
 
     def _read(self) -> tuple[dict[str, list[Caption]], list[int]]:
-        """Image -> captions; and the end of the header and of the captions of each image, in bytes.
-        Leaves out a line without an end. Raises ValueError for lines of another kind."""
+        """Returns image name -> captions, and the positions in bytes at which the header and the
+        captions of each image end. Leaves out a last line that is incomplete. Raises ValueError for
+        lines that this class did not write."""
         captions: dict[str, list[Caption]] = {}
         header = self._format.header.encode()
         ends = [len(header)]
@@ -160,16 +168,16 @@ class CaptionFile:
             if file.read(len(header)) != header:
                 raise ValueError("holds other lines")
             whole_lines = takewhile(lambda line: line.endswith(b"\n"), file)
-            for image, parsed in groupby(map(self._parse, whole_lines), key=itemgetter(0)):
+            for image_name, parsed in groupby(map(self._parse, whole_lines), key=itemgetter(0)):
                 _, parts, lines = zip(*parsed, strict=True)
-                captions_of_image = list(chain.from_iterable(parts))
-                if len(captions_of_image) > self._count:
+                image_captions = list(chain.from_iterable(parts))
+                if len(image_captions) > self._count:
                     raise ValueError("holds more captions of an image")
                 content = b"".join(lines)
-                expected = self._format.write(image, captions_of_image, self._ranked)
-                if image in captions or content != expected.encode():
+                expected = self._format.write(image_name, image_captions, self._ranked)
+                if image_name in captions or content != expected.encode():
                     raise ValueError("holds other lines")
-                captions[image] = captions_of_image
+                captions[image_name] = image_captions
                 ends.append(ends[-1] + len(content))
         return captions, ends
 

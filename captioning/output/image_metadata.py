@@ -1,7 +1,7 @@
-"""Writes copies of images with the caption as their description; all else in them stays as it is.
+"""Writes copies of images with the caption as their description, and changes nothing else in them.
 
-Pillow would recompress a JPEG. pyexiv2 (under the GPL, and needed only for this) replaces metadata
-and leaves the pixels and the colour profile alone.
+pyexiv2 (the only GPL dependency, needed only here) replaces metadata without recompressing the
+image, as Pillow would.
 """
 
 import os
@@ -12,28 +12,31 @@ import pyexiv2
 
 from captioning.files import write_atomically
 
-_SILENT = 4  # log level of pyexiv2: odd metadata of some camera is no matter here
-# How the EXIF and the IPTC segment of a JPEG begin. If pyexiv2 cannot read them, they give way.
-_METADATA_OF_JPEG = (b"Exif\0\0", b"Photoshop 3.0\0")
+_SILENT = 4  # log level of pyexiv2, which warns of the metadata of some cameras
+# The beginnings of the EXIF and the IPTC segment of a JPEG, which are removed if pyexiv2 cannot
+# read them.
+_JPEG_METADATA = (b"Exif\0\0", b"Photoshop 3.0\0")
 
 
 def copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
-    """Image path -> path of its copy, at the place below `folder` that the image has below the
-    deepest folder that holds all images. Raises ValueError if none does: Windows has several
-    drives."""
-    places = {path: Path(os.path.abspath(path)) for path in image_paths}
-    if not places:
+    """Returns image path -> path of its copy. A copy has the place below `folder` that its image
+    has below the deepest folder that holds all images. Raises ValueError if there is no such
+    folder, because the images are on several drives of Windows."""
+    absolute_paths = {path: Path(os.path.abspath(path)) for path in image_paths}
+    if not absolute_paths:
         return {}
-    shared = os.path.commonpath([place.parent for place in places.values()])
-    return {path: folder / place.relative_to(shared) for path, place in places.items()}
+    shared = os.path.commonpath([path.parent for path in absolute_paths.values()])
+    return {
+        path: folder / absolute.relative_to(shared) for path, absolute in absolute_paths.items()
+    }
 
 
 def write_with_description(image_path: Path, caption: str, copy_path: Path) -> None:
-    """Writes a copy with the caption as its description: in EXIF (ImageDescription) and in XMP
-    (dc:description), because some programs read one and some the other.
+    """Writes a copy with the caption as its description, in EXIF (ImageDescription) and in XMP
+    (dc:description), because some programs read only one of them.
 
-    Overwrites nothing: the same copy may be there already. Raises FileExistsError if another file
-    is, such as the image itself, and ValueError if the format has no place for a description.
+    A copy with the same content stays as it is. Raises FileExistsError if `copy_path` is any other
+    file, such as the image itself, and ValueError if the format cannot hold a description.
     """
     content = _describe(image_path, caption)
     if not copy_path.exists():
@@ -42,23 +45,23 @@ def write_with_description(image_path: Path, caption: str, copy_path: Path) -> N
     elif copy_path.read_bytes() != content:
         raise FileExistsError(
             f"Expected no file or the same copy of {image_path} at {copy_path}, got another file. "
-            "Name another folder for the copies, or move that file away."
+            "Name another folder for the copies, or move that file."
         )
 
 
 def _describe(image_path: Path, caption: str) -> bytes:
     pyexiv2.set_log_level(_SILENT)
     content = image_path.read_bytes()
-    for spoilt in (*_METADATA_OF_JPEG, None):
+    for damaged in (*_JPEG_METADATA, None):
         try:
             return _add_description(content, caption)
-        except RuntimeError as error:  # all that pyexiv2 ever raises
-            if spoilt is None:
+        except RuntimeError as error:  # the only exception of pyexiv2
+            if damaged is None:
                 raise ValueError(
                     "Expected JPEG, PNG, TIFF, WebP or JPEG 2000, which hold a description, got "
                     f"{image_path} ({error}). Save it as one of these first."
                 ) from error
-            content = _without_segment(content, spoilt)
+            content = _remove_segment(content, damaged)
 
 
 def _add_description(content: bytes, caption: str) -> bytes:
@@ -70,9 +73,10 @@ def _add_description(content: bytes, caption: str) -> bytes:
         return image.get_bytes()
 
 
-def _without_segment(content: bytes, beginning: bytes) -> bytes:
-    """A JPEG file without the first segment that begins so; anything else as it is."""
-    start = content.find(beginning) - 4  # behind a marker and a length, of two bytes each
+def _remove_segment(content: bytes, beginning: bytes) -> bytes:
+    """Removes the first segment with this beginning from a JPEG file; returns other files as they
+    are."""
+    start = content.find(beginning) - 4  # after a marker and a length, of two bytes each
     if start < 0 or content[:2] != b"\xff\xd8" or content[start] != 0xFF:
         return content
     length = int.from_bytes(content[start + 2 : start + 4], "big")

@@ -1,8 +1,7 @@
-"""Writes HTML pages from the templates beside this module, the gallery of captioned images among
-them.
+"""Writes HTML pages from the templates beside this module, such as the gallery of captioned images.
 
-A page is one file without scripts, light or dark as the reader's system is. It links to the images
-where they lie. For the report of a training run see `captioning.output.report`.
+A page is one file without scripts. It is light or dark as the reader's system is, and links to the
+images in their folders. `captioning.output.report` writes the report of a training run.
 """
 
 import os
@@ -13,44 +12,44 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader
 
 from captioning.files import require_mark, write_atomically
-from captioning.output.caption_formats import image_name
+from captioning.output.caption_formats import make_image_name
 
 
 def refuse_to_overwrite(page_path: Path) -> None:
-    """Raises FileExistsError if `page_path` holds anything but a page of this program."""
+    """Raises FileExistsError if `page_path` is a file that this module did not write."""
     require_mark(page_path, '<meta name="generator" content="caption generator">')
 
 
 def write_gallery(page_path: Path, captions: Mapping[Path, str]) -> None:
-    """Writes a page of all images (path -> caption), in their order, with the captions as their alt
-    texts as well. Replaces an older page."""
+    """Writes a page that shows all images in order, with their `captions` (image path -> caption)
+    as text and as alt texts. Replaces an older page."""
     write_page(
         page_path,
         "gallery.html",
         title=f"Captions ({len(captions)})",
         images=(
-            {"path": path, "name": image_name(path), "caption": caption}
+            {"path": path, "name": make_image_name(path), "caption": caption}
             for path, caption in captions.items()
         ),
     )
 
 
 def write_page(page_path: Path, template: str, **values: object) -> None:
-    """Fills the template with the values and writes the page. Replaces an older page."""
+    """Fills a template with `values`, and writes the page. Replaces an older page."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["link"] = link
+    environment.filters["link"] = _link
     page = environment.get_template(template)
     with write_atomically(page_path, "w") as file:
         file.writelines(page.generate(page_path=page_path, **values))
 
 
-def link(image_path: Path, page_path: Path) -> str:
-    """The URL that leads from the page to the image: relative, if both lie on the same drive."""
+def _link(image_path: Path, page_path: Path) -> str:
+    """The URL that leads from the page to the image; relative if both are on the same drive."""
     try:
         relative = os.path.relpath(image_path, page_path.parent)
     except ValueError:  # Windows has several drives

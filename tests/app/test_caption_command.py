@@ -1,4 +1,4 @@
-"""The command `caption` as a person runs it: in its own process where that matters."""
+"""The command `caption`, in a process of its own where that matters."""
 
 import ast
 import contextlib
@@ -43,7 +43,8 @@ def run(*arguments, **environment):
 
 @pytest.fixture
 def caption(tiny_root, capsys):
-    """Runs the command in this process: status, lines on stdout, lines on stderr."""
+    """Runs the command in this process. Returns its status, the lines on stdout, and the lines on
+    stderr."""
 
     def caption(*arguments):
         arguments = [*map(str, arguments), "--model", str(tiny_root)]
@@ -69,14 +70,14 @@ def image_paths(tiny_root):
     return sorted(Paths(tiny_root).images.glob("*.jpg"))
 
 
-def test_one_image_prints_its_caption_and_nothing_else(tiny_root, image_paths):
+def test_for_one_image_the_command_prints_nothing_but_its_caption(tiny_root, image_paths):
     done = run("-i", image_paths[0], "--model", tiny_root)
     assert (done.returncode, done.stderr) == (0, "")
     (caption,) = done.stdout.splitlines()
     assert caption == Captioner.load(tiny_root).caption(image_paths[0]).text
 
 
-def test_several_images_print_a_line_each_in_their_order(tiny_root, image_paths):
+def test_for_several_images_the_command_prints_a_line_each_in_order(tiny_root, image_paths):
     done = run("-i", *image_paths[2::-1], "--model", tiny_root)
     assert done.returncode == 0
     paths = [line.split(": ")[0] for line in done.stdout.splitlines()]
@@ -85,25 +86,26 @@ def test_several_images_print_a_line_each_in_their_order(tiny_root, image_paths)
 
 def test_greedy_search_is_a_beam_of_one(tiny_root, image_paths, caption):
     _, greedy, _ = caption("-i", *image_paths, "--beam-width", 1)
-    _, of_three, _ = caption("-i", *image_paths)
-    found = Captioner.load(tiny_root).caption_batch(image_paths, search=SearchSettings(1))
-    found = [best for best, *_ in found]
-    assert greedy == [f"{path}: {each}" for path, each in zip(image_paths, found, strict=True)]
-    assert greedy != of_three
+    _, beam_of_three, _ = caption("-i", *image_paths)
+    captions = Captioner.load(tiny_root).caption_batch(image_paths, search=SearchSettings(1))
+    assert greedy == [
+        f"{path}: {best}" for path, (best, *_) in zip(image_paths, captions, strict=True)
+    ]
+    assert greedy != beam_of_three
 
 
-def test_images_are_named_with_or_without_the_option(caption, image_paths):
-    one, two = image_paths[:2]
-    expected = caption("-i", one, two)
-    assert [line.split(": ")[0] for line in expected[1]] == [str(one), str(two)]
-    assert caption("-i", one, "-i", two) == expected
-    assert caption(one, two) == expected
-    assert caption(one, "-i", two) == expected
-    assert caption(one, "--beam-width", 3, two) == expected
-    assert caption("--image", one, "--beam-width", 3, two)[1][::-1] == expected[1]
+def test_images_may_be_named_with_or_without_the_option(caption, image_paths):
+    first, second = image_paths[:2]
+    expected = caption("-i", first, second)
+    assert [line.split(": ")[0] for line in expected[1]] == [str(first), str(second)]
+    assert caption("-i", first, "-i", second) == expected
+    assert caption(first, second) == expected
+    assert caption(first, "-i", second) == expected
+    assert caption(first, "--beam-width", 3, second) == expected
+    assert caption("--image", first, "--beam-width", 3, second)[1][::-1] == expected[1]
 
 
-def test_the_model_may_be_named_by_the_environment(tiny_root, image_paths, tmp_path):
+def test_an_environment_variable_may_name_the_model(tiny_root, image_paths, tmp_path):
     done = run(image_paths[0], CAPTIONING_MODEL=str(tiny_root))
     assert done.stdout.strip() == Captioner.load(tiny_root).caption(image_paths[0]).text
     done = run(image_paths[0], "--model", tiny_root, CAPTIONING_MODEL=str(tmp_path))
@@ -113,9 +115,7 @@ def test_the_model_may_be_named_by_the_environment(tiny_root, image_paths, tmp_p
 
 
 @pytest.mark.parametrize("name", ["captions.json", "captions.xml", "captions.TXT.gz"])
-def test_a_file_with_an_unknown_ending_is_refused_with_the_known_ones(
-    name, caption, image_paths, folder
-):
+def test_the_error_of_an_unknown_ending_names_the_known_ones(name, caption, image_paths, folder):
     status, _, (line,) = caption("-i", image_paths[0], "--output", name)
     assert status == 2
     assert f"ends in .txt, .jsonl or .csv, got {name}" in line
@@ -143,7 +143,7 @@ def test_a_missing_file_is_one_line_on_stderr_and_status_2(tiny_root, tmp_path):
     assert "gone.jpg" in line
 
 
-def test_a_broken_file_among_good_ones_is_status_1_and_stops_nothing(
+def test_a_broken_file_among_others_stops_nothing_and_sets_status_1(
     tiny_root, image_paths, tmp_path
 ):
     broken = tmp_path / "broken.jpg"
@@ -164,7 +164,7 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "name an image, a folder or a pattern: caption photo.jpg"),
+        ((), "expected an image, a folder or a pattern, got none. Name one: caption photo.jpg"),
         (("-i", "a.jpg", "--beam-width", "0"), "expected a whole number from 1 to 100, got 0"),
         (
             ("-i", "a.jpg", "--beam-width", "wide"),
@@ -177,7 +177,10 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, image_paths):
             "expected a name that ends in .html or .htm, got a.jpg",
         ),
         (("-i", "a.jpg", "--attention", "a.gif"), "expected a name that ends in .png or .jpg"),
-        (("-i", "a.jpg", "--output", "a.html", "--gallery", "./a.html"), "Expected a file each"),
+        (
+            ("-i", "a.jpg", "--output", "a.html", "--gallery", "./a.html"),
+            "Expected different files",
+        ),
         (
             ("-i", "a.jpg", "b.jpg", "--attention", "a.png"),
             "Expected one image to draw with --attention, got 2",
@@ -210,7 +213,7 @@ def test_captioning_imports_nothing_that_only_training_needs(tiny_root, image_pa
     assert {"numpy", "openvino", "PIL"} <= packages
 
 
-def test_the_help_and_a_wrong_argument_are_answered_without_numpy_or_openvino():
+def test_the_help_needs_neither_numpy_nor_openvino():
     code = "import sys; from captioning.app.caption_command import main\n"
     code += "try: main(['--help'])\nfinally: print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
@@ -252,7 +255,7 @@ def test_an_option_whose_package_is_missing_names_the_extra(
     assert problem.endswith(f'pip install ".[{extra}]"')
 
 
-def test_an_older_python_says_in_one_line_what_it_needs(tmp_path):
+def test_an_older_python_gets_one_line_that_names_the_version():
     for path in (ROOT / "Testing_caption_generator.py", ROOT / "captioning" / "__main__.py",
                  ROOT / "captioning" / "__init__.py"):  # fmt: skip
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
@@ -268,10 +271,10 @@ def test_an_older_python_says_in_one_line_what_it_needs(tmp_path):
             cwd=ROOT,
         )
         assert (done.returncode, done.stdout) == (1, "")
-        assert done.stderr == "Expected Python 3.11 or newer, got 3.10.12. Install it.\n"
+        assert done.stderr == "Expected Python 3.11 or later, got 3.10.12. Install a later one.\n"
 
 
-def test_captions_go_to_any_object_that_stands_for_standard_output(
+def test_captions_go_to_any_object_that_replaces_standard_output(
     tiny_root, image_paths, monkeypatch
 ):
     expected = Captioner.load(tiny_root).caption(image_paths[0]).text
@@ -326,22 +329,22 @@ def test_a_folder_of_one_image_still_names_it(caption, folder):
     assert caption("-i", "photos/sub")[1][0].startswith("photos/sub/a.jpg: ")
 
 
-def test_a_pattern_is_what_the_shell_would_make_of_it(caption, folder):
+def test_a_pattern_names_the_images_that_match(caption, folder):
     assert caption("-i", "photos/**/*.jpg") == caption("-i", "photos")
 
 
-def test_failures_stand_at_the_end_and_stop_nothing(caption, folder):
+def test_failures_stop_nothing_and_are_printed_at_the_end(caption, folder):
     Path("photos/2.jpg").write_text("no image")
     status, lines, problems = caption("-i", "nothing*", "photos", "gone.jpg")
     assert status == 1
     assert [line.split(": ")[0] for line in lines] == [n for n in IN_ORDER if "2" not in n]
-    of_pattern, of_broken, of_missing = problems
-    assert "nothing*" in of_pattern
-    assert "2.jpg cannot be read" in of_broken
-    assert "no file gone.jpg" in of_missing
+    pattern_error, broken_error, missing_error = problems
+    assert "nothing*" in pattern_error
+    assert "2.jpg cannot be read" in broken_error
+    assert "no file gone.jpg" in missing_error
 
 
-def test_where_nothing_is_found_the_status_is_2(caption, folder):
+def test_without_any_image_the_status_is_2(caption, folder):
     status, lines, problems = caption("-i", "nothing*", "gone.jpg", "--format", "text")
     assert (status, lines, len(problems)) == (2, [], 2)
 
@@ -358,26 +361,27 @@ def test_json_lines_hold_image_caption_and_log_probability(caption, folder, tiny
 def test_top_gives_the_best_captions_with_their_log_probabilities(caption, folder, tiny_root):
     (expected,) = Captioner.load(tiny_root).caption_batch(["photos/1.jpg"], num_captions=4)
     _, (line,), _ = caption("-i", "photos/1.jpg", "--top", 4, "--format", "jsonl")
-    listed = json.loads(line)["captions"]
-    assert [row["caption"] for row in listed] == [each.text for each in expected]
-    assert [row["log_prob"] for row in listed] == pytest.approx(
-        [each.log_prob for each in expected], abs=1e-3
+    rows = json.loads(line)["captions"]
+    texts = [best.text for best in expected]
+    assert [row["caption"] for row in rows] == texts
+    assert [row["log_prob"] for row in rows] == pytest.approx(
+        [best.log_prob for best in expected], abs=1e-3
     )
     _, lines, _ = caption("-i", "photos/1.jpg", "--top", 4)
-    assert [line.split(" (")[0] for line in lines] == [each.text for each in expected]
+    assert [line.split(" (")[0] for line in lines] == texts
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv"])
-def test_a_file_of_captions_is_what_would_have_been_printed(caption, folder, name):
+def test_a_file_holds_the_lines_that_would_have_been_printed(caption, folder, name):
     _, lines, _ = caption("-i", "photos", "--format", name.split(".")[1].replace("txt", "text"))
     assert caption("-i", "photos", "--output", f"new/{name}") == (0, [], [])
     assert Path("new", name).read_text(encoding="utf-8").splitlines() == lines
 
 
-def test_what_a_file_holds_is_not_captioned_again(caption, folder, monkeypatch):
+def test_images_already_in_the_file_are_skipped(caption, folder, monkeypatch):
     caption("-i", "photos/sub", "photos/2.jpg", "--output", "captions.csv")
     with open("captions.csv", "a") as file:
-        file.write("photos/10.jpg,a cir")  # and then somebody pulled the plug
+        file.write("photos/10.jpg,a cir")  # as if the run had been killed here
     Path("photos/1.jpg").rename("away.jpg")
     assert caption("-i", *IN_ORDER, "--output", "captions.csv")[0] == 1
     Path("away.jpg").rename("photos/1.jpg")
@@ -407,7 +411,7 @@ def test_a_file_of_another_kind_is_refused_in_one_line(caption, folder):
     assert Path("captions.csv").read_bytes() == content
 
 
-def test_copies_carry_the_captions_and_are_not_captioned_themselves(caption, folder):
+def test_copies_hold_the_captions_and_are_not_captioned_themselves(caption, folder):
     command = ("-i", "photos", "--describe", "photos/described")
     status, lines, problems = caption(*command)
     assert (status, problems) == (0, [])
@@ -418,14 +422,14 @@ def test_copies_carry_the_captions_and_are_not_captioned_themselves(caption, fol
     assert caption(*command) == (0, lines, [])
 
 
-def test_a_copy_that_cannot_be_written_costs_its_line_and_not_the_caption(caption, folder):
+def test_an_image_whose_copy_cannot_be_written_is_still_captioned(caption, folder):
     Image.open("photos/1.jpg").save("photos/1.bmp")
     status, lines, (problem,) = caption("-i", "photos/1.bmp", IN_ORDER[1], "--describe", "copies")
     assert (status, len(lines)) == (1, 2)
     assert "which hold a description, got photos/1.bmp" in problem
 
 
-def test_the_gallery_shows_what_earlier_runs_captioned_too(caption, folder):
+def test_the_gallery_shows_the_captions_of_earlier_runs_too(caption, folder):
     caption("-i", IN_ORDER[2], "--output", "captions.txt")
     command = ("-i", "photos", "gone.jpg", "--output", "captions.txt", "--gallery", "pages/a.html")
     assert caption(*command)[0] == 1
@@ -444,7 +448,7 @@ def test_the_attention_of_one_image_is_drawn_with_its_caption(caption, folder):
             assert picture.getexif()[0x010E] == line
 
 
-def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
+def test_a_figure_does_not_overwrite_the_photograph(caption, folder):
     content = Path(IN_ORDER[0]).read_bytes()
     status, lines, (problem,) = caption("-i", IN_ORDER[0], "--attention", IN_ORDER[0])
     assert (status, lines) == (2, [])
@@ -454,12 +458,12 @@ def test_a_photograph_is_not_overwritten_by_its_attention(caption, folder):
 
 @contextmanager
 def captioning_many(root):
-    """The command at work, its first caption printed: it captions more photographs than a pipe
-    holds lines, so it cannot end before somebody reads on."""
+    """Runs the command up to its first caption. It captions more photographs than a pipe holds
+    lines, so it cannot end until the test reads on."""
     for number in range(4000):
         shutil.copy("photos/1.jpg", f"photos/sub/{number}.jpg")
     command = [*COMMAND, "-i", "photos"]
-    # Where the tests themselves run in the background, Ctrl-C is ignored, and inherited so.
+    # Tests that run in the background ignore Ctrl-C, and their child processes inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         process = subprocess.Popen(
@@ -472,7 +476,7 @@ def captioning_many(root):
         yield process
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
+def test_a_reader_that_closes_the_pipe_is_no_error(tiny_root, folder):
     with captioning_many(tiny_root) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
@@ -480,7 +484,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(tiny_root, folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
-def test_ctrl_c_ends_the_command_in_one_word(tiny_root, folder):
+def test_ctrl_c_ends_the_command_with_one_word(tiny_root, folder):
     with captioning_many(tiny_root) as process:
         process.send_signal(signal.SIGINT)
         _, problems = process.communicate()
@@ -488,7 +492,7 @@ def test_ctrl_c_ends_the_command_in_one_word(tiny_root, folder):
 
 
 class Screen(io.TextIOWrapper):
-    """A console: output and errors, one after the other."""
+    """A console for standard output and stderr."""
 
     def __init__(self):
         super().__init__(io.BytesIO(), encoding="utf-8", newline="")
@@ -501,7 +505,7 @@ class Screen(io.TextIOWrapper):
         return self.buffer.getvalue().decode()
 
 
-def test_at_a_console_a_bar_below_the_captions_shows_how_far_they_are(
+def test_at_a_console_a_progress_bar_stays_below_the_captions(
     tiny_root, caption, folder, monkeypatch
 ):
     _, lines, _ = caption("-i", "photos")
@@ -520,7 +524,7 @@ def test_at_a_console_a_bar_below_the_captions_shows_how_far_they_are(
     assert alone.text().count("\n") == 1 and "\r" not in alone.text()
 
 
-def test_json_is_printed_in_utf_8_whatever_the_console_speaks(tiny_root, folder):
+def test_json_is_printed_in_utf_8_whatever_the_encoding_of_the_console(tiny_root, folder):
     Path("photos/1.jpg").rename("犬.jpg")
     done = subprocess.run(
         [*COMMAND, "-i", "犬.jpg", "--model", tiny_root, "--format", "jsonl"],

@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The arguments that each step of the pipeline is called with, in place of the step."""
+    """Replaces the steps of the pipeline; collects their names and arguments."""
     calls = []
-    returned = {
+    results = {
         "check": ("the data set", "the findings"),
         "evaluate": ({}, {"CIDEr": 0.5}),
         "quantise": (0.611, 0.613),
@@ -30,7 +30,7 @@ def calls(monkeypatch):
     def replace(name):
         def step(paths, *arguments):
             calls.append((name, paths.root, *arguments))
-            return returned.get(name, f"what {name} returned")
+            return results.get(name, f"result of {name}")
 
         monkeypatch.setattr(pipeline, name, step)
 
@@ -106,7 +106,7 @@ def test_a_step_calls_the_function_of_the_pipeline_with_its_options(
     assert calls == 2 * [(name, Path("my_run"), *rest) for name, *rest in expected]
 
 
-def test_the_page_shows_the_shipped_model_if_the_current_folder_holds_none(
+def test_the_page_uses_the_shipped_model_if_the_current_folder_holds_none(
     calls, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -121,8 +121,8 @@ def test_the_page_shows_the_shipped_model_if_the_current_folder_holds_none(
     ("arguments", "printed"),
     [
         (["check"], "the findings\nthe data set\n"),
-        (["fine-tune"], "what fine_tune returned\n"),
-        (["report"], "what report returned\n"),
+        (["fine-tune"], "result of fine_tune\n"),
+        (["report"], "result of report\n"),
         (["quantise"], "development CIDEr 61.1 before, 61.3 after: kept\n"),
         (["evaluate", "--json"], '{"CIDEr": 0.5}\n'),
     ],
@@ -132,7 +132,7 @@ def test_a_step_prints_what_the_function_returns(arguments, printed, calls, caps
     assert capsys.readouterr().out == printed
 
 
-def test_the_help_lists_the_steps_and_without_a_step_it_asks_for_one(capsys):
+def test_the_help_lists_the_steps_and_a_missing_step_is_an_error(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
@@ -144,7 +144,7 @@ def test_the_help_lists_the_steps_and_without_a_step_it_asks_for_one(capsys):
     assert "STEP" in capsys.readouterr().err
 
 
-def test_the_help_needs_nothing_but_python():
+def test_the_help_needs_no_installed_package():
     code = "import sys; from captioning.app.cli import main; main(['train', '--help'])"
     subprocess.run([sys.executable, "-I", "-S", "-c", f"import sys; sys.path.append('.'); {code}"],
                    cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=60)  # fmt: skip
@@ -159,14 +159,14 @@ def test_a_wrong_beam_width_is_refused_before_anything_is_done(width, calls, cap
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_a_wrong_port_is_refused_with_the_right_ones(port, capsys):
+def test_the_error_of_a_wrong_port_names_the_allowed_ones(port, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "--port", port])
     assert f"expected a port from 1 to 65535, got {port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [True, False])
-def test_a_setting_is_read_as_its_type(value):
+def test_a_setting_is_converted_to_its_type(value):
     settings = [f"student={value}", "epochs=7", "dropout=0.1", "decoder=merge"]
     options = _parser().parse_args(["train", "--set", *settings])
     assert dict(options.set) == {
@@ -184,7 +184,7 @@ def test_a_setting_is_read_as_its_type(value):
         ("student=maybe", "expected True or False for student, got maybe"),
     ],
 )
-def test_a_wrong_setting_is_refused_with_the_right_ones(setting, expected, capsys):
+def test_the_error_of_a_wrong_setting_names_the_allowed_values(setting, expected, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--set", setting])
     assert expected in capsys.readouterr().err
@@ -207,7 +207,7 @@ def test_a_wrong_setting_is_refused_with_the_right_ones(setting, expected, capsy
         (["report"], "captioning check"),
     ],
 )
-def test_a_step_that_comes_too_early_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
+def test_a_step_without_its_files_is_one_line_on_stderr(arguments, message, tmp_path, capsys):
     Path(tmp_path, "models").mkdir()
     Path(tmp_path, "models", "encoder.xml").touch()
     assert main(["--root", str(tmp_path), *arguments]) == 1
@@ -215,7 +215,7 @@ def test_a_step_that_comes_too_early_is_one_line_on_stderr(arguments, message, t
     assert message in line
 
 
-def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path):
+def test_a_step_without_its_packages_names_the_command_that_installs_them(tmp_path):
     code = "import sys; sys.modules['keras'] = None; from captioning.app.cli import main; "
     code += f"sys.exit(main(['export', '--root', {str(tmp_path)!r}]))"
     done = subprocess.run(
@@ -226,7 +226,7 @@ def test_a_step_whose_packages_are_missing_says_how_to_install_them(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_step_stopped_by_ctrl_c_ends_in_one_word(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_ends_a_step_with_one_word(tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -235,7 +235,7 @@ def test_a_step_stopped_by_ctrl_c_ends_in_one_word(tmp_path, capsys, monkeypatch
     assert capsys.readouterr().err == "Stopped.\n"
 
 
-def test_names_that_the_console_lacks_are_escaped_and_stop_nothing(tmp_path):
+def test_names_that_the_console_cannot_print_are_escaped(tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(12):
         name = "猫.png" if number == 0 else f"{number}.png"

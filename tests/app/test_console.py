@@ -1,4 +1,4 @@
-"""How a command ends, and what it may print on which console."""
+"""How a command ends, and which text it can print on which console."""
 
 import io
 import os
@@ -23,7 +23,8 @@ def raising(error):
 
 
 def run_with_stdout(stdout):
-    """Prints a line by `run_command` in a process of its own: status, lines on stderr."""
+    """Prints a line by `run_command` in another process. Returns the status and the lines on
+    stderr."""
     code = "import sys; from captioning.app.console import run_command; "
     code += "sys.exit(run_command(lambda: print('text') or 0, failed=3))"
     done = subprocess.run(
@@ -37,24 +38,24 @@ def run_with_stdout(stdout):
     return done.returncode, done.stderr.splitlines()
 
 
-def test_a_command_that_ends_well_returns_its_status(capsys):
+def test_a_command_without_an_error_returns_its_status(capsys):
     assert run_command(lambda: 0, failed=1) == 0
     assert run_command(lambda: 7, failed=1) == 7
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("error", [ValueError("Expected a dog, got a cat."), OSError("No dog.")])
-def test_an_error_that_the_user_can_mend_is_one_line(error, capsys):
+def test_an_expected_error_is_one_line(error, capsys):
     assert run_command(raising(error), failed=2) == 2
     assert capsys.readouterr() == ("", f"{error}\n")
 
 
-def test_a_fault_of_the_program_keeps_its_traceback():
-    with pytest.raises(TypeError, match="ours"):
-        run_command(raising(TypeError("ours")), failed=2)
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(TypeError, match="a bug"):
+        run_command(raising(TypeError("a bug")), failed=2)
 
 
-def test_a_missing_package_says_how_to_install_it(capsys):
+def test_the_error_of_a_missing_package_names_the_command_that_installs_it(capsys):
     error = ModuleNotFoundError("No module named 'gradio'", name="gradio.themes")
     assert run_command(raising(error), failed=1) == 1
     assert capsys.readouterr().err == (
@@ -63,12 +64,12 @@ def test_a_missing_package_says_how_to_install_it(capsys):
     )
 
 
-def test_a_missing_module_of_our_own_keeps_its_traceback():
+def test_a_missing_module_of_this_package_keeps_its_traceback():
     with pytest.raises(ModuleNotFoundError):
         run_command(raising(ModuleNotFoundError(name="captioning.gone")), failed=1)
 
 
-def test_the_packages_that_may_be_missing_are_those_of_the_extras():
+def test_each_package_that_may_be_missing_is_a_requirement_of_its_extra():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = {".": project["dependencies"]} | {
         f".[{extra}]": requirements
@@ -79,7 +80,7 @@ def test_the_packages_that_may_be_missing_are_those_of_the_extras():
         assert any(requirement.startswith(package) for requirement in listed[target]), module
 
 
-def test_ctrl_c_and_sigterm_end_in_one_word(capsys):
+def test_ctrl_c_and_sigterm_end_a_command_with_one_word(capsys):
     def terminated():
         os.kill(os.getpid(), signal.SIGTERM)
         signal.pause()
@@ -99,7 +100,7 @@ def test_a_character_that_the_console_lacks_is_escaped(monkeypatch):
     assert (console.encoding, console.errors) == ("cp1252", "strict")
 
 
-def test_utf_8_is_printed_on_request_whatever_the_console_speaks(monkeypatch):
+def test_utf_8_is_printed_on_request_whatever_the_encoding_of_the_console(monkeypatch):
     console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", console)
     assert run_command(lambda: print_utf_8() or print("犬") or 0, failed=1) == 0
@@ -107,13 +108,13 @@ def test_utf_8_is_printed_on_request_whatever_the_console_speaks(monkeypatch):
     assert (console.encoding, console.errors) == ("ascii", "strict")
 
 
-def test_a_stream_in_memory_takes_the_text_as_it_is(monkeypatch):
+def test_a_stream_in_memory_holds_the_text_as_it_is(monkeypatch):
     monkeypatch.setattr(sys, "stdout", memory := io.StringIO())
     assert run_command(lambda: print_utf_8() or print("猫") or 0, failed=1) == 0
     assert memory.getvalue() == "猫\n"
 
 
-def test_without_standard_streams_a_command_still_ends_well(monkeypatch):
+def test_a_command_runs_without_standard_streams(monkeypatch):
     def command():
         print("to nobody")
         print("to nobody", file=sys.stderr)
@@ -127,7 +128,7 @@ def test_without_standard_streams_a_command_still_ends_well(monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_line_and_the_failed_status():
+def test_a_full_disk_is_one_line_on_stderr_and_a_failure():
     with open("/dev/full", "w") as full:
         status, (line,) = run_with_stdout(full)
     assert status == 3
@@ -135,7 +136,7 @@ def test_a_full_disk_is_one_line_and_the_failed_status():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes are others there")
-def test_a_closed_pipe_ends_the_command_without_a_word():
+def test_a_closed_pipe_ends_the_command_without_a_message():
     read_end, write_end = os.pipe()
     os.close(read_end)
     assert run_with_stdout(write_end) == (3, [])

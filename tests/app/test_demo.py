@@ -20,8 +20,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from captioning.app import cli as command
-from captioning.app import demo
+from captioning.app import cli, demo
 from captioning.inference.attention import AttentionMaps
 from captioning.inference.captioner import Captioner
 from captioning.paths import Paths
@@ -42,92 +41,97 @@ def image_path(tiny_root):
 
 
 @pytest.fixture
-def on_page(captioner, monkeypatch):
-    """Captions a photograph as the page does: best caption, all captions, tiles, unit, warnings."""
+def caption_on_page(captioner, monkeypatch):
+    """Captions a photograph as the page does. Returns the best caption, the rows of all captions,
+    tiles, unit and warnings."""
     warnings = []
     monkeypatch.setattr(demo.gradio, "Warning", lambda message, duration: warnings.append(message))
 
-    def on_page(path, beam_width=3):
+    def caption_on_page(path, beam_width=3):
         upload = path and {"path": str(path)}
         return *demo.caption_photograph(captioner, upload, beam_width), warnings
 
-    return on_page
+    return caption_on_page
 
 
 def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_a_word(
-    on_page, captioner, image_path
+    caption_on_page, captioner, image_path
 ):
-    caption, rows, tiles, unit, warnings = on_page(image_path)
-    ((best, *others),) = captioner.caption_batch([image_path], 3)
-    assert caption == best.text
-    assert rows == [[each.text, round(each.log_prob, 2)] for each in (best, *others)]
-    assert [label.split(" (")[0] for _, label in tiles] == best.text.split()
+    best, rows, tiles, unit, warnings = caption_on_page(image_path)
+    (captions,) = captioner.caption_batch([image_path], 3)
+    assert best == captions[0].text
+    assert rows == [[caption.text, round(caption.log_prob, 2)] for caption in captions]
+    assert [label.split(" (")[0] for _, label in tiles] == best.split()
     assert {tile.size for tile, _ in tiles} == {Image.open(image_path).size}
     assert "cells of the feature map" in unit
     assert not warnings
 
 
 @pytest.mark.parametrize(
-    ("sent", "taken", "shown"),
+    ("slider", "beam_width", "caption_count"),
     [(1, 1, 1), (4, 4, 4), (20, 20, 5), (3.6, 4, 4), (0, 1, 1), (1000, 100, 5), (None, 3, 3)],
 )
-def test_the_beam_is_as_wide_as_the_slider_says_and_five_captions_are_shown(
-    on_page, captioner, image_path, sent, taken, shown
+def test_the_slider_sets_the_beam_width_and_at_most_five_captions_are_shown(
+    caption_on_page, captioner, image_path, slider, beam_width, caption_count
 ):
-    caption, rows, *_ = on_page(image_path, sent)
-    assert caption == captioner.caption(image_path, SearchSettings(taken)).text
-    assert len(rows) == shown
+    caption, rows, *_ = caption_on_page(image_path, slider)
+    assert caption == captioner.caption(image_path, SearchSettings(beam_width)).text
+    assert len(rows) == caption_count
 
 
-def test_a_label_has_the_word_and_the_place_of_its_attention(on_page, image_path, monkeypatch):
+def test_a_label_holds_the_word_and_the_place_of_its_attention(
+    caption_on_page, image_path, monkeypatch
+):
     weights = np.eye(9, dtype="float32")[[0, 4, 5, 7]]
     attention = AttentionMaps(("red", "circle", "on", "white"), weights, "attention")
     monkeypatch.setattr(Captioner, "attention", lambda *_: attention)
-    _, _, tiles, *_ = on_page(image_path)
+    _, _, tiles, *_ = caption_on_page(image_path)
     labels = ["red (top left)", "circle (middle)", "on (right)", "white (bottom)"]
     assert [label for _, label in tiles] == labels
 
 
-def test_a_model_without_attention_maps_still_captions(on_page, captioner, image_path, monkeypatch):
+def test_a_model_without_attention_maps_still_captions(
+    caption_on_page, captioner, image_path, monkeypatch
+):
     attention = AttentionMaps(("red",), np.ones((1, 6), "float32"), "attention")
     monkeypatch.setattr(Captioner, "attention", lambda *_: attention)
-    caption, _, tiles, unit, _ = on_page(image_path)
+    caption, _, tiles, unit, _ = caption_on_page(image_path)
     assert caption == captioner.caption(image_path).text
     assert tiles is None
     assert "6 cells" in unit
 
 
-def test_a_file_that_is_no_image_is_named_without_its_folder(on_page, tmp_path):
+def test_a_file_that_is_no_image_is_named_without_its_folder(caption_on_page, tmp_path):
     broken = tmp_path / "<b>.jpg"
     broken.write_text("no image")
-    *results, (warning,) = on_page(broken)
+    *results, (warning,) = caption_on_page(broken)
     assert results == ["", None, None, ""]
     assert warning.startswith("&lt;b&gt;.jpg cannot be read as an image")
     assert str(tmp_path) not in warning
 
 
-def test_without_a_photograph_the_page_is_empty(on_page):
-    assert on_page(None) == ("", None, None, "", [])
+def test_without_a_photograph_the_page_is_empty(caption_on_page):
+    assert caption_on_page(None) == ("", None, None, "", [])
 
 
 def test_the_help_names_the_address(capsys):
     with pytest.raises(SystemExit):
-        command.main(["serve", "--help"])
+        cli.main(["serve", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert "http://127.0.0.1:PORT (default 7860)" in text
-    assert "--open" in text and "until Ctrl-C" in text
+    assert "--open" in text and "until you press Ctrl-C" in text
 
 
 def test_a_port_in_use_is_one_line_on_stderr(tiny_root, capsys):
     with socket.create_server((LOOPBACK, 0)) as other:
         port = other.getsockname()[1]
-        assert command.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
+        assert cli.main(["serve", "--root", str(tiny_root), "--port", str(port)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"got {port} (Address already in use)" in line and "--port" in line
 
 
 def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
-    assert command.main(["serve", "--root", str(tmp_path)]) == 1
+    assert cli.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "tokenizer.p" in line
 
@@ -135,14 +139,14 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
 def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "captioning.app.demo", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert command.main(["serve", "--root", str(tmp_path)]) == 1
+    assert cli.main(["serve", "--root", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "gradio" in line and ".[demo]" in line
 
 
-# Python runs this at the start of the server and of each process that it starts: it writes down
-# the hosts that they connect to or look up. Tests that run in the background ignore Ctrl-C, and
-# their processes inherit that: the server must hear it.
+# Python runs this code at the start of the server and of its child processes. It records the hosts
+# that they connect to or look up. It also handles Ctrl-C: tests that run in the background ignore
+# the signal, and child processes inherit that.
 WATCH = """\
 import signal
 import sys
@@ -165,8 +169,8 @@ class Server:
     def __init__(self, root, folder):
         self.photographs = folder / "photographs"
         self.photographs.mkdir()
-        self._asked = folder / "asked.txt"
-        (folder / "sitecustomize.py").write_text(WATCH.format(path=str(self._asked)))
+        self._hosts_path = folder / "hosts.txt"
+        (folder / "sitecustomize.py").write_text(WATCH.format(path=str(self._hosts_path)))
         with socket.create_server((LOOPBACK, 0)) as free:
             port = str(free.getsockname()[1])
         self.process = subprocess.Popen(
@@ -178,15 +182,15 @@ class Server:
             env={**os.environ, "PYTHONPATH": str(folder), "TMPDIR": str(self.photographs)},
         )
         self.address = f"http://{LOOPBACK}:{port}/"
-        too_late = Timer(120, self.process.kill)
-        too_late.start()
-        self.said = self.process.stdout.readline()
-        too_late.cancel()
+        timeout = Timer(120, self.process.kill)
+        timeout.start()
+        self.first_line = self.process.stdout.readline()
+        timeout.cancel()
 
     @property
-    def asked(self):
+    def contacted_hosts(self):
         """The hosts that it connected to or looked up."""
-        return set(self._asked.read_text().split("\n")) - {""}
+        return set(self._hosts_path.read_text().split("\n")) - {""}
 
     def __enter__(self):
         return self
@@ -212,7 +216,7 @@ def browser(tmp_path_factory):
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     for option in (
         "headless=new",
-        "no-sandbox",  # which root may not have
+        "no-sandbox",  # Chromium refuses a sandbox to root
         "disable-gpu",
         "disable-dev-shm-usage",
         "disable-background-networking",
@@ -227,10 +231,10 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(server, browser):
-    """Opens the page in a window of a width; gives a function that waits for an element."""
+def open_page(server, browser):
+    """Opens the page in a window of a given width. Returns a function that waits for an element."""
 
-    def opened(width):
+    def open_page(width):
         window = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
         browser.get(server.address)
@@ -239,11 +243,11 @@ def opened(server, browser):
             lambda browser: browser.find_element(By.CSS_SELECTOR, selector)
         )
 
-    return opened
+    return open_page
 
 
 def requested_hosts(browser):
-    """The hosts from which the page requested something since it was opened."""
+    """The hosts that the page has sent requests to since it was opened."""
     messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     urls = (
         urlsplit(message["params"]["request"]["url"])
@@ -266,9 +270,9 @@ def wait_for_caption(browser, find, caption):
 
 @pytest.mark.slow
 def test_an_uploaded_photograph_is_captioned_beside_it(
-    opened, server, browser, captioner, image_path
+    open_page, server, browser, captioner, image_path
 ):
-    find = opened(1200)
+    find = open_page(1200)
     find("#photograph input[type=file]").send_keys(str(image_path))
     wait_for_caption(browser, find, captioner.caption(image_path).text)
     photograph, caption = find("#photograph").rect, find("#caption").rect
@@ -277,12 +281,12 @@ def test_an_uploaded_photograph_is_captioned_beside_it(
 
     find("#beam-width input[type=number]").send_keys(Keys.CONTROL, "a", Keys.NULL, "4")
     find("#captions [role=grid][aria-rowcount='5']")  # the header and four captions
-    assert requested_hosts(browser) == server.asked == {LOOPBACK}
+    assert requested_hosts(browser) == server.contacted_hosts == {LOOPBACK}
 
 
 @pytest.mark.slow
-def test_an_example_in_a_narrow_window_is_captioned_below_it(opened, server, browser, captioner):
-    find = opened(390)
+def test_an_example_in_a_narrow_window_is_captioned_below_it(open_page, server, browser, captioner):
+    find = open_page(390)
     example = find("button.gallery-item img[src$='cat.jpg']")
     browser.execute_script("arguments[0].click()", example)
     wait_for_caption(browser, find, captioner.caption(ROOT / "examples" / "cat.jpg").text)
@@ -290,14 +294,14 @@ def test_an_example_in_a_narrow_window_is_captioned_below_it(opened, server, bro
     assert caption["y"] > photograph["y"] + photograph["height"]
     page = find("html")
     assert page.get_property("scrollWidth") == page.get_property("clientWidth")  # fits the window
-    assert requested_hosts(browser) == server.asked == {LOOPBACK}
+    assert requested_hosts(browser) == server.contacted_hosts == {LOOPBACK}
 
 
 @pytest.mark.slow
-def test_a_broken_file_takes_the_place_of_a_caption_with_a_message(
-    opened, browser, captioner, image_path, tmp_path
+def test_the_error_of_a_broken_file_replaces_the_caption(
+    open_page, browser, captioner, image_path, tmp_path
 ):
-    find = opened(1200)
+    find = open_page(1200)
     find("#photograph input[type=file]").send_keys(str(image_path))
     wait_for_caption(browser, find, captioner.caption(image_path).text)
     (tmp_path / "broken.jpg").write_text("no image")
@@ -319,15 +323,15 @@ def test_an_upload_of_more_than_20_megabytes_is_refused(server):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is no signal there")
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_reaches_for_nobody_and_deletes_the_photographs(
+def test_the_server_contacts_no_other_host_and_deletes_the_photographs(
     tiny_root, image_path, tmp_path, end
 ):
     with Server(tiny_root, tmp_path) as server, image_path.open("rb") as file:
-        assert server.said == f"The page is at {server.address} until you press Ctrl-C.\n"
+        assert server.first_line == f"The page is at {server.address} until you press Ctrl-C.\n"
         upload = httpx.post(f"{server.address}gradio_api/upload", files={"files": file})
         assert Path(upload.json()[0]).is_relative_to(server.photographs)
         server.process.send_signal(end)
         assert server.process.communicate(timeout=30) == ("", "")
         assert server.process.returncode == 0
-        assert server.asked == {LOOPBACK}
+        assert server.contacted_hosts == {LOOPBACK}
         assert not [path for path in server.photographs.rglob("*") if path.is_file()]

@@ -1,4 +1,4 @@
-"""The README's worked example: twenty images and a table of captions become a model that works."""
+"""The README's example: train a model on twenty images and a table of captions, and use it."""
 
 import re
 import shlex
@@ -11,20 +11,20 @@ from tiny_world import write_folder
 from captioning.app import caption_command, cli
 from captioning.data.dataset import Dataset
 
-pytestmark = pytest.mark.slow  # the commands of the README run as they stand there
+pytestmark = pytest.mark.slow
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## Train it on my images")[2].partition("\n## ")[0]
 (TRAIN,) = re.findall(r"(?m)^captioning (all .*)$", SECTION)
 (CAPTION,) = re.findall(r"(?m)^caption (.* --model my_run)$", SECTION)
-# Less than the command would choose for so few images, to be done sooner.
+# Smaller numbers than those that the command would choose for so few images, to save time.
 SMALL = "--set epochs=30 members=2 student_epochs=30 self_critical_epochs=1"
 SMALL += " units=64 embedding_units=64 learning_rate=0.005"
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The folder in which the documented command has run, and the first caption of each image."""
+    """The folder in which the README's command has run, and the first caption of each image."""
     folder = tmp_path_factory.mktemp("own")
     captions = write_folder(folder)
     shutil.copy(folder / "my_photos" / "000_drawing.jpg", folder / "photo.jpg")
@@ -61,12 +61,12 @@ def test_colour_and_shape_are_right_in_most_of_the_twenty_images(trained, monkey
     paths = [str(folder / "my_photos" / name) for name in captions]
     assert caption_command.main(["--model", "my_run", *paths]) == 0
     generated = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    right = [
+    correct = [
         name
         for path, name in zip(paths, captions, strict=True)
         if colour_and_shape(captions[name]) <= set(generated[path].split())
     ]
-    assert len(right) >= 15
+    assert len(correct) >= 15
 
 
 def test_a_later_step_needs_nothing_but_the_root(trained, capsys):

@@ -1,4 +1,4 @@
-"""The pipeline, step by step, from archives to scores."""
+"""The steps of the pipeline, from archives to scores."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ def test_the_steps_lead_from_archives_to_scores(tiny_root, tmp_path):
     paths = Paths(tiny_root)
     record = json.loads((paths.models / "training.json").read_text())
     assert [epoch["stage"] for epoch in record["history"]].count("self-critical") == 1
-    assert not any("member" in epoch for epoch in record["history"])  # no student was asked for
+    assert not any("member" in epoch for epoch in record["history"])  # there is no student
     captions, scores = pipeline.evaluate(paths, "test")
     assert [*captions] == Dataset.load(paths.dataset).splits["test"]
     assert scores["CIDEr"] > 1  # a model that tells colours and shapes; guessing gives about 0.5
@@ -63,19 +63,19 @@ def test_the_steps_lead_from_archives_to_scores(tiny_root, tmp_path):
     assert "self-critical" in page and "Flicker8k_Dataset/" in page
 
 
-def test_all_that_follows_from_the_features_names_the_encoder_that_made_them(tiny_root):
+def test_features_record_and_decoder_name_the_encoder_that_made_the_features(tiny_root):
     paths = Paths(tiny_root)
-    identity = Encoder(paths.models).encoder_id
-    assert FeatureStore(paths.feature_maps).encoder_id == identity
+    encoder_id = Encoder(paths.models).encoder_id
+    assert FeatureStore(paths.feature_maps).encoder_id == encoder_id
     for augmentation in AUGMENTATIONS:
         path = paths.augmented_feature_maps(augmentation.name)
-        assert FeatureStore(path).encoder_id == identity
+        assert FeatureStore(path).encoder_id == encoder_id
     record = json.loads((paths.models / "training.json").read_text())
-    assert record["encoder"] == identity
-    assert Decoder.load(paths.models, Vocabulary.load(paths.vocabulary)).encoder_id == identity
+    assert record["encoder"] == encoder_id
+    assert Decoder.load(paths.models, Vocabulary.load(paths.vocabulary)).encoder_id == encoder_id
 
 
-def test_a_finished_run_is_returned_as_it_is_and_needs_no_training(tiny_root, tiny_settings):
+def test_a_finished_run_is_not_trained_again(tiny_root, tiny_settings):
     paths = Paths(tiny_root)
     record = json.loads((paths.models / "training.json").read_text())
     assert pipeline.train(paths, tiny_settings) == record["history"]
@@ -92,7 +92,7 @@ def test_the_check_returns_and_writes_the_usable_data_and_the_findings(paths, ar
     assert paths.descriptions.read_text().startswith("000_drawing.jpg\ta red circle\n")
 
 
-def test_a_check_that_leaves_no_training_image_names_what_it_found(prepared):
+def test_a_check_that_leaves_no_training_image_names_its_findings(prepared):
     for path in prepared.images.glob("*.jpg"):
         if path.name < "024":  # all training images
             path.write_bytes(b"no image")
@@ -108,14 +108,14 @@ def test_features_of_another_encoder_do_not_replace_those_that_are_there(prepare
         pipeline.extract_features(prepared, encoder="vgg")
 
 
-def test_pooled_features_are_the_averages_of_the_maps_and_need_none_on_disk(prepared, tmp_path):
+def test_pooled_features_are_the_averages_of_maps_that_need_not_be_on_disk(prepared):
     pooled = pipeline.extract_features(prepared, pooled=True)
     assert not list(prepared.root.glob("*_maps.bin*"))
-    on_disk = load_pickle(prepared.features)
-    assert on_disk.keys() == pooled.keys() and len(pooled) == 36
+    saved = load_pickle(prepared.features)
+    assert saved.keys() == pooled.keys() and len(pooled) == 36
     maps = pipeline.extract_features(prepared)
     for name, vector in pooled.items():
-        np.testing.assert_array_equal(on_disk[name], vector)
+        np.testing.assert_array_equal(saved[name], vector)
         np.testing.assert_allclose(vector, maps[name].mean(axis=0), atol=1e-2)
 
 
@@ -159,7 +159,7 @@ def test_pooled_features_are_not_enough_for_a_model_with_attention(prepared, tin
 
 @pytest.fixture
 def split_encoder(monkeypatch) -> SplitEncoder:
-    """The tiny world's, in place of the one that fine-tuning builds."""
+    """The encoder of the tiny world, in place of the encoder that fine-tuning builds."""
     encoder = build_tiny_split_encoder()
     monkeypatch.setattr("captioning.training.fine_tuning.build_split_encoder", lambda *_: encoder)
     return encoder
@@ -173,24 +173,24 @@ def before_fine_tuning(split_encoder, tiny_root, paths) -> Paths:
     export_encoder(split_encoder.whole, paths.models)
     pipeline.check(paths)
     pipeline.extract_features(paths)
-    record_encoder(paths, make_encoder_id(split_encoder.whole))  # its maps are the old one's
+    record_encoder(paths, make_encoder_id(split_encoder.whole))  # it makes the same maps
     return paths
 
 
 @pytest.fixture
 def fine_tuning_settings(tiny_settings) -> TrainingSettings:
-    """The student may be smaller than its teacher."""
+    """With a student that is smaller than its teacher."""
     return replace(tiny_settings, student_epochs=1, fine_tuning_epochs=2, units=16,
                    embedding_units=16)  # fmt: skip
 
 
-def record_encoder(paths, identity):
-    """Writes into the record of the run that this encoder made its features."""
+def record_encoder(paths, encoder_id):
+    """Writes to the record of the run that this encoder made its features."""
     record = json.loads((paths.models / "training.json").read_text())
-    (paths.models / "training.json").write_text(json.dumps(record | {"encoder": identity}))
+    (paths.models / "training.json").write_text(json.dumps(record | {"encoder": encoder_id}))
 
 
-def test_an_encoder_is_not_fine_tuned_by_a_model_of_another(
+def test_an_encoder_is_not_fine_tuned_with_the_caption_model_of_another_encoder(
     before_fine_tuning, fine_tuning_settings
 ):
     record_encoder(before_fine_tuning, "encoder 0123")
@@ -200,7 +200,7 @@ def test_an_encoder_is_not_fine_tuned_by_a_model_of_another(
 
 
 @pytest.mark.slow
-def test_an_encoder_is_fine_tuned_and_made_anew_from_its_weights(
+def test_an_encoder_is_fine_tuned_and_built_again_from_its_weights(
     split_encoder, before_fine_tuning, fine_tuning_settings
 ):
     paths = before_fine_tuning
@@ -208,11 +208,11 @@ def test_an_encoder_is_fine_tuned_and_made_anew_from_its_weights(
     splits = Dataset.load(paths.dataset).splits
     assert [*FeatureStore(paths.backbone_maps)] == splits["train"] + splits["development"]
     assert [*FeatureStore(paths.flipped_backbone_maps)] == splits["train"]
-    tuned = split_encoder.exit_flow.get_weights()
-    again = build_tiny_split_encoder()
-    again.whole.get_layer("network").load_weights(paths.fine_tuned_weights)
-    for one, other in zip(tuned, again.exit_flow.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    fine_tuned = split_encoder.exit_flow.get_weights()
+    loaded = build_tiny_split_encoder()
+    loaded.whole.get_layer("network").load_weights(paths.fine_tuned_weights)
+    for weights, expected in zip(loaded.exit_flow.get_weights(), fine_tuned, strict=True):
+        np.testing.assert_array_equal(weights, expected)
 
 
 def test_an_encoder_that_did_not_improve_is_not_written(
@@ -226,8 +226,8 @@ def test_an_encoder_that_did_not_improve_is_not_written(
 
 
 def build_tiny_split_encoder() -> SplitEncoder:
-    """The same as `build_tiny_encoder`, in two parts: a backbone of single pixels, and an exit flow
-    that begins by putting those of a line side by side."""
+    """The encoder of `build_tiny_encoder` in two parts: a backbone whose cells are single pixels,
+    and an exit flow that joins the pixels of a line."""
     images = keras.Input((32, 48, 3), dtype="uint8")
     scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)
     pixels = keras.layers.AveragePooling2D(8)(scaled)  # (batch, 4, 6, 3)
@@ -243,7 +243,7 @@ def build_tiny_split_encoder() -> SplitEncoder:
     )
 
 
-def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, paths):
+def test_the_decoder_is_exported_again_with_or_without_the_data_set(tiny_root, paths):
     shutil.copytree(tiny_root, paths.root)
     paths.dataset.unlink()
     decoder_files = [paths.models / name for name in (DECODER_PREFILL, DECODER_STEP)]
@@ -257,7 +257,7 @@ def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, pa
         ] + [read_encoder_id(network) for network in networks]
 
     before = metadata()
-    pipeline.export(paths)  # without dataset.json: the longest caption is that of the old export
+    pipeline.export(paths)  # takes the longest caption from the old export
     assert metadata() == before
     pipeline.check(paths)
     for path in decoder_files:
@@ -266,7 +266,7 @@ def test_the_decoder_is_exported_anew_with_or_without_the_data_set(tiny_root, pa
     assert metadata() == before
 
 
-def test_a_model_is_not_exported_with_the_vocabulary_of_another(tiny_root, paths):
+def test_a_model_is_not_exported_with_the_vocabulary_of_another_model(tiny_root, paths):
     shutil.copytree(tiny_root / "models", paths.models)
     Vocabulary(["a", "dog"]).save(paths.vocabulary)
     with pytest.raises(ValueError, match="Expected in .* the vocabulary of"):

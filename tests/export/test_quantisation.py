@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tiny_world import build_tiny_encoder
 
-from captioning.app import cli as command
+from captioning.app import cli
 from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
 from captioning.data.images import load_image
@@ -204,7 +204,7 @@ def test_all_models_of_an_ensemble_are_quantised(tmp_path):
 def root(tiny_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(tiny_root, root)
-    assert command.main(["--root", str(root), "check"]) == 0
+    assert cli.main(["--root", str(root), "check"]) == 0
     return root
 
 
@@ -235,7 +235,7 @@ def contents(models: Path) -> dict[str, bytes]:
 
 def test_quantised_networks_without_a_loss_are_kept(root, monkeypatch, capsys):
     mark_networks(monkeypatch)
-    assert command.main(["--root", str(root), "quantise"]) == 0
+    assert cli.main(["--root", str(root), "quantise"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     before, after = line.removesuffix(": kept").removeprefix("development CIDEr ").split(", ")
     assert before.removesuffix(" before") == after.removesuffix(" after")
@@ -278,7 +278,7 @@ def test_only_networks_in_floats_are_quantised(root, monkeypatch):
     with pytest.raises(ValueError, match="Encoder and decoder in .* are quantised already"):
         quantise_within_tolerance(paths)
 
-    assert command.main(["--root", str(root), "export"]) == 0
+    assert cli.main(["--root", str(root), "export"]) == 0
     quantise_within_tolerance(paths)
     assert integer_weights(paths.models / DECODER_STEP)
     assert contents(paths.models)[ENCODER] == integers[ENCODER]
@@ -306,7 +306,7 @@ def test_networks_that_caption_worse_are_not_kept(root, monkeypatch, capsys):
     before = contents(models)
     mark_networks(monkeypatch)
     monkeypatch.setattr("captioning.export.quantisation.quantise_encoder", write_blind_encoder)
-    assert command.main(["--root", str(root), "quantise"]) == 1
+    assert cli.main(["--root", str(root), "quantise"]) == 1
     expected = "stays as it is: with decoder_prefill.xml, decoder_step.xml, encoder.xml in 8-bit"
     assert expected in capsys.readouterr().err
     assert contents(models) == before

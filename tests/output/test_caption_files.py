@@ -7,11 +7,11 @@ import pytest
 
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, image_name
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, make_image_name
 
-ONE = [Caption("a dog runs", -7.25)]
-OTHER = [Caption("a cat, it's asleep", -11.123456)]
-THREE = [Caption("a dog runs", -7.25), Caption("a dog", -8.0), Caption("dogs", -12.0)]
+DOG = [Caption("a dog runs", -7.25)]
+CAT = [Caption("a cat, it's asleep", -11.123456)]
+THREE_DOGS = [Caption("a dog runs", -7.25), Caption("a dog", -8.0), Caption("dogs", -12.0)]
 ODD_NAME = 'photos/a: "dog", (-1.0) Ünïcödé 犬 \u2028.jpg'
 
 
@@ -21,34 +21,35 @@ def caption_format(request):
 
 
 def write(path, caption_format, captions, top=None):
-    """A run over all images of `captions`, which may go on where another one stopped."""
-    file = CaptionFile(path, caption_format, top, images=captions)
-    for image, captions_of_image in captions.items():
-        file.add(image, captions_of_image)
+    """Runs over all images of `captions`, and may resume an earlier run. Returns the content."""
+    file = CaptionFile(path, caption_format, top, image_names=captions)
+    for image, image_captions in captions.items():
+        file.add(image, image_captions)
     file.finish()
     return path.read_bytes()
 
 
-def test_text_is_the_name_of_the_image_and_the_caption():
-    assert FORMATS["text"].write("a.jpg", ONE, False) == "a.jpg: a dog runs\n"
-    assert FORMATS["text"].write("a.jpg", THREE[:2], True) == (
+def test_a_line_of_text_holds_the_name_of_the_image_and_the_caption():
+    assert FORMATS["text"].write("a.jpg", DOG, False) == "a.jpg: a dog runs\n"
+    assert FORMATS["text"].write("a.jpg", THREE_DOGS[:2], True) == (
         "a.jpg: a dog runs (-7.2500)\na.jpg: a dog (-8.0000)\n"
     )
 
 
-def test_for_a_single_image_its_name_can_be_left_out():
-    assert WITHOUT_NAMES.write("a.jpg", ONE, False) == "a dog runs\n"
+def test_the_name_of_a_single_image_can_be_left_out():
+    assert WITHOUT_NAMES.write("a.jpg", DOG, False) == "a dog runs\n"
     assert (
-        WITHOUT_NAMES.write("a.jpg", THREE[:2], True) == "a dog runs (-7.2500)\na dog (-8.0000)\n"
+        WITHOUT_NAMES.write("a.jpg", THREE_DOGS[:2], True)
+        == "a dog runs (-7.2500)\na dog (-8.0000)\n"
     )
 
 
-def test_a_line_of_json_holds_the_best_caption_and_with_top_the_list():
-    line = FORMATS["jsonl"].write(ODD_NAME, OTHER, False)
+def test_a_line_of_json_holds_the_best_caption_and_with_top_all_of_them():
+    line = FORMATS["jsonl"].write(ODD_NAME, CAT, False)
     best = {"caption": "a cat, it's asleep", "log_prob": -11.1235}
     assert json.loads(line) == {"image": ODD_NAME, **best}
     assert line.endswith("\n") and line.count("\n") == 1
-    assert json.loads(FORMATS["jsonl"].write("a.jpg", THREE, True)) == {
+    assert json.loads(FORMATS["jsonl"].write("a.jpg", THREE_DOGS, True)) == {
         "image": "a.jpg",
         "caption": "a dog runs",
         "log_prob": -7.25,
@@ -62,7 +63,7 @@ def test_a_line_of_json_holds_the_best_caption_and_with_top_the_list():
 
 def test_csv_has_a_header_and_a_row_for_each_caption(tmp_path):
     path = tmp_path / "captions.csv"
-    write(path, FORMATS["csv"], {ODD_NAME: THREE[:2]}, top=2)
+    write(path, FORMATS["csv"], {ODD_NAME: THREE_DOGS[:2]}, top=2)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows == [
@@ -71,9 +72,9 @@ def test_csv_has_a_header_and_a_row_for_each_caption(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(("rest", "top"), [({"b": ONE, "a": OTHER}, None), ({"b": THREE}, 3)])
+@pytest.mark.parametrize(("rest", "top"), [({"b": DOG, "a": CAT}, None), ({"b": THREE_DOGS}, 3)])
 def test_a_resumed_file_holds_what_an_uninterrupted_run_writes(tmp_path, caption_format, rest, top):
-    captions = {ODD_NAME: THREE[: top or 1], **rest}
+    captions = {ODD_NAME: THREE_DOGS[: top or 1], **rest}
     expected = write(tmp_path / "whole", caption_format, captions, top)
     write(tmp_path / "parts", caption_format, {ODD_NAME: captions[ODD_NAME]}, top)
     resumed = CaptionFile(tmp_path / "parts", caption_format, top)
@@ -85,7 +86,7 @@ def test_a_resumed_file_holds_what_an_uninterrupted_run_writes(tmp_path, caption
 def test_captions_are_in_the_file_as_soon_as_they_are_added(tmp_path, caption_format):
     file = CaptionFile(tmp_path / "file", caption_format, None)
     for number in range(1, 4):
-        file.add(f"{number}.jpg", ONE)
+        file.add(f"{number}.jpg", DOG)
         assert len(CaptionFile(tmp_path / "file", caption_format, None).captions) == number
 
 
@@ -95,9 +96,9 @@ def test_an_empty_caption_counts_as_captioned(tmp_path, caption_format):
     assert (caption.text, caption.log_prob) == ("", -9.5)
 
 
-def test_an_image_with_fewer_captions_than_asked_for_takes_its_place(tmp_path, caption_format):
-    write(tmp_path / "file", caption_format, {"b.jpg": THREE}, top=3)
-    both = {"a.jpg": THREE[:2], "b.jpg": THREE}
+def test_an_image_with_fewer_captions_than_top_is_sorted_into_its_place(tmp_path, caption_format):
+    write(tmp_path / "file", caption_format, {"b.jpg": THREE_DOGS}, top=3)
+    both = {"a.jpg": THREE_DOGS[:2], "b.jpg": THREE_DOGS}
     resumed = write(tmp_path / "file", caption_format, both, top=3)
     assert resumed == write(tmp_path / "at once", caption_format, both, top=3)
 
@@ -105,33 +106,37 @@ def test_an_image_with_fewer_captions_than_asked_for_takes_its_place(tmp_path, c
 @pytest.mark.parametrize("images", [["c.jpg"], ["a.jpg"], ["c.jpg", "b.jpg"]])
 def test_a_file_that_another_program_changed_is_left_as_it_is(tmp_path, caption_format, images):
     path = tmp_path / "file"
-    write(path, caption_format, {"b.jpg": THREE}, top=3)
-    file = CaptionFile(path, caption_format, top=3, images=["a.jpg", "b.jpg"])
-    file.add("a.jpg", THREE)
+    write(path, caption_format, {"b.jpg": THREE_DOGS}, top=3)
+    file = CaptionFile(path, caption_format, top=3, image_names=["a.jpg", "b.jpg"])
+    file.add("a.jpg", THREE_DOGS)
     with path.open("a", encoding="utf-8", newline="\n") as other:
-        other.writelines(caption_format.write(image, THREE, True) for image in images)
+        other.writelines(caption_format.write(image, THREE_DOGS, True) for image in images)
     content = path.read_bytes()
-    with pytest.raises(ValueError, match="file changed during the run. It stays as it is."):
+    with pytest.raises(
+        ValueError, match="got a file that another program has changed. It stays as it is"
+    ):
         file.finish()
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("line", [b"my notes\n", b"[1]\n", b'{"x": 1}\n', b"a,b\r\n", b"\xff\n"])
-def test_a_file_with_notes_of_somebody_is_left_as_it_is(tmp_path, caption_format, line):
+def test_a_file_to_which_a_line_was_added_is_left_as_it_is(tmp_path, caption_format, line):
     path = tmp_path / "file"
-    file = CaptionFile(path, caption_format, None, images=["a.jpg", "b.jpg"])
-    file.add("b.jpg", ONE)
-    file.add("a.jpg", ONE)
+    file = CaptionFile(path, caption_format, None, image_names=["a.jpg", "b.jpg"])
+    file.add("b.jpg", DOG)
+    file.add("a.jpg", DOG)
     content = path.read_bytes() + line
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="file changed during the run. It stays as it is."):
+    with pytest.raises(
+        ValueError, match="got a file that another program has changed. It stays as it is"
+    ):
         file.finish()
     assert path.read_bytes() == content
 
 
 def test_a_file_in_order_is_not_rewritten(tmp_path, caption_format):
     path = tmp_path / "file"
-    write(path, caption_format, {"of another run": OTHER, "a": ONE, "b": ONE})
+    write(path, caption_format, {"of another run": CAT, "a": DOG, "b": DOG})
     before = path.stat().st_ino
     CaptionFile(path, caption_format, None, ["a", "failed", "a", "b"]).finish()
     assert path.stat().st_ino == before
@@ -143,16 +148,16 @@ def test_a_file_in_order_is_not_rewritten(tmp_path, caption_format):
 def test_a_link_stays_a_link_to_the_file(tmp_path, caption_format):
     path = tmp_path / "link"
     path.symlink_to(tmp_path / "file")
-    write(path, caption_format, {"b": ONE})
-    write(path, caption_format, {"a": OTHER, "b": ONE})
-    expected = write(tmp_path / "expected", caption_format, {"a": OTHER, "b": ONE})
+    write(path, caption_format, {"b": DOG})
+    write(path, caption_format, {"a": CAT, "b": DOG})
+    expected = write(tmp_path / "expected", caption_format, {"a": CAT, "b": DOG})
     assert path.is_symlink() and (tmp_path / "file").read_bytes() == expected
 
 
-def test_a_file_with_an_image_twice_is_refused(tmp_path, caption_format):
+def test_a_file_that_holds_an_image_twice_is_refused(tmp_path, caption_format):
     path = tmp_path / "file"
-    content = write(path, caption_format, {"a": ONE, "b": ONE})
-    content += caption_format.write("a", ONE, False).encode()
+    content = write(path, caption_format, {"a": DOG, "b": DOG})
+    content += caption_format.write("a", DOG, False).encode()
     path.write_bytes(content)
     with pytest.raises(ValueError, match="which holds other lines"):
         CaptionFile(path, caption_format, None)
@@ -161,40 +166,40 @@ def test_a_file_with_an_image_twice_is_refused(tmp_path, caption_format):
 
 @pytest.mark.parametrize("top", [None, 3])
 def test_a_run_that_is_killed_anywhere_is_resumed(tmp_path, caption_format, top):
-    captions = dict.fromkeys(["ä.jpg", "b.jpg", "c.jpg"], THREE[: top or 1])
+    captions = dict.fromkeys(["ä.jpg", "b.jpg", "c.jpg"], THREE_DOGS[: top or 1])
     whole = write(tmp_path / "whole", caption_format, captions, top)
     for length in range(len(whole)):
         path = tmp_path / "cut"
         path.write_bytes(whole[:length])
         known = CaptionFile(path, caption_format, top, captions).captions
         assert list(known) == list(captions)[: len(known)]
-        assert path.read_bytes() == whole[: path.stat().st_size]  # what it keeps is whole
+        assert path.read_bytes() == whole[: path.stat().st_size]
         assert write(path, caption_format, captions, top) == whole
 
 
-def test_images_that_failed_before_come_into_their_places(tmp_path, caption_format):
+def test_images_that_failed_before_are_sorted_into_their_places(tmp_path, caption_format):
     path = tmp_path / "file"
-    write(path, caption_format, {"of another run": OTHER, "a": ONE, "c": ONE})
+    write(path, caption_format, {"of another run": CAT, "a": DOG, "c": DOG})
     file = CaptionFile(path, caption_format, None, ["a", "b", "failed again", "c"])
-    file.add("b", OTHER)
+    file.add("b", CAT)
     file.finish()
-    expected = {"of another run": OTHER, "a": ONE, "b": OTHER, "c": ONE}
+    expected = {"of another run": CAT, "a": DOG, "b": CAT, "c": DOG}
     assert path.read_bytes() == write(tmp_path / "expected", caption_format, expected)
 
 
 @pytest.mark.parametrize(("before", "now"), [(3, None), (None, 3), (3, 2), (2, 3)])
 def test_another_number_of_captions_is_refused(tmp_path, caption_format, before, now):
     path = tmp_path / "file"
-    captions = THREE[: before or 1]
+    captions = THREE_DOGS[: before or 1]
     content = write(path, caption_format, {"a": captions, "b": captions}, before)
     options = f"--format {caption_format.name} {f'--top {now}' if now else 'without --top'}"
     with pytest.raises(ValueError, match=f"Expected captions written with {options}, got"):
-        CaptionFile(path, caption_format, now, images=["a", "b"])
+        CaptionFile(path, caption_format, now, image_names=["a", "b"])
     assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize("image", ["3", "null", '["a.jpg"]'])
-def test_captions_of_an_image_without_a_name_are_refused(tmp_path, image):
+def test_an_image_whose_name_is_no_text_is_refused(tmp_path, image):
     path = tmp_path / "captions.jsonl"
     content = f'{{"image": {image}, "caption": "a dog runs", "log_prob": -7.25}}\n'
     path.write_text(content)
@@ -206,10 +211,10 @@ def test_captions_of_an_image_without_a_name_are_refused(tmp_path, image):
 @pytest.mark.parametrize("other", ["text", "jsonl", "csv"])
 def test_another_format_is_refused(tmp_path, caption_format, other):
     path = tmp_path / "file"
-    content = write(path, FORMATS[other], {"a": ONE, "b": OTHER})
+    content = write(path, FORMATS[other], {"a": DOG, "b": CAT})
     if other != caption_format.name:
         with pytest.raises(ValueError, match=f"--format {caption_format.name} without --top, got"):
-            CaptionFile(path, caption_format, None, images=["a", "b"])
+            CaptionFile(path, caption_format, None, image_names=["a", "b"])
     assert path.read_bytes() == content
 
 
@@ -217,11 +222,11 @@ def test_another_format_is_refused(tmp_path, caption_format, other):
     "content",
     [b"my notes", b"my notes\n", b"[1]\n", b'{"a": 1}\n', b"a,b\n", b"\xff", b"\xff\xd8\xff\n\n"],
 )
-def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path, caption_format, content):
+def test_a_file_without_captions_is_refused_and_left_as_it_is(tmp_path, caption_format, content):
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="file, which holds other lines. Repeat the options"):
-        CaptionFile(path, caption_format, None, images=["a.jpg", "b.jpg"])
+        CaptionFile(path, caption_format, None, image_names=["a.jpg", "b.jpg"])
     assert path.read_bytes() == content
 
 
@@ -230,7 +235,7 @@ def test_a_folder_is_refused(tmp_path, caption_format):
         CaptionFile(tmp_path, caption_format, None)
 
 
-def test_an_empty_file_is_begun(tmp_path, caption_format):
+def test_an_empty_file_counts_as_a_new_one(tmp_path, caption_format):
     path = tmp_path / "file"
     path.touch()
     assert CaptionFile(path, caption_format, None).captions == {}
@@ -238,15 +243,15 @@ def test_an_empty_file_is_begun(tmp_path, caption_format):
 
 @pytest.mark.parametrize("above_bar", [False, True])
 def test_the_printed_text_is_that_of_a_file(tmp_path, caption_format, capsys, above_bar):
-    printout = CaptionPrinter(caption_format, None, above_bar)
-    printout.add("a.jpg", ONE)
-    printout.add("b.jpg", OTHER)
-    expected = write(tmp_path / "file", caption_format, {"a.jpg": ONE, "b.jpg": OTHER})
+    printer = CaptionPrinter(caption_format, None, above_bar)
+    printer.add("a.jpg", DOG)
+    printer.add("b.jpg", CAT)
+    expected = write(tmp_path / "file", caption_format, {"a.jpg": DOG, "b.jpg": CAT})
     assert capsys.readouterr().out.encode() == expected
 
 
-def test_the_name_of_an_image_is_one_line_that_can_be_encoded():
-    assert image_name(Path("photos/犬.jpg")) == str(Path("photos/犬.jpg"))
-    name = image_name(Path("two\nlines\rand \udcff.jpg"))
+def test_the_name_of_an_image_is_one_line_that_utf_8_can_encode():
+    assert make_image_name(Path("photos/犬.jpg")) == str(Path("photos/犬.jpg"))
+    name = make_image_name(Path("two\nlines\rand \udcff.jpg"))
     assert name.encode("utf-8") == rb"two\nlines\rand \udcff.jpg"
-    assert image_name(name) == name
+    assert make_image_name(name) == name

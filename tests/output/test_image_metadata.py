@@ -22,7 +22,7 @@ def picture():
     return Image.fromarray(noise)
 
 
-def opened(path):
+def open_image(path):
     with Image.open(path) as image:
         image.load()
         return image
@@ -34,8 +34,8 @@ def test_the_copy_has_the_description_and_the_pixels(tmp_path, picture, name):
     original = (tmp_path / name).read_bytes()
     copy_path = tmp_path / "copies" / "deep" / name
     write_with_description(tmp_path / name, CAPTION, copy_path)
-    copy = opened(copy_path)
-    np.testing.assert_array_equal(np.asarray(copy), np.asarray(opened(tmp_path / name)))
+    copy = open_image(copy_path)
+    np.testing.assert_array_equal(np.asarray(copy), np.asarray(open_image(tmp_path / name)))
     assert f'<rdf:li xml:lang="x-default">{CAPTION}</rdf:li>'.encode() in copy_path.read_bytes()
     if name != "a.jp2":  # Pillow reads no EXIF there
         assert copy.getexif()[DESCRIPTION] == CAPTION
@@ -69,16 +69,16 @@ def test_other_metadata_and_the_colour_profile_stay(tmp_path, picture, name):
 def test_an_animation_keeps_its_frames(tmp_path, picture):
     picture.save(tmp_path / "a.webp", save_all=True, append_images=[picture.rotate(90)])
     write_with_description(tmp_path / "a.webp", CAPTION, tmp_path / "copy.webp")
-    assert opened(tmp_path / "copy.webp").n_frames == 2
+    assert open_image(tmp_path / "copy.webp").n_frames == 2
 
 
-def insert(jpeg, marker, content):
-    """Puts a segment of metadata in front of the others of a JPEG file."""
+def insert_segment(jpeg, marker, content):
+    """Inserts a segment of metadata before the others of a JPEG file."""
     return jpeg[:2] + marker + (len(content) + 2).to_bytes(2, "big") + content + jpeg[2:]
 
 
 IPTC = b"Photoshop 3.0\x008BIM\x04\x04\x00\x00\x00\x00"
-SPOILT = {
+DAMAGED = {
     "EXIF that is cut off": (b"\xff\xe1", b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"),
     "EXIF without a header": (b"\xff\xe1", b"Exif\x00\x00not a TIFF header"),
     "IPTC of a wrong length": (b"\xff\xed", IPTC + b"\xff\xff\x1c\x02xx"),
@@ -86,16 +86,16 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("kind", SPOILT)
-def test_spoilt_metadata_give_way(tmp_path, picture, kind):
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_metadata_are_replaced(tmp_path, picture, kind):
     picture.save(tmp_path / "a.jpg", comment=b"made by hand")
     original = (tmp_path / "a.jpg").read_bytes()
-    (tmp_path / "a.jpg").write_bytes(insert(original, *SPOILT[kind]))
+    (tmp_path / "a.jpg").write_bytes(insert_segment(original, *DAMAGED[kind]))
     write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
-    copy = opened(tmp_path / "copy.jpg")
+    copy = open_image(tmp_path / "copy.jpg")
     assert copy.getexif()[DESCRIPTION] == CAPTION
     assert copy.info["comment"].rstrip(b"\x00") == b"made by hand"
-    np.testing.assert_array_equal(np.asarray(copy), np.asarray(opened(tmp_path / "a.jpg")))
+    np.testing.assert_array_equal(np.asarray(copy), np.asarray(open_image(tmp_path / "a.jpg")))
 
 
 def test_descriptions_in_other_languages_stay(tmp_path, picture):
@@ -106,7 +106,7 @@ def test_descriptions_in_other_languages_stay(tmp_path, picture):
     assert b'<rdf:li xml:lang="de">ein Hund</rdf:li>' in content
 
 
-def test_the_same_copy_may_be_made_twice_but_nothing_is_overwritten(tmp_path, picture):
+def test_the_same_copy_may_be_written_twice_but_no_other_file_is_overwritten(tmp_path, picture):
     picture.save(tmp_path / "a.jpg")
     for _ in range(2):
         write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
@@ -125,14 +125,14 @@ def test_the_original_is_not_overwritten(tmp_path, picture):
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.bmp", "a.ppm", "a.tga"])
-def test_a_format_without_descriptions_is_refused(tmp_path, picture, name):
+def test_a_format_that_cannot_hold_a_description_is_refused(tmp_path, picture, name):
     picture.save(tmp_path / name)
     with pytest.raises(ValueError, match=f"Expected JPEG, .*, got .*{name} "):
         write_with_description(tmp_path / name, CAPTION, tmp_path / "copies" / name)
     assert not (tmp_path / "copies").exists()
 
 
-def test_copies_keep_their_places_below_the_folder_that_all_images_share(tmp_path, monkeypatch):
+def test_copies_keep_their_places_below_the_folder_that_holds_all_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a, b, c = "photos/a.jpg", "photos/2024/a.jpg", str(tmp_path / "more/../photos/c.jpg")
     assert copy_paths([a], Path("out")) == {a: Path("out/a.jpg")}

@@ -23,10 +23,11 @@ class Page(HTMLParser):
         self.text += data
 
     def all(self, tag):
+        """The attributes of every tag of this name."""
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def linked_file(page_path, link):
+def resolve_link(page_path, link):
     return os.path.normpath(os.path.join(page_path.parent, os.fsdecode(unquote_to_bytes(link))))
 
 
@@ -48,7 +49,7 @@ def test_links_are_relative_and_lead_to_the_images(tmp_path, page_name):
     write_gallery(page_path, {image_path: "a dog runs"})
     (image,) = Page(page_path).all("img")
     assert not image["src"].startswith(("/", "file:"))
-    assert linked_file(page_path, image["src"]) == str(image_path)
+    assert resolve_link(page_path, image["src"]) == str(image_path)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_no_file_name_breaks_the_page_or_its_link(tmp_path, name):
     write_gallery(tmp_path / "page.html", {tmp_path / name: "a dog runs"})
     page = Page(tmp_path / "page.html")
     ((image,), (link,)) = page.all("img"), page.all("a")
-    assert linked_file(tmp_path / "page.html", image["src"]) == str(tmp_path / name)
+    assert resolve_link(tmp_path / "page.html", image["src"]) == str(tmp_path / name)
     assert link["href"] == image["src"]
     assert name in page.text
     assert not page.all("b")

@@ -1,10 +1,10 @@
 import pytest
 
-from captioning.output.training_curves import draw_training, split_by_model, to_url
+from captioning.output.report import draw_curves, split_by_model, to_data_url
 
-TEACHER_FORCING = [
-    {"stage": "teacher forcing", "loss": 3.0, "val_loss": 2.0, "development CIDEr": 0.25},
-    {"stage": "teacher forcing", "loss": 2.0, "val_loss": 1.5, "development CIDEr": 0.5},
+CROSS_ENTROPY = [
+    {"stage": "cross-entropy", "loss": 3.0, "val_loss": 2.0, "development CIDEr": 0.25},
+    {"stage": "cross-entropy", "loss": 2.0, "val_loss": 1.5, "development CIDEr": 0.5},
 ]
 SELF_CRITICAL = [{"stage": "self-critical", "reward": 0.75, "development CIDEr": 0.375}]
 
@@ -16,7 +16,7 @@ def curves(axes):
 
 
 def test_each_chart_has_the_numbers_of_the_epochs_that_have_them():
-    loss, cider, reward = draw_training(TEACHER_FORCING + SELF_CRITICAL).axes
+    loss, cider, reward = draw_curves(CROSS_ENTROPY + SELF_CRITICAL).axes
     assert curves(loss)["training"] == ([1, 2], [3.0, 2.0])
     assert curves(loss)["development"] == ([1, 2], [2.0, 1.5])
     assert curves(cider)["CIDEr"] == ([1, 2, 3], [0.25, 0.5, 0.375])
@@ -25,28 +25,28 @@ def test_each_chart_has_the_numbers_of_the_epochs_that_have_them():
 
 
 def test_the_second_stage_and_the_best_epoch_are_marked():
-    _, cider, _ = draw_training(TEACHER_FORCING + SELF_CRITICAL).axes
+    _, cider, _ = draw_curves(CROSS_ENTROPY + SELF_CRITICAL).axes
     marks = {text.get_text().strip(): text.get_position()[0] for text in cider.texts}
     assert marks == {"self-critical": 3, "kept": 2}
 
 
 def test_a_stage_that_begins_with_the_best_epoch_has_one_mark():
-    epochs = [*TEACHER_FORCING[:1], *SELF_CRITICAL]
-    _, cider, _ = draw_training(epochs).axes
+    epochs = [*CROSS_ENTROPY[:1], *SELF_CRITICAL]
+    _, cider, _ = draw_curves(epochs).axes
     assert [text.get_text().strip() for text in cider.texts] == ["self-critical, kept"]
 
 
 @pytest.mark.parametrize("numbers", [[0.5], [0.0, 0.0], [1e-9, 2e9], [-1.0, 1.0]])
 def test_any_numbers_can_be_drawn_on_light_and_on_dark_pages(numbers):
-    epochs = [{"stage": "teacher forcing", "development CIDEr": number} for number in numbers]
-    light, dark = (to_url(draw_training(epochs, theme)) for theme in ("light", "dark"))
+    epochs = [{"stage": "cross-entropy", "development CIDEr": number} for number in numbers]
+    light, dark = (to_data_url(draw_curves(epochs, theme)) for theme in ("light", "dark"))
     assert light.startswith("data:image/svg+xml;base64,")
     assert dark.startswith("data:image/svg+xml;base64,")
     assert light != dark
 
 
 def test_the_epochs_of_an_ensemble_are_split_by_model():
-    members = [epoch | {"member": member} for member in (1, 2) for epoch in TEACHER_FORCING]
+    members = [epoch | {"member": member} for member in (1, 2) for epoch in CROSS_ENTROPY]
     ensemble = [{"stage": "ensemble", "development CIDEr": 0.625}]
     assert split_by_model([*members, *ensemble, *SELF_CRITICAL]) == {
         "Member 1": members[:2],
@@ -54,5 +54,5 @@ def test_the_epochs_of_an_ensemble_are_split_by_model():
         "Student": SELF_CRITICAL,
     }
     assert split_by_model(members[:2]) == {"Member 1": members[:2]}
-    assert split_by_model(TEACHER_FORCING) == {"Model": TEACHER_FORCING}
+    assert split_by_model(CROSS_ENTROPY) == {"Model": CROSS_ENTROPY}
     assert split_by_model([]) == {}
