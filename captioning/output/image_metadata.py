@@ -1,7 +1,7 @@
 """Writes copies of images with the caption as their description, and changes nothing else in them.
 
-pyexiv2 (the only GPL dependency, needed only here) replaces metadata without recompressing the
-image, as Pillow would.
+pyexiv2 (under the GPL, needed only here) replaces metadata without recompressing the image, as
+Pillow would.
 """
 
 import os
