@@ -1,5 +1,6 @@
 """Measures this program and the usual tutorial side by side on the machine at hand.
 
-`questions.py` lists what is measured. `program.py` and `tutorial.py` hold the work of the two
-sides, `data.py` what they work on, `measure.py` times them, `table.py` writes the result.
+`questions.py`, `growth.py` and `machine.py` hold the questions that the measurements answer.
+`program.py` and `tutorial.py` hold the work of the two sides, `data.py` their input. `measure.py`
+times the work, and `table.py` prints the result.
 """

@@ -1,10 +1,9 @@
-"""Writes measurements as a table for people or as JSON for programs."""
+"""Writes measurements as a Markdown table."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from benchmarks.measure import Samples
+import numpy as np
 
 _LEGEND = (
     "Each figure is the median of the rounds, followed by the lowest and the highest. Program and "
@@ -14,51 +13,44 @@ _LEGEND = (
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement. A target applies to this program (`at_most`, `at_least`) or to how many
-    times better than the tutorial it is (`times`)."""
+    """One measurement: arrays with a value for each round.
+
+    `target`: a limit of the program's median in its unit, "≤ 1.2 s", or of the ratio's median,
+    "≥ 20 times"; empty if there is none.
+    """
 
     name: str
-    program: Samples
-    unit: str = ""
-    tutorial: Samples | None = None
+    program: np.ndarray
+    unit: str
+    tutorial: np.ndarray | None = None
+    target: str = ""
     note: str = ""
-    at_most: float | None = None
-    at_least: float | None = None
-    times: float | None = None
 
     @property
-    def ratio(self) -> Samples | None:
+    def ratio(self) -> np.ndarray | None:
         if self.tutorial is None:
             return None
         is_rate = self.unit.endswith("/s")
         return self.program / self.tutorial if is_rate else self.tutorial / self.program
 
     @property
-    def target(self) -> str:
-        if self.times is not None:
-            return f"≥ {self.times:g} times"
-        if self.at_least is not None:
-            return f"≥ {self.at_least:g} {self.unit}".strip()
-        return "" if self.at_most is None else f"≤ {self.at_most:g} {self.unit}".strip()
-
-    @property
     def is_met(self) -> bool | None:
         """None without a target."""
-        if self.times is not None:
-            return self.ratio.median >= self.times
-        if self.at_least is not None:
-            return self.program.median >= self.at_least
-        return None if self.at_most is None else self.program.median <= self.at_most
+        if not self.target:
+            return None
+        sign, limit, unit = self.target.split()
+        value = np.median(self.program if unit == self.unit else self.ratio)
+        return bool(value >= float(limit) if sign == "≥" else value <= float(limit))
 
 
 def to_markdown(machine: str, rows: Sequence[Row]) -> str:
-    head = ("what", "the usual tutorial", "this program", "ratio", "target", "met")
+    head = ("measurement", "the usual tutorial", "this program", "ratio", "target", "met")
     cells = [
         (
             row.name,
-            f"{row.tutorial} {row.unit}".strip() if row.tutorial else "",
-            f"{row.program} {row.unit}".strip() + (f", {row.note}" if row.note else ""),
-            str(row.ratio or ""),
+            "" if row.tutorial is None else f"{summarise(row.tutorial)} {row.unit}",
+            f"{summarise(row.program)} {row.unit}" + (f", {row.note}" if row.note else ""),
+            "" if row.ratio is None else summarise(row.ratio),
             row.target,
             {None: "", True: "yes", False: "no"}[row.is_met],
         )
@@ -68,6 +60,8 @@ def to_markdown(machine: str, rows: Sequence[Row]) -> str:
     return "\n".join([f"{machine}.", "", *lines, "", _LEGEND])
 
 
-def to_json(machine: str, rows: Sequence[Row]) -> str:
-    found = [{**asdict(row), "target": row.target, "met": row.is_met} for row in rows]
-    return json.dumps({"machine": machine, "rows": found}, indent=1, ensure_ascii=False)
+def summarise(values: np.ndarray) -> str:
+    """The median, then the lowest and the highest: "3 (2–5)"."""
+    numbers = np.median(values), np.min(values), np.max(values)
+    median, lowest, highest = (f"{n:.3g}" if n < 1000 else f"{n:,.0f}" for n in numbers)
+    return median if lowest == highest else f"{median} ({lowest}–{highest})"
