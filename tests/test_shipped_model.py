@@ -68,7 +68,7 @@ def test_the_readme_states_the_scores_of_the_shipped_model():
 def test_the_readme_states_the_errors_that_were_counted():
     counted = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
     stated = []
-    for kind in ("nothing", "an action", "an object", "a colour", "gender or age"):
+    for kind in ("none", "an action", "an object", "a colour", "gender or age"):
         (row,) = [line for line in counted.splitlines() if line.startswith(f"| {kind}")]
         stated += re.findall(r"\d+", "|".join(row.split("|")[2:4]))
     limits = README.partition("## Limits")[2].partition("([counted")[0]

@@ -2,8 +2,8 @@
 
     python tools/draw_diagrams.py
 
-writes the merge model, a caption shifted by one word and a beam search to `docs/` as PNG files. The
-notebooks call the same functions with the numbers and words of their own run.
+This command writes three PNG files to `docs/`: the merge model, a caption shifted by one word, and
+a beam search. The notebooks call the same functions with the numbers and words of their own run.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,9 @@ INK, FAINT, KEPT = "#333333", "#999999", "#2e7d32"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A word that a beam search considers: `parent` is the place of the word before it in the level
-    before, `log_prob` that of the sentence so far, `kept` whether the beam keeps it."""
+    """A word that a beam search considers. `parent`: the index of the previous word in the previous
+    level; `log_prob`: the log-probability of the sentence so far; `kept`: whether the beam keeps
+    it."""
 
     word: str
     parent: int
@@ -34,7 +35,7 @@ class Candidate:
 
 
 def draw_merge_model(vocabulary_size: int, feature_width: int, units: int) -> Figure:
-    """The merge model from left to right, with the shape of an array beside every arrow; n is the
+    """Draws the merge model from left to right, with the shape of the array at each arrow. n is the
     number of words that the model has read."""
     axes = _canvas(14.2, 3.5)
     vector, sequence = f"{units}", f"n × {units}"
@@ -73,14 +74,14 @@ def draw_merge_model(vocabulary_size: int, feature_width: int, units: int) -> Fi
 
 
 def draw_shifted_caption(words: Sequence[str]) -> Figure:
-    """The words of a caption, start and end among them, as the LSTM reads them (below) and as the
-    model should name them (above): the same words, shifted by one."""
+    """Draws the words of a caption, including start and end, as the LSTM reads them (below) and as
+    the model should predict them (above): the same words, shifted by one."""
     axes = _canvas(1.6 * len(words), 3.7)
     last = 2.9 + 2 * (len(words) - 2)
     axes.plot([1.55, last], [3.2, 3.2], color="#6fa8dc", linewidth=3, zorder=0)
     _box(axes, 0.85, 3.2, "photograph", IMAGE)
-    for place, (word, next_word) in enumerate(zip(words[:-1], words[1:], strict=True)):
-        x = 2.9 + 2 * place
+    for position, (word, next_word) in enumerate(zip(words[:-1], words[1:], strict=True)):
+        x = 2.9 + 2 * position
         _box(axes, x, 0.6, word, PLAIN)
         _box(axes, x, 1.9, "LSTM", SENTENCE)
         _box(axes, x, 3.2, "decoder", DECODER)
@@ -96,23 +97,23 @@ def draw_shifted_caption(words: Sequence[str]) -> Figure:
 
 
 def draw_beam_search(levels: Sequence[Sequence[Candidate]]) -> Figure:
-    """A beam search as a tree from left to right, a column for every word. The beam keeps the green
-    candidates and drops the grey ones."""
+    """Draws a beam search as a tree from left to right, with a column for each word. The beam keeps
+    the green candidates and drops the grey ones."""
     height = max(map(len, levels))
     axes = _canvas(2.6 * len(levels) + 1.2, 0.62 * height + 0.1)
-    places = [(0.8, height / 2)]
-    _box(axes, *places[0], "<start>")
+    parents = [(0.8, height / 2)]
+    _box(axes, *parents[0], "<start>")
     for depth, level in enumerate(levels, start=1):
         x = 0.8 + 3.2 * depth
         gap = height / len(level)
-        boxes = [(x, height - gap * (place + 0.5)) for place in range(len(level))]
-        for (_, y), candidate in zip(boxes, level, strict=True):
+        centres = [(x, height - gap * (index + 0.5)) for index in range(len(level))]
+        for (_, y), candidate in zip(centres, level, strict=True):
             colour = KEPT if candidate.kept else FAINT
-            x_parent, y_parent = places[candidate.parent]
+            x_parent, y_parent = parents[candidate.parent]
             _arrow(axes, (x_parent + 0.72, y_parent), (x - 0.72, y), colour=colour)
             text = f"{candidate.word}  {candidate.log_prob:.1f}"
             _box(axes, x, y, text, SENTENCE if candidate.kept else PLAIN, colour)
-        places = boxes
+        parents = centres
     axes.set(xlim=(0, 1.6 + 3.2 * len(levels)), ylim=(0, height))
     return axes.figure
 
@@ -120,10 +121,11 @@ def draw_beam_search(levels: Sequence[Sequence[Candidate]]) -> Figure:
 def grow_tree(
     words: Sequence[str], first: np.ndarray, sums: np.ndarray
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """The two levels of a search for two words, with the three best candidates of each sentence.
+    """Returns the two levels of a search for two words, with the three best continuations of each
+    sentence.
 
-    `first` (vocabulary) are the log-probabilities of the first word, `sums` (beam width,
-    vocabulary) those of the best first words together with each second word.
+    `first`: log-probabilities of the first word (vocabulary); `sums`: log-probabilities of the best
+    first words together with each second word (beam width, vocabulary).
     """
     beam_width = len(sums)
     level = [
@@ -140,7 +142,7 @@ def grow_tree(
 
 
 def _canvas(width: float, height: float) -> Axes:
-    """Axes without a frame that fill a figure; sizes in inches."""
+    """Makes axes without a frame that fill a figure; sizes in inches."""
     figure = plt.figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.axis("off")

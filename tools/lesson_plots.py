@@ -1,4 +1,4 @@
-"""The figures of the notebooks: nothing here teaches, so that the notebooks need not show it."""
+"""Draws the figures of the notebooks. This code is not part of the lesson, so it is kept here."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,24 +9,24 @@ import numpy as np
 
 
 def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int = 3) -> None:
-    """Photographs in rows; each line of a title is wrapped to the width of its photograph."""
+    """Shows photographs in rows. Each line of a title is wrapped to the width of its photograph."""
     rows = -(-len(paths) // columns)
-    size = 9 if columns <= 3 else 13  # a wide figure is shown smaller
+    font_size = 9 if columns <= 3 else 13  # notebooks shrink wide figures
     figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
-        axis.set_anchor("NW")  # photographs begin where their titles begin
+        axis.set_anchor("NW")  # aligns the photograph with its title on the left
     for axis, path, title in zip(axes.flat, paths, titles, strict=False):
-        axis.imshow(plt.imread(path), cmap="gray")  # only grey ones need a map
-        lines = (textwrap.fill(line, 400 // size) for line in title.splitlines())
-        axis.set_title("\n".join(lines), fontsize=size, loc="left")
+        axis.imshow(plt.imread(path), cmap="gray")  # for grey photographs
+        lines = (textwrap.fill(line, 400 // font_size) for line in title.splitlines())
+        axis.set_title("\n".join(lines), fontsize=font_size, loc="left")
     figure.tight_layout(h_pad=2)
     plt.show()
 
 
 def show_feature_map(photograph: np.ndarray, feature_map: np.ndarray, count: int = 3) -> None:
-    """A photograph (rows, columns, 3) and `count` channels of its feature map (rows, columns,
-    channels): those with the largest numbers that lie three cells or more apart."""
+    """Shows a photograph (rows, columns, 3) and `count` channels of its feature map (rows, columns,
+    channels): those with the largest maxima, if these are at least three cells apart."""
     channels, peaks = [], []
     for channel in np.argsort(-feature_map.max(axis=(0, 1))):
         peak = np.unravel_index(feature_map[:, :, channel].argmax(), feature_map.shape[:2])
@@ -48,7 +48,7 @@ def show_feature_map(photograph: np.ndarray, feature_map: np.ndarray, count: int
 def show_bars(
     values: Mapping[str, float], label: str, emphasis: str | None = None, digits: int = 1
 ) -> None:
-    """Horizontal bars with their names and values; the one named `emphasis` is green."""
+    """Shows horizontal bars with their names and values. The bar named `emphasis` is green."""
     names = list(values)
     colours = ["tab:green" if name == emphasis else "tab:blue" for name in names]
     plt.figure(figsize=(7, 0.36 * len(names) + 0.8))
@@ -61,7 +61,7 @@ def show_bars(
 
 
 def show_counts(lengths: Sequence[int], label: str) -> None:
-    """How often each length occurs."""
+    """Shows a histogram of the lengths."""
     plt.figure(figsize=(7, 2.2))
     plt.hist(lengths, bins=np.arange(max(lengths) + 2) - 0.5)
     plt.xlabel(label)
@@ -70,7 +70,7 @@ def show_counts(lengths: Sequence[int], label: str) -> None:
 
 
 def show_batch(words: np.ndarray, targets: np.ndarray, captions: int = 24) -> None:
-    """The first `captions` rows of a batch, a colour for every word id, white for padding."""
+    """Shows the first `captions` rows of a batch: a colour for each word id, white for padding."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
     titles = ("words: what the model reads", "targets: what it should answer")
     for axis, ids, title in zip(axes, (words, targets), titles, strict=True):
@@ -82,7 +82,7 @@ def show_batch(words: np.ndarray, targets: np.ndarray, captions: int = 24) -> No
 
 
 def show_losses(history: Mapping[str, Sequence[float]]) -> None:
-    """Training and development loss by epoch."""
+    """Shows the training and development loss by epoch."""
     epochs = range(1, len(history["loss"]) + 1)
     plt.figure(figsize=(7, 3))
     plt.plot(epochs, history["loss"], marker="o", label="training captions")
@@ -94,7 +94,7 @@ def show_losses(history: Mapping[str, Sequence[float]]) -> None:
 
 
 def show_gains(gains: Mapping[str, tuple[float, float]], label: str) -> None:
-    """What each step changes: an arrow from the score before to the score after it."""
+    """Shows the gain of each step as an arrow from the score before to the score after."""
     figure, axis = plt.subplots(figsize=(8, 0.45 * len(gains) + 0.9))
     for row, (before, after) in enumerate(gains.values()):
         colour = "tab:green" if after - before > 1 else "tab:grey"
@@ -119,12 +119,12 @@ def show_gains(gains: Mapping[str, tuple[float, float]], label: str) -> None:
 def show_smoothing_and_schedule(
     words: Sequence[str], targets: Sequence[Sequence[float]], rates: Sequence[float]
 ) -> None:
-    """Two targets for the same next word, and the learning rate over the steps of a training."""
+    """Shows two targets for the same next word, and the learning rate by training step."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
-    places = np.arange(len(words))
+    positions = np.arange(len(words))
     for shift, target, name in zip((-0.2, 0.2), targets, ("plain", "smoothed"), strict=True):
-        left.bar(places + shift, target, 0.4, label=name)
-    left.set_xticks(places, words)
+        left.bar(positions + shift, target, 0.4, label=name)
+    left.set_xticks(positions, words)
     left.set_ylabel("target")
     left.legend()
     right.plot(np.linspace(0, 100, len(rates)), rates, color="tab:green")
@@ -134,7 +134,7 @@ def show_smoothing_and_schedule(
 
 
 def show_runs(runs: Mapping[str, Sequence[float]], label: str) -> None:
-    """One curve a run, by epoch."""
+    """Shows a curve for each run, by epoch."""
     plt.figure(figsize=(8, 3.2))
     for name, scores in runs.items():
         plt.plot(range(1, len(scores) + 1), scores, marker=".", label=name)
@@ -145,7 +145,7 @@ def show_runs(runs: Mapping[str, Sequence[float]], label: str) -> None:
 
 
 def show_arrays(images: Sequence[np.ndarray], titles: Sequence[str]) -> None:
-    """Arrays of pixels in one row."""
+    """Shows arrays of pixels in one row."""
     figure, axes = plt.subplots(1, len(images), figsize=(2.9 * len(images), 3.4))
     for axis, image, title in zip(axes, images, titles, strict=True):
         axis.imshow(image)

@@ -2,8 +2,8 @@
 
     python tools/run_notebook.py Training_caption_generator.ipynb --set archives='Path("archives")'
 
-`--set` overrides parameters of the cell tagged `parameters` for this run only. Progress bars are
-saved as their last line; what goes to stderr tells of the machine and is not saved.
+`--set` overrides a parameter of the cell tagged `parameters`, for this run only. Only the last line
+of a progress bar is saved. Output to stderr is not saved, because it depends on the machine.
 """
 
 import argparse
@@ -23,15 +23,15 @@ sys.path.insert(0, str(ROOT))
 
 from captioning.files import write_atomically  # noqa: E402
 
-_WIDEST = 1200  # pixels; wider than a notebook is on the screen
+_MAX_WIDTH = 1200  # pixels; wider than a notebook on the screen
 _ANSI_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def run(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> nbformat.NotebookNode:
-    """Returns the notebook with outputs.
+    """Returns a copy of the notebook with its outputs.
 
-    `parameters` maps names of the cell tagged `parameters` to Python expressions. Raises
-    ValueError for an unknown name, CellExecutionError where a cell fails.
+    `parameters`: names in the cell tagged `parameters` -> Python expressions. Raises ValueError for
+    an unknown name and CellExecutionError if a cell fails.
     """
     notebook = copy.deepcopy(notebook)
     (cell,) = [cell for cell in notebook.cells if "parameters" in tags(cell)]
@@ -50,8 +50,8 @@ def run(notebook: nbformat.NotebookNode, parameters: dict[str, str]) -> nbformat
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
-    """Removes what belongs to this run alone: stderr, times of cells, traces of progress bars.
-    Photographs become JPEG."""
+    """Removes stderr, the times of cells and all but the last line of progress bars, and converts
+    photographs to JPEG."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
@@ -60,7 +60,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
             )
             for output in cell.outputs:
                 if output.output_type == "stream":
-                    output.text = _settle(output.text)
+                    output.text = _strip_overwritten(output.text)
                 _compress(output.get("data", {}))
 
 
@@ -70,7 +70,7 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
 
 
 def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
-    """Printed text that follows printed text becomes one output."""
+    """Joins consecutive printed texts into one output."""
     joined = []
     for output in outputs:
         if joined and output.output_type == joined[-1].output_type == "stream":
@@ -80,22 +80,22 @@ def _join_streams(outputs: list[nbformat.NotebookNode]) -> list[nbformat.Noteboo
     return joined
 
 
-def _settle(text: str) -> str:
-    """What a terminal shows in the end, without colours: a carriage return or backspaces begin the
-    line anew."""
+def _strip_overwritten(text: str) -> str:
+    """The text as a terminal shows it in the end, without colours: text before a carriage return or
+    backspaces is overwritten."""
     lines = _ANSI_COLOUR.sub("", text).split("\n")
     return "\n".join(re.split(r"\x08+\r?|\r", line.rstrip("\r\x08"))[-1] for line in lines)
 
 
 def _compress(data: dict) -> None:
-    """Replaces a PNG picture by a JPEG one, at most `_WIDEST` pixels wide, where that is less than
-    half as large: photographs, but not drawings."""
+    """Replaces a PNG image by a JPEG image of at most `_MAX_WIDTH` pixels in width if that takes
+    less than half the bytes, as it does for photographs, but not for drawings."""
     if "image/png" not in data:
         return
     png = base64.b64decode(data["image/png"])
     jpeg = BytesIO()
     with Image.open(BytesIO(png)) as image:
-        image.thumbnail((_WIDEST, image.height))
+        image.thumbnail((_MAX_WIDTH, image.height))
         image.convert("RGB").save(jpeg, "JPEG", quality=80)
     if 2 * len(jpeg.getvalue()) < len(png):
         del data["image/png"]
@@ -104,7 +104,7 @@ def _compress(data: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", type=Path, help="the file that is run and written")
+    parser.add_argument("notebook", type=Path, help="the file to run and overwrite")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=EXPRESSION", help="a parameter"
     )
