@@ -39,7 +39,7 @@ def machine(options: Namespace) -> list[Row]:
     rows = []
     for precision, multiply_adds in zip(precisions, products, strict=True):
         limit = multiply_adds / XCEPTION_MULTIPLY_ADDS
-        name = f"the encoder's speed, as a share of matrix products in {precision}"
+        name = f"the encoder's speed, as a share of the speed of matrix products in {precision}"
         note = f"{summarise(images)} of {summarise(limit)} images/s"
         rows.append(Row(name, 100 * images / limit, "%", note=note))
     return rows
