@@ -1,5 +1,5 @@
-"""Atomic writing and safe reading of files: a file is written whole or not at all, and a pickle is
-read without trusting it."""
+"""Writes files atomically and reads them safely: a file is written whole or not at all, and reading
+a pickle calls none of the functions that it names."""
 
 import pickle
 import secrets
@@ -25,8 +25,8 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Opens a file, in mode "wb" or "w" (UTF-8, lines end in "\\n"), that becomes `path` at the end
     of the block.
 
-    The content goes to a temporary file beside it, so that readers find the old file or the new
-    one, never half of one. If the block raises, the temporary file goes and the old one stays.
+    Writes to a temporary file beside `path`, so that readers find the old file or the new one,
+    never half of one. If the block raises, deletes the temporary file and keeps the old one.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f'Expected the mode "wb" or "w", which write a whole file, got {mode!r}.')
@@ -39,7 +39,7 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
 @contextmanager
 def replace_when_written(path: Path) -> Iterator[Path]:
     """As `write_atomically`, for a library that writes a file itself: yields the temporary path,
-    whose ending is that of `path`. A file that a killed run left there is overwritten."""
+    with the ending of `path`. Overwrites a file that a killed run left there."""
     temporary = path.with_name(f".saving-{path.name}")
     with _replacing(path, temporary):
         yield temporary
@@ -51,24 +51,25 @@ def _replacing(path: Path, temporary: Path) -> Iterator[None]:
     try:
         yield
         temporary.replace(path)
-    except BaseException:  # Ctrl-C as well must leave nothing behind
+    except BaseException:  # also after Ctrl-C
         temporary.unlink(missing_ok=True)
         raise
 
 
 def require_mark(path: Path, mark: str) -> None:
-    """Raises FileExistsError if there is a file at `path` without `mark`, the text by which this
-    program recognises the files that it wrote and may replace."""
+    """Raises FileExistsError if there is a file at `path` without `mark`, a text in the files that
+    this program wrote and may replace."""
     if path.exists() and mark.encode() not in path.read_bytes():
         raise FileExistsError(
-            f"Expected a new file or one that this program wrote, got {path}, which is another "
+            f"Expected a new file or one written by this program, got {path}, which is another "
             "file. Name a new file."
         )
 
 
 def read_text(path: Path, advice: str, characters: int = -1) -> str:
-    """The text of a UTF-8 file, or its first `characters`, without a byte order mark and with
-    "\\n" at all line ends. `advice` ends the message of the error if there is no such file."""
+    """Returns the text of a UTF-8 file, or its first `characters`, without a byte order mark and
+    with "\\n" at all line ends. Raises FileNotFoundError, with `advice`, if the file is missing,
+    ValueError if it is not UTF-8."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(characters)
@@ -82,7 +83,7 @@ def read_text(path: Path, advice: str, characters: int = -1) -> str:
 
 
 def save_pickle(path: Path, value: Any) -> None:
-    """Writes `value`, made of plain built-ins and numpy arrays only, for `load_pickle` to read."""
+    """Writes `value`, of plain built-ins and numpy arrays only, for `load_pickle`."""
     with write_atomically(path) as file:
         pickle.dump(value, file, protocol=PICKLE_PROTOCOL)
 
@@ -90,22 +91,22 @@ def save_pickle(path: Path, value: Any) -> None:
 def load_pickle(path: Path) -> Any:
     """Reads a pickle of plain built-ins and numpy arrays of numbers or text, of any numpy version.
 
-    A pickle can name any function to be called. What is not on the list is refused before it is
-    imported. Raises FileNotFoundError if there is no such file, and ValueError if it is damaged or
-    holds anything else.
+    A pickle can name any function to be called. Names that are not on the list are refused before
+    they are imported. Raises FileNotFoundError if the file is missing, ValueError if it is damaged
+    or contains anything else.
     """
     if not path.exists():
         raise FileNotFoundError(
-            f"There is no {path}. Name the folder that holds it, or run the step that writes it: "
-            "see `python -m captioning --help`."
+            f"There is no {path}. Name its folder, or run the step that writes it: see `python -m "
+            "captioning --help`."
         )
     with path.open("rb") as file:
         try:
             return _without_stand_ins(_PlainUnpickler(file).load())
         except Exception as error:  # damaged bytes can raise nearly anything
             raise ValueError(
-                f"{path} cannot be read: {error or type(error).__name__}. Expected a whole pickle "
-                "of dict, list, str, int and the like, and numpy arrays of numbers or text. "
+                "Expected a pickle of dict, list, str, int and the like, and numpy arrays of "
+                f"numbers or text, in {path}, got an error: {error or type(error).__name__}. "
                 "Create the file again, or fetch it from a source that you trust."
             ) from error
 
@@ -116,7 +117,7 @@ class _PlainUnpickler(pickle.Unpickler):
             return super().find_class(module, name)
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is refused")
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is refused")
 
 
 # Stand-ins for the functions and classes that numpy names in its pickles. Their names differ
@@ -128,7 +129,7 @@ class _Dtype:
     def __init__(self, code: str, *_flags: bool):
         self.value = np.dtype(code)
         if self.value.kind not in PLAIN_DTYPE_KINDS:
-            raise pickle.UnpicklingError(f"it holds numpy values of {self.value}, which is refused")
+            raise pickle.UnpicklingError(f"it has numpy values of {self.value}, which are refused")
 
     def __setstate__(self, state: tuple) -> None:
         self.value = self.value.newbyteorder(state[1])

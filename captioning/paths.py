@@ -1,4 +1,4 @@
-"""The name of every file that a step reads or writes, below one root folder; and the lookup of the
+"""The names of all files that the steps read and write, below a root folder; and the lookup of the
 model to caption with."""
 
 import os
@@ -12,23 +12,23 @@ _PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Paths:
-    """The files below `root`, by default the current folder. Sizes are Flickr8k's."""
+    """The files below `root`, by default the current folder. The sizes are those of Flickr8k."""
 
     root: Path = Path()
 
     @property
     def images(self) -> Path:
-        """The photographs; the official archive spells it so."""
+        """The photographs, in a folder spelt as in the official archive."""
         return self.root / "Flicker8k_Dataset"
 
     @property
     def texts(self) -> Path:
-        """The caption file and the lists of image names, one a split."""
+        """The caption file and the lists of image names, one for each split."""
         return self.root / "Flickr_8k_text"
 
     @property
     def dataset(self) -> Path:
-        """Images, captions as written and splits, as far as the check found them usable."""
+        """Usable images, captions as written, and splits; written by the check."""
         return self.root / "dataset.json"
 
     @property
@@ -72,7 +72,7 @@ class Paths:
 
     @property
     def models(self) -> Path:
-        """What training writes, and what captioning reads besides the vocabulary."""
+        """The trained models and their record, and the networks for captioning."""
         return self.root / "models"
 
     @property
@@ -82,7 +82,7 @@ class Paths:
 
     @property
     def report(self) -> Path:
-        """The page about a training run. It shows images of the data set."""
+        """The report on a training run, a page with images of the data set."""
         return self.root / "report.html"
 
     @property
@@ -97,11 +97,11 @@ class Paths:
 
 
 def find_model(root: str | Path | None = None) -> Path:
-    """The folder that holds `models/` and `tokenizer.p` of the model to caption with: `root`, else
-    the value of the environment variable CAPTIONING_MODEL, else the folder of the model that was
-    installed with this package, else the checkout that contains this package."""
-    chosen = root or os.environ.get(MODEL_VARIABLE)
-    if chosen:
-        return Path(chosen)
+    """Returns the folder with `models/` and `tokenizer.p` of the model to caption with: `root`,
+    else the value of the environment variable CAPTIONING_MODEL, else the folder of the model that
+    was installed with this package, else the checkout that contains this package."""
+    named_folder = root or os.environ.get(MODEL_VARIABLE)
+    if named_folder:
+        return Path(named_folder)
     shipped = _PACKAGE / "shipped"
     return shipped if shipped.is_dir() else _PACKAGE.parent

@@ -2,7 +2,7 @@
 reason for its default.
 
 Numbers that follow from the data (vocabulary size, longest caption, feature width) are not
-settings: they are counted, or read back from what was saved.
+settings: they are counted, or read from the saved files.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,17 @@ from typing import Any
 
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
-DECODERS = ("attention", "merge")  # the more accurate, and the classic; see `captioning.models`
-DEMO_PORT = 7860  # of Gradio
-WIDEST_BEAM = 100  # wider beams take long and find nothing better
+DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
+DEMO_PORT = 7860  # Gradio's default
+WIDEST_BEAM = 100  # wider beams are slow and find nothing better
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the value of a setting must be, in words and as a test."""
+    """The values that a setting may have, in words and as a test."""
 
     expected: str
-    holds: Callable[[Any], bool]
+    is_valid: Callable[[Any], bool]
 
 
 def setting(default: Any, check: Check) -> Any:
@@ -64,7 +64,7 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class SplitSettings:
-    """The share of the images in each split that no caption file names."""
+    """The share of the images in each split that is drawn because no caption file names it."""
 
     development: float = setting(0.1, A_SHARE)  # Flickr8k's eighth is too much of a small data set
     test: float = setting(0.1, A_SHARE)
@@ -78,7 +78,7 @@ class TrainingSettings:
     """A training run: first cross-entropy, then self-critical training (Rennie et al., 2017), for
     each of several members; then a student is distilled from their ensemble."""
 
-    # The vocabulary: a model learns rarer words too poorly to use them; 5 is usual in the field.
+    # The vocabulary: models learn rarer words too poorly to use them; 5 is usual in the field.
     min_word_count: int = setting(5, at_least(1))
 
     # The caption model.
@@ -130,20 +130,20 @@ class TrainingSettings:
             )
 
     def for_student(self) -> "TrainingSettings":
-        """The settings with the student's own epochs and dropout."""
+        """Returns the settings with the student's own epochs and dropout."""
         return replace(self, epochs=self.student_epochs, dropout=self.student_dropout)
 
     @property
     def uses_pooled_features(self) -> bool:
-        """Whether the decoder needs the average over a feature map only. An image then costs next
-        to nothing, and is given once for each of its captions."""
+        """Whether the decoder needs only the average over a feature map. An image then costs next
+        to nothing, and is repeated for each of its captions."""
         return self.decoder == "merge"
 
     @classmethod
     def for_data(cls, images: int, captions: int) -> "TrainingSettings":
-        """The defaults, adapted to fewer training images and captions than Flickr8k's: smaller
-        batches, of 4 images at least, so that an epoch has 32; more epochs, so that a run has 640
-        batches; and rarer words."""
+        """Returns the defaults, adapted to fewer training images and captions than Flickr8k has:
+        smaller batches, of 4 images at least, so that an epoch has 32 batches; more epochs, so that
+        a run has 640 batches; and rarer words."""
         batch_size = min(cls.batch_size, max(4, images // 32))
         epochs = max(cls.epochs, ceil(640 / ceil(images / batch_size)))
         return cls(
@@ -165,14 +165,14 @@ _TYPES = {
 
 
 def require_valid(settings: object) -> None:
-    """Raises ValueError, naming the setting, for the first value of the wrong type or that fails
+    """Raises ValueError, naming the setting, for the first value that has the wrong type or fails
     its check. NaN and infinity fail."""
     for attribute in fields(settings):
         value = getattr(settings, attribute.name)
         check = attribute.metadata["check"]
         type_name, types = _TYPES[attribute.type]
-        is_of_type = isinstance(value, types) and isinstance(value, bool) == (types is bool)
+        has_type = isinstance(value, types) and isinstance(value, bool) == (types is bool)
         is_finite = not isinstance(value, Real) or isfinite(value)
-        if not (is_of_type and is_finite and check.holds(value)):
+        if not (has_type and is_finite and check.is_valid(value)):
             expected = f"{type_name} {check.expected}".rstrip()
             raise ValueError(f"Expected {attribute.name} to be {expected}, got {value!r}.")

@@ -9,7 +9,7 @@ from captioning.settings import SearchSettings, SplitSettings, TrainingSettings
 ALL = (SearchSettings, SplitSettings, TrainingSettings)
 
 
-def test_fewer_images_than_flickr8k_has_come_in_smaller_batches_and_more_epochs():
+def test_small_data_sets_have_smaller_batches_and_more_epochs():
     assert TrainingSettings.for_data(images=6_000, captions=30_000) == TrainingSettings()
     few = TrainingSettings.for_data(images=400, captions=400)
     assert (few.batch_size, few.epochs, few.patience, few.min_word_count) == (12, 19, 9, 1)
@@ -32,7 +32,7 @@ def test_fewer_images_than_flickr8k_has_come_in_smaller_batches_and_more_epochs(
         {"dropout": "0.4"}, {"dropout": False}, {"student": 1}, {"decoder": ["merge"]},
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_trained_with_are_refused(wrong):
+def test_invalid_training_settings_are_refused(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError) as caught:
         TrainingSettings(**wrong)
@@ -52,18 +52,18 @@ def test_settings_that_cannot_be_trained_with_are_refused(wrong):
         ({"warmup_epochs": 4}, "Expected warmup_epochs to be less than 4, the fewest epochs of a"),
     ],
 )
-def test_the_message_says_what_is_expected(wrong, message):
+def test_the_message_states_the_expected_value(wrong, message):
     with pytest.raises(ValueError) as caught:
         TrainingSettings(**wrong)
     assert str(caught.value).startswith(message)
 
 
-def test_heads_matter_to_the_decoder_with_attention_alone():
+def test_heads_are_checked_only_for_the_decoder_with_attention():
     assert TrainingSettings(decoder="merge", heads=513).heads == 513
 
 
 @pytest.mark.parametrize("value", [0, 101, 2.5, "3", True, None])
-def test_a_beam_width_that_is_none_is_refused(value):
+def test_an_invalid_beam_width_is_refused(value):
     with pytest.raises(ValueError) as caught:
         SearchSettings(value)
     assert str(caught.value) == (
@@ -72,18 +72,18 @@ def test_a_beam_width_that_is_none_is_refused(value):
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, nan])
-def test_a_length_normalisation_that_is_none_is_refused(value):
+def test_an_invalid_length_normalisation_is_refused(value):
     with pytest.raises(ValueError, match="length_normalisation to be a number from 0 to 1, got"):
         SearchSettings(length_normalisation=value)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0])
-def test_a_share_of_images_that_is_none_is_refused(value):
+def test_an_invalid_share_of_images_is_refused(value):
     with pytest.raises(ValueError, match="Expected test to be a number from 0 to less than 1"):
         SplitSettings(test=value)
 
 
-def test_numbers_of_numpy_are_numbers():
+def test_numpy_numbers_are_accepted():
     assert SearchSettings(np.int64(5), np.float32(0.5)).beam_width == 5
 
 
@@ -93,7 +93,7 @@ def test_every_setting_has_a_default_and_a_check(settings):
     assert all("check" in field.metadata for field in fields(settings))
 
 
-def test_a_student_has_epochs_and_dropout_of_its_own():
+def test_a_student_has_its_own_epochs_and_dropout():
     settings = TrainingSettings(epochs=3, student_epochs=5, dropout=0.4, student_dropout=0.1)
     student = settings.for_student()
     assert (student.epochs, student.dropout, student.units) == (5, 0.1, 512)

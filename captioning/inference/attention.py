@@ -1,8 +1,8 @@
-"""How much each word of a caption attends to each cell of the feature map.
+"""Computes how much each word of a caption attends to each cell of the feature map.
 
-A decoder with attention gives the weights itself. For any other they are found by occlusion (Zeiler
-and Fergus, "Visualizing and understanding convolutional networks", 2014): without one cell at a
-time, how much less probable does the word become? Not about drawing: see
+A decoder with attention returns the weights itself. For other decoders they are computed by
+occlusion (Zeiler and Fergus, "Visualizing and understanding convolutional networks", 2014): a cell
+has as much weight as the word's log-probability falls without it. For drawing the weights, see
 `captioning.output.attention_figure`.
 """
 
@@ -20,7 +20,7 @@ ATTENTION, OCCLUSION = "attention", "occlusion"
 @dataclass(frozen=True)
 class AttentionMaps:
     """`weights` (words, cells) float32, from 0 to 1, which sum to 1 for each of the `words`, and
-    the `method` that found them: "attention" or "occlusion"."""
+    the `method` that computed them: "attention" or "occlusion"."""
 
     words: tuple[str, ...]
     weights: np.ndarray
@@ -28,8 +28,8 @@ class AttentionMaps:
 
     @property
     def maps(self) -> np.ndarray:
-        """The weights as maps (words, rows, columns), square and row by row. Raises ValueError if
-        the number of cells is no square."""
+        """The weights as square maps (words, rows, columns). Raises ValueError if the number of
+        cells is not a square."""
         words, cells = self.weights.shape
         side = isqrt(cells)
         if side**2 != cells:
@@ -41,9 +41,9 @@ class AttentionMaps:
 
 
 def compute_attention(decoder: Decoder, features: np.ndarray, caption: str) -> AttentionMaps:
-    """The attention of each word of `caption` to the feature map (cells, feature_width) of an
-    image. Any caption will do: the decoder scores it word by word. Raises ValueError for a caption
-    without words."""
+    """Returns the attention of each word of `caption` to the feature map (cells, feature_width) of
+    an image. The caption may come from anywhere: the decoder scores it word by word. Raises
+    ValueError for a caption without words."""
     words = tuple(clean_caption(caption).split())
     if not words:
         raise ValueError(f"Expected a caption of one word or more, got {caption!r}.")
@@ -57,9 +57,13 @@ def compute_attention(decoder: Decoder, features: np.ndarray, caption: str) -> A
 def _occlude(
     decoder: Decoder, features: np.ndarray, word_ids: list[int], log_probs: np.ndarray
 ) -> np.ndarray:
-    """Weights (words, cells): by how much the `log_probs` (words,) fall without each cell."""
+    """Returns weights (words, cells), in proportion to how much the `log_probs` (words,) fall
+    without each cell."""
     if len(features) < 2:
-        raise ValueError("Expected a feature map of 2 cells or more for occlusion, got 1.")
+        raise ValueError(
+            "Expected a feature map of 2 cells or more for occlusion, got 1. Use feature maps that "
+            "are not pooled."
+        )
     without_cell = np.stack([np.delete(features, cell, axis=0) for cell in range(len(features))])
     log_probs_without, _ = _score_words(decoder, without_cell, word_ids)  # (cells, words)
     losses = (log_probs - log_probs_without).T.clip(0)  # (words, cells)
@@ -71,9 +75,9 @@ def _occlude(
 def _score_words(
     decoder: Decoder, features: np.ndarray, word_ids: list[int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """For feature maps (images, cells, feature_width) and one caption's ids, the start in front:
-    the log-probability of each word (images, words) and the decoder's attention weights (images,
-    words, cells), or None."""
+    """Takes feature maps (images, cells, feature_width) and the ids of a caption after the start
+    id. Returns the log-probability of each word (images, words) and the decoder's attention weights
+    (images, words, cells), or None."""
     image_context = decoder.prefill(features)
     state = decoder.initial_state(len(features))
     log_probs, weights = [], []

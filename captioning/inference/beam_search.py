@@ -1,4 +1,4 @@
-"""Beam search: from a function that scores the next word to the most probable sequences.
+"""Beam search: finds the most probable sequences with a function that scores the next id.
 
 Works on ids and arrays only, without Keras, images or words.
 """
@@ -16,15 +16,16 @@ Step = Callable[[np.ndarray, State, ImageContext], tuple[np.ndarray, State]]
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One sequence: its ids without start and end, and its log-probability (natural logarithm, the
-    end included). `finished` is False if the length limit cut it off."""
+    """A sequence: its ids without start and end, and its log-probability (natural logarithm, the
+    end included). `finished` is False if the length limit truncated it."""
 
     ids: tuple[int, ...]
     log_prob: float
     finished: bool = True
 
     def score(self, length_normalisation: float) -> float:
-        """Log-probability divided by length ** `length_normalisation`, the end counted."""
+        """Returns the log-probability divided by length ** `length_normalisation`; the length
+        includes the end."""
         return self.log_prob / (len(self.ids) + self.finished) ** length_normalisation
 
 
@@ -41,22 +42,22 @@ def beam_search(
     forbidden_ids: Sequence[int] = (),
     batch_size: int = 32,
 ) -> Iterator[list[Hypothesis]]:
-    """For each image, in order, up to `beam_width` hypotheses, best first.
+    """Yields for each image, in order, up to `beam_width` hypotheses, best first.
 
-    `image_contexts` holds a tuple of arrays (...) for each image. `step(ids, state, image_context)`
-    takes the last ids (images, beams), the state after the words before them, arrays (images,
+    `image_contexts` yields a tuple of arrays (...) for each image. `step(ids, state,
+    image_context)` takes the last ids (images, beams), the state before them, arrays (images,
     beams, ...), and the context of each image, arrays (images, ...). It returns log-probabilities
     of the next id (images, beams, vocabulary) and the new state, so each word costs one step.
-    `initial_state` is the state of one beam before the first word, arrays (...).
+    `initial_state` is the state of a beam before the first word, arrays (...).
 
-    `batch_size` images are searched side by side. As soon as one is decided, the next image takes
-    its place: none waits for the longest sentence, and memory holds these images only.
+    `batch_size` images are searched side by side. As soon as an image is finished, the next one
+    takes its place: no image waits for the longest sentence, and only these images are in memory.
 
     A hypothesis is finished when its end is among the `beam_width` best continuations of its image;
     `beam_width` 1 is greedy search. Sums of log-probabilities favour short sequences:
-    `length_normalisation` 0 keeps the sums, 1 compares means per word (Wu et al., 2016).
-    `forbidden_ids` are never chosen. At most `max_length` ids are chosen, the end not counted.
-    Raises ValueError if a width, length or size is below 1.
+    `length_normalisation` 0 keeps the sums, 1 compares means per word (Wu et al., 2016). The search
+    never chooses `forbidden_ids`, and chooses at most `max_length` ids besides the end. Raises
+    ValueError if a width, length or size is below 1.
     """
     if min(beam_width, max_length, batch_size) < 1:
         raise ValueError(
@@ -73,24 +74,24 @@ def _search(
     step: Step, batch: "_Batch", image_contexts: Iterable[ImageContext], forbidden_ids: list[int]
 ) -> Iterator[list[Hypothesis]]:
     images = enumerate(image_contexts)
-    decided: dict[int, list[Hypothesis]] = {}  # by the number of the image
+    results: dict[int, list[Hypothesis]] = {}  # by the number of the image
     for next_image in count():
-        while next_image not in decided:
+        while next_image not in results:
             batch.fill(images)
             if not len(batch):
                 return
             log_probs, state = step(batch.last_ids, batch.state, batch.image_context)
             log_probs = np.require(log_probs, requirements="W")
             log_probs[:, :, forbidden_ids] = -np.inf
-            decided |= batch.extend(log_probs, state)
-        yield decided.pop(next_image)
+            results |= batch.extend(log_probs, state)
+        yield results.pop(next_image)
 
 
 class _Batch:
     """The images that are searched side by side, one a row, with their open beams, best first.
 
-    An image begins with one beam; the others have log-probability -inf until there are enough
-    continuations. `state` (rows, beams, ...) and `image_context` (rows, ...): as `step` takes them.
+    An image starts with a single beam; the others have log-probability -inf until there are enough
+    continuations. `state` (rows, beams, ...) and `image_context` (rows, ...) are inputs of `step`.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class _Batch:
         return np.take_along_axis(self._ids, self._lengths[:, None, None], axis=2)[:, :, 0]
 
     def fill(self, images: Iterator[tuple[int, ImageContext]]) -> None:
-        """Puts the next of the numbered images into each free row; drops rows that stay free."""
+        """Puts the next numbered images into the free rows, and drops rows that stay free."""
         for row, (image, context) in zip(np.nonzero(self._is_free)[0], images, strict=False):
             if not self.image_context:
                 self.image_context = tuple(
@@ -145,7 +146,7 @@ class _Batch:
             self._drop_free_rows()
 
     def _drop_free_rows(self) -> None:
-        """Moves the last occupied rows into the free ones before them, and shortens all arrays."""
+        """Moves the last occupied rows into free rows before them, and shortens all arrays."""
         occupied = np.count_nonzero(~self._is_free)
         gaps = np.nonzero(self._is_free[:occupied])[0]
         last = occupied + np.nonzero(~self._is_free[occupied:])[0]
@@ -161,11 +162,11 @@ class _Batch:
         self._is_free = np.zeros(occupied, bool)
 
     def extend(self, next_log_probs: np.ndarray, state: State) -> dict[int, list[Hypothesis]]:
-        """Adds one id to each beam, by its log-probabilities (rows, beams, vocabulary), which are
-        overwritten; `state` is the one after the ids before it. Frees the rows of the images that
-        are decided now, and returns their hypotheses by the number of the image."""
+        """Adds an id to each beam by the log-probabilities of the next id (rows, beams,
+        vocabulary), and overwrites these; `state` is the state before that id. Frees the rows of
+        images that are now finished, and returns their hypotheses by the number of the image."""
         width = self._beam_width
-        # Only one continuation of a beam is its end, so one more than the beam width is enough.
+        # A beam has a single continuation that ends, so one more than the beam width is enough.
         beams, ids, log_probs = _best_continuations(
             self._log_probs, next_log_probs, width + 1
         )  # each (rows, continuations), best first
@@ -175,7 +176,7 @@ class _Batch:
         self._cut_off(at_limit)
 
         open_beams = np.argsort(is_end, axis=1, kind="stable")[:, :width]  # ends come last
-        log_probs[is_end] = -np.inf  # of a small vocabulary some are still among the open beams
+        log_probs[is_end] = -np.inf  # in a small vocabulary, some are still among the open beams
         beams, ids, self._log_probs = (
             np.take_along_axis(array, open_beams, axis=1) for array in (beams, ids, log_probs)
         )  # each (rows, width)
@@ -184,12 +185,12 @@ class _Batch:
         self._lengths += ~at_limit
         np.put_along_axis(self._ids, self._lengths[:, None, None], ids[:, :, None], axis=2)
 
-        self._is_free = at_limit | self._is_decided()
+        self._is_free = at_limit | self._is_finished()
         return {image: self._finished.pop(image) for image in self._images[self._is_free]}
 
-    def _is_decided(self) -> np.ndarray:
-        """Whether a row's best open beam, as it stands, loses to all of `beam_width` finished
-        hypotheses: bool (rows,)."""
+    def _is_finished(self) -> np.ndarray:
+        """Returns whether a row has `beam_width` finished hypotheses that all score at least as
+        high as its best open beam: bool (rows,)."""
         open_scores = self._log_probs[:, 0] / self._lengths**self._length_normalisation
         scores_to_beat = [
             self._score(finished[-1]) if len(finished) == self._beam_width else -np.inf
@@ -208,7 +209,7 @@ class _Batch:
                 del finished[self._beam_width :]
 
     def _cut_off(self, at_limit: np.ndarray) -> None:
-        """Where an image at the length limit has no finished hypothesis, takes its open beams."""
+        """Takes the open beams of each image at the length limit without a finished hypothesis."""
         for row in np.nonzero(at_limit)[0]:
             if not self._finished[self._images[row]]:
                 self._finished[self._images[row]] = [
@@ -228,9 +229,9 @@ class _Batch:
 def _best_continuations(
     log_probs: np.ndarray, next_log_probs: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of beams with `log_probs` (rows, beams), each with `next_log_probs` (rows, beams,
-    vocabulary), the `count` most probable continuations: their beams, ids and log-probabilities,
-    each (rows, beams * count), best first. Overwrites `next_log_probs`."""
+    """Returns beams, ids and log-probabilities of the `count` most probable continuations of each
+    beam, each (rows, beams * count), best first, from the log-probabilities of the beams (rows,
+    beams) and of their next ids (rows, beams, vocabulary). Overwrites `next_log_probs`."""
     count = min(count, next_log_probs.shape[2])
     ids = np.empty((*log_probs.shape, count), int)
     totals = np.empty(ids.shape)

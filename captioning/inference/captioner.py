@@ -1,4 +1,4 @@
-"""From a photograph to its caption."""
+"""Captions photographs: loads a model, encodes images and decodes their features to captions."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,7 @@ from captioning.inference.networks import Caption, Decoder, Encoder
 from captioning.paths import Paths, find_model
 from captioning.settings import SearchSettings
 
-# Images in order, each with the error if it could not be read.
+# Images in order, each with its error if it could not be read.
 _Pending = deque[tuple[ImageLike, Exception | None]]
 
 
@@ -36,8 +36,8 @@ class Captioner:
         """Raises ValueError if the decoder was trained with another encoder."""
         if encoder.feature_width != decoder.feature_width:
             raise ValueError(
-                f"Encoder and decoder do not belong together. Expected {decoder.feature_width} "
-                f"features a cell, got {encoder.feature_width}. Take both from one training run."
+                f"Expected an encoder with the decoder's {decoder.feature_width} features a cell, "
+                f"got one with {encoder.feature_width}. Take both from the same training run."
             )
         decoder.require_encoder(encoder.encoder_id)
         self.encoder = encoder
@@ -45,19 +45,19 @@ class Captioner:
 
     @classmethod
     def load(cls, root: str | Path | None = None) -> "Captioner":
-        """Loads the model in the folder `root`, which holds `models/` and `tokenizer.p`; without
-        one, the model that `captioning.paths.find_model` finds. Raises FileNotFoundError if a part
-        is missing and ValueError if a part is damaged or the parts do not belong together."""
+        """Loads the model in the folder `root`, which contains `models/` and `tokenizer.p`; by
+        default, the model that `captioning.paths.find_model` finds. Raises FileNotFoundError if a
+        part is missing, ValueError if a part is damaged or the parts do not belong together."""
         paths = Paths(find_model(root))
         vocabulary = Vocabulary.load(paths.vocabulary)
-        with ThreadPoolExecutor(1) as pool:  # compiling one network leaves half of the cores idle
+        with ThreadPoolExecutor(1) as pool:  # compiling a network leaves half of the cores idle
             decoder = pool.submit(Decoder.load, paths.models, vocabulary)
             encoder = Encoder(paths.models)
         return cls(encoder, decoder.result())
 
     def caption(self, image: ImageLike, search: SearchSettings = SearchSettings()) -> Caption:
-        """The best caption of an image. Raises what `captioning.data.images.load_image` raises if
-        it cannot be read: FileNotFoundError, ValueError or TypeError."""
+        """Returns the best caption of an image. Raises FileNotFoundError, ValueError or TypeError
+        if the image cannot be read, as `captioning.data.images.load_image` does."""
         ((best,),) = self.caption_batch([image], search=search)
         return best
 
@@ -67,9 +67,9 @@ class Captioner:
         num_captions: int = 1,
         search: SearchSettings = SearchSettings(),
     ) -> list[list[Caption]]:
-        """For each image its `num_captions` best captions, best first. A beam narrower than
-        `num_captions` is widened to it. Raises what `caption` raises for the first image that
-        cannot be read, and ValueError unless `num_captions` is from 1 to 100."""
+        """Returns for each image its `num_captions` best captions, best first. Widens a beam that
+        is narrower than `num_captions`. Raises the error of the first image that cannot be read, as
+        `caption` does, and ValueError unless `num_captions` is from 1 to 100."""
         captions = []
         for _, result in self.stream(images, num_captions, search):
             if isinstance(result, Exception):
@@ -83,24 +83,26 @@ class Captioner:
         num_captions: int = 1,
         search: SearchSettings = SearchSettings(),
     ) -> Iterator[tuple[ImageLike, list[Caption] | Exception]]:
-        """As `caption_batch`, but lazily and in order: yields each image with its captions, or with
-        the error if it cannot be read. Images are drawn about 70 ahead, and memory does not grow
-        with their number, except with those that fail one after the other."""
+        """Captions images lazily and in order: yields each image with its captions, as
+        `caption_batch` returns them, or with its error if it cannot be read. Takes images about 70
+        ahead. Memory does not grow with the number of images, except of those that fail one after
+        another."""
         _require_several(images)
         pending: _Pending = deque()
         captions = self.decoder.captions(self._encode(images, pending), search, num_captions)
         return _in_order(pending, captions)
 
     def attention(self, image: ImageLike, caption: Caption | str) -> AttentionMaps:
-        """How much each word of the caption, which may be anybody's, attends to each cell of the
-        image. Raises what `caption` raises, and ValueError for a caption without words."""
+        """Returns how much each word of the caption, which may come from anywhere, attends to each
+        cell of the image. Raises the errors of `caption`, and ValueError for a caption without
+        words."""
         pixels = load_image(image, self.encoder.image_size)
         (features,) = self.encoder(pixels[None])
         return compute_attention(self.decoder, features, str(caption))
 
     def _encode(self, images: Iterable[ImageLike], pending: _Pending) -> Iterator[np.ndarray]:
-        """Batches of feature maps of the images that can be read. All images of a batch are pending
-        before its maps are handed out."""
+        """Yields batches of feature maps of the images that can be read. Adds all images of a batch
+        to `pending` before it yields their maps."""
         for batch in encode_images(self.encoder, images):
             feature_maps = []
             for image, result in batch:
@@ -123,15 +125,15 @@ def _in_order(
 
 
 def _pop_errors(pending: _Pending) -> Iterator[tuple[ImageLike, Exception]]:
-    """Takes out the images at the front that could not be read."""
+    """Removes the images at the front that could not be read, and yields them with their errors."""
     while pending and pending[0][1] is not None:
         yield pending.popleft()
 
 
 def _require_several(images: Iterable[ImageLike]) -> None:
-    """Refuses one image in the place of several: its lines or characters would be taken as such."""
-    is_one = isinstance(images, (str, bytes, PathLike, Image.Image)) or hasattr(images, "read")
-    if is_one or isinstance(images, np.ndarray) and images.ndim != 4:
+    """Refuses a single image, whose lines or characters would be taken for images."""
+    is_single = isinstance(images, (str, bytes, PathLike, Image.Image)) or hasattr(images, "read")
+    if is_single or isinstance(images, np.ndarray) and images.ndim != 4:
         raise TypeError(
             f"Expected several images, such as a list of paths, got one {type(images).__name__}. "
             "Put it into a list, or use caption()."

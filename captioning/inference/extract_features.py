@@ -1,6 +1,7 @@
-"""From photographs to features: feature maps, in memory or on disk, and `features.p`, their means.
+"""Extracts features from photographs: feature maps, in memory or on disk, and their means, in
+`features.p`.
 
-Image files are decoded in threads while the encoder computes.
+Threads decode image files while the encoder computes.
 """
 
 from collections import deque
@@ -21,16 +22,16 @@ _DECODING_THREADS = 2  # the encoder needs the cores more
 _SAVE_EVERY = 256  # images: a few seconds to half a minute of work
 _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
 
-# Loads an image at a size (height, width) as uint8 RGB: `load_image` or that of an augmentation.
+# Loads an image at a size (height, width) as uint8 RGB: `load_image`, plain or of an augmentation.
 Load = Callable[[ImageLike, tuple[int, int]], np.ndarray]
-# Images, each with its feature map or with the error if it could not be read.
+# Images, each with its feature map, or with its error if it could not be read.
 EncodedBatch = list[tuple[ImageLike, np.ndarray | Exception]]
 
 
 def encode_images(
     encoder: Encoder, images: Iterable[ImageLike], load: Load = load_image
 ) -> Iterator[EncodedBatch]:
-    """Batch after batch, in order: each image with its feature map (cells, feature_width) float32,
+    """Yields batches, in order, of images with their feature maps (cells, feature_width) float32,
     or with the error of `load`. Memory does not grow with the number of images."""
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         for batch in _load_ahead(pool, images, encoder.image_size, load):
@@ -51,9 +52,9 @@ def extract_feature_maps(
 ) -> FeatureStore:
     """Writes the feature maps of the named images in `folder` to the file `path`, a `FeatureStore`.
 
-    Maps that it already holds are not computed again, and it is saved every few hundred images, so
-    an interrupted extraction resumes. Images that cannot be read are left out and named. Raises
-    ValueError if the file comes from another encoder, FileNotFoundError if `folder` is missing.
+    Skips maps that are already in the file and saves every few hundred images, so an interrupted
+    extraction resumes. Leaves out and reports images that cannot be read. Raises ValueError if the
+    file comes from another encoder, FileNotFoundError if `folder` is missing.
     """
     feature_maps = FeatureStore(path, encoder.encoder_id)
     _require_same_encoder(feature_maps, encoder, folder, path, load)
@@ -66,9 +67,9 @@ def extract_feature_maps(
 def extract_pooled_features(
     encoder: Encoder, folder: Path, image_names: Iterable[str], path: Path
 ) -> dict[str, np.ndarray]:
-    """Writes and returns what `pool_features` does, but straight from the photographs: 66 MB for
-    Flickr8k, where the feature maps on disk take 3.3 GB. Resumes, leaves out and raises as
-    `extract_feature_maps`."""
+    """Writes and returns the same features as `pool_features`, but directly from the photographs:
+    66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and raises errors
+    as `extract_feature_maps` does."""
     features = load_pooled_features(path) if path.exists() else {}
     _require_same_encoder(features, encoder, folder, path, load_image)
     missing = [name for name in dict.fromkeys(image_names) if name not in features]
@@ -82,12 +83,12 @@ def extract_pooled_features(
 
 
 def pool_features(feature_maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Writes to the file `path`, a plain pickled dict, and returns: image name -> float32
-    (feature_width,), the mean over the cells of its feature map. Only means that the file lacks are
-    computed, unless the first that it holds shows that it was made from other maps."""
+    """Writes a plain pickled dict to the file `path` and returns it: image name -> float32
+    (feature_width,), the mean over the cells of its feature map. Computes only means that are
+    missing in the file, unless the first existing one comes from another map."""
     features = load_pooled_features(path) if path.exists() else {}
-    known = next((name for name in feature_maps if name in features), None)
-    if known and not np.array_equal(features[known], _pool(feature_maps[known])):
+    first_name = next((name for name in feature_maps if name in features), None)
+    if first_name and not np.array_equal(features[first_name], _pool(feature_maps[first_name])):
         features = {}
     missing = [name for name in feature_maps if name not in features]
     features |= {name: _pool(feature_maps[name]) for name in missing}
@@ -99,7 +100,7 @@ def pool_features(feature_maps: Mapping[str, np.ndarray], path: Path) -> dict[st
 def _load_ahead(
     pool: ThreadPoolExecutor, images: Iterable[ImageLike], size: tuple[int, int], load: Load
 ) -> Iterator[list[tuple[ImageLike, np.ndarray | Exception]]]:
-    """Batches of loaded images, or the errors, one batch ahead of the caller."""
+    """Yields batches of images with their pixels or errors, one batch ahead of the caller."""
     images = iter(images)
     loading: deque[tuple[ImageLike, Future]] = deque()
     while True:
@@ -114,7 +115,7 @@ def _load_ahead(
 def _start_loading(
     pool: ThreadPoolExecutor, image: ImageLike, size: tuple[int, int], load: Load
 ) -> Future:
-    """Loads files in a thread; anything else here, as other threads may use the caller's object."""
+    """Loads files in a thread, and other images at once: they are objects of the caller."""
     if isinstance(image, (str, PathLike)):
         return pool.submit(load, image, size)
     future: Future = Future()
@@ -135,8 +136,8 @@ def _loaded(future: Future) -> np.ndarray | Exception:
 def _encode_named(
     encoder: Encoder, folder: Path, image_names: list[str], title: str, load: Load
 ) -> Iterator[list[tuple[str, np.ndarray]]]:
-    """Batches of image names with feature maps, one batch ahead of the caller. Shows progress, and
-    names the images that cannot be read."""
+    """Yields batches of image names with feature maps, one batch ahead of the caller. Shows the
+    progress and reports images that cannot be read."""
     from tqdm import tqdm  # here, since captioning needs no progress bar
 
     if image_names and not folder.is_dir():
@@ -159,7 +160,7 @@ def _encode_named(
 
 
 def _one_ahead(batches: Iterator[EncodedBatch]) -> Iterator[EncodedBatch]:
-    """The same batches, each computed in a thread while the caller works on the one before."""
+    """Yields the same batches, and computes the next one in a thread in the meantime."""
     with ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, batches, None)
         while (batch := following.result()) is not None:
@@ -172,7 +173,7 @@ def _save_often(
     add: Callable[[str, np.ndarray], None],
     save: Callable[[], None],
 ) -> None:
-    """Adds every feature map by its image name, and saves every `_SAVE_EVERY` of them."""
+    """Adds each feature map by its image name, and saves after every `_SAVE_EVERY` maps."""
     unsaved = 0
     try:
         for batch in encoded:
@@ -182,7 +183,7 @@ def _save_often(
             if unsaved >= _SAVE_EVERY:
                 save()
                 unsaved = 0
-    finally:  # Ctrl-C, too, keeps what is done
+    finally:  # saves also after Ctrl-C
         if unsaved:
             save()
 
@@ -190,25 +191,25 @@ def _save_often(
 def _require_same_encoder(
     features: Mapping[str, np.ndarray], encoder: Encoder, folder: Path, path: Path, load: Load
 ) -> None:
-    """Encodes one image again: cheap beside a model trained on features of two kinds."""
-    known = next((name for name in features if (folder / name).exists()), None)
-    if known is None:
+    """Encodes one image again: cheap compared with a model trained on mixed features."""
+    image_name = next((name for name in features if (folder / name).exists()), None)
+    if image_name is None:
         return
-    ((_, new),) = next(encode_images(encoder, [folder / known], load))
+    ((_, new),) = next(encode_images(encoder, [folder / image_name], load))
     if isinstance(new, Exception):
         raise new
-    old = features[known].astype("float32")
+    old = features[image_name].astype("float32")
     if old.ndim == 1:
         new = _pool(new)
     lengths = np.linalg.norm(old) * np.linalg.norm(new)
     if old.shape != new.shape or (old * new).sum() < _SAME_ENCODER * lengths:
         raise ValueError(
-            f"{path} was made with another encoder, or of other images: it differs for {known}. "
-            f"Delete it (and {path.name}.json, if there is one) to extract all features again, or "
-            "restore that encoder."
+            f"Expected features of this encoder and of these images in {path}, got others for "
+            f"{image_name}. Delete the file (and {path.name}.json, if there is one) to extract all "
+            "features again, or restore the other encoder."
         )
 
 
 def _pool(feature_map: np.ndarray) -> np.ndarray:
-    """Feature map (cells, feature_width) -> its mean (feature_width,) float32."""
+    """Returns the mean (feature_width,) float32 of a feature map (cells, feature_width)."""
     return feature_map.mean(axis=0, dtype="float32")

@@ -1,5 +1,5 @@
 """The exported networks as objects: `Encoder` (images -> feature maps) and `Decoder` (feature maps
--> captions). Needs no Keras, so that captioning starts within a second.
+-> captions). They need no Keras, so captioning starts within a second.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,15 +24,15 @@ from captioning.inference.openvino_runtime import (
 )
 from captioning.settings import DEFAULT_ENCODER, WIDEST_BEAM, SearchSettings
 
-# Images whose captions are searched side by side: one alone takes nearly four times as long, 32
-# together take a tenth longer, 128 are hardly faster.
+# Images whose captions are searched side by side. Batches of 1 take nearly four times as long an
+# image, batches of 32 a tenth longer, and batches of 128 are hardly faster.
 SEARCH_BATCH_SIZE = 64
 # Images per call of encoder and prefill: larger batches leave the caches and take more memory.
 ENCODER_BATCH_SIZE = 4
 
 # Runs a network: arrays in the order of its inputs -> arrays in the order of its outputs.
 RunNetwork = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
-# Feature maps (images, cells, feature_width), in one array or in any number of them.
+# Feature maps (images, cells, feature_width), in one array or in several.
 FeatureMaps = np.ndarray | Iterable[np.ndarray]
 
 
@@ -50,8 +50,8 @@ class Caption:
 class Encoder:
     """The image network: photographs -> feature maps. Safe to call from several threads.
 
-    `image_size`: height and width in pixels of the images it takes; `feature_width`: numbers in a
-    cell of the feature map; `encoder_id`: see `openvino_runtime.read_encoder_id`.
+    `image_size`: height and width of the input images in pixels; `feature_width`: numbers in a cell
+    of the feature map; `encoder_id`: see `openvino_runtime.read_encoder_id`.
     """
 
     def __init__(self, folder: Path, precision: str = "f32"):
@@ -62,9 +62,9 @@ class Encoder:
         output_shape = network.output(0).partial_shape
         if len(output_shape) != 3:
             raise ValueError(
-                f"Expected {folder / ENCODER} to give feature maps (batch, cells, feature_width), "
-                f"got {output_shape} from an older version. Delete the folder, extract the "
-                "features and train again."
+                f"Expected feature maps (batch, cells, feature_width) from {folder / ENCODER}, got "
+                f"{output_shape} from an older version. Delete the folder, extract the features "
+                "and train again."
             )
         self.encoder_id = read_encoder_id(network)
         self.image_size = image_size(network)
@@ -72,8 +72,8 @@ class Encoder:
         self._run = compile_network(network, precision)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 RGB (batch, height, width, 3) of `image_size` -> float32 feature maps (batch,
-        cells, feature_width); the cells of the grid follow row by row."""
+        """Takes uint8 RGB (batch, height, width, 3) of `image_size`. Returns float32 feature maps
+        (batch, cells, feature_width), the cells row by row."""
         (feature_maps,) = self._run([images])
         return feature_maps
 
@@ -82,8 +82,8 @@ class Decoder:
     """The caption network and its vocabulary: feature maps -> captions, one word at a time. Safe
     to call from several threads.
 
-    `encoder_id`: the encoder it was trained with; `feature_width`: numbers in a cell of its feature
-    maps; `longest_caption`: the limit of the search in words.
+    `encoder_id`: the ID of the encoder that it was trained with; `feature_width`: numbers in a cell
+    of the feature maps; `longest_caption`: the limit of the search in words.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class Decoder:
         units: int,
         encoder_id: str | None = None,
     ):
-        """`prefill([features])` gives the image context, computed once an image. `step([ids,
-        hidden, cell, *image_context])` gives the log-probabilities of the next word (images, beams,
-        vocabulary), the new hidden and cell state of the LSTM (images, beams, units) and, if the
-        network attends to cells, its attention weights (images, beams, cells)."""
+        """`prefill([features])` returns the image context, computed once an image. `step([ids,
+        hidden, cell, *image_context])` returns the log-probabilities of the next word (images,
+        beams, vocabulary), the new hidden and cell state of the LSTM (images, beams, units) and, if
+        the network attends to cells, its attention weights (images, beams, cells)."""
         self.encoder_id = encoder_id
         self.feature_width = feature_width
         self.vocabulary = vocabulary
@@ -117,14 +117,14 @@ class Decoder:
         metadata = read_decoder_metadata(step, folder / DECODER_STEP)
         if read_decoder_metadata(prefill, folder / DECODER_PREFILL) != metadata:
             raise ValueError(
-                f"{DECODER_PREFILL} and {DECODER_STEP} in {folder} do not belong together. Fetch "
-                "both again, or export the model again."
+                f"Expected {DECODER_PREFILL} and {DECODER_STEP} of one export in {folder}, got "
+                "those of two. Fetch both again, or export the model again."
             )
         if metadata["vocabulary"] != vocabulary.fingerprint:
             raise ValueError(
-                f"The model in {folder} and the vocabulary do not belong together. Expected "
-                f"vocabulary {metadata['vocabulary']}, got {vocabulary.fingerprint} with "
-                f"{len(vocabulary)} words. Take both from one training run."
+                f"Expected the vocabulary {metadata['vocabulary']} of the model in {folder}, got "
+                f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take both from the same "
+                "training run."
             )
         return cls(
             compile_network(prefill),
@@ -133,30 +133,30 @@ class Decoder:
             int(metadata["longest_caption"]),
             int(metadata["feature_width"]),
             int(metadata["units"]),
-            read_encoder_id(step) or DEFAULT_ENCODER,  # older files name none
+            read_encoder_id(step) or DEFAULT_ENCODER,  # older files have no ID
         )
 
     def require_encoder(self, encoder_id: str | None) -> None:
-        """Raises ValueError if the decoder was trained with another encoder. None, on either side,
-        stands for an unknown encoder, which passes."""
+        """Raises ValueError if the decoder was trained with another encoder. An unknown ID, None,
+        is accepted on either side."""
         if is_other_encoder(self.encoder_id, encoder_id):
             raise ValueError(
-                "Encoder and decoder do not belong together. Expected the encoder that the decoder "
-                f"was trained with, {self.encoder_id}, got {encoder_id}. Restore that encoder, or "
-                "extract the features and train again with this one."
+                f"Expected the encoder that the decoder was trained with, {self.encoder_id}, got "
+                f"{encoder_id}. Restore that encoder, or extract the features and train again with "
+                "this one."
             )
 
     def caption(
         self, features: FeatureMaps, search: SearchSettings = SearchSettings()
     ) -> list[Caption]:
-        """The best caption of each image."""
+        """Returns the best caption of each image."""
         return [best for best, *_ in self.captions(features, search, num_captions=1)]
 
     def captions(
         self, features: FeatureMaps, search: SearchSettings, num_captions: int
     ) -> Iterator[list[Caption]]:
-        """For each image the `num_captions` best captions found, best first; fewer if the search
-        finds fewer. A beam narrower than `num_captions` is widened to it. Raises ValueError unless
+        """Yields for each image the `num_captions` best captions, best first; fewer if the search
+        finds fewer. Widens a beam that is narrower than `num_captions`. Raises ValueError unless
         `num_captions` is from 1 to `WIDEST_BEAM`."""
         if not isinstance(num_captions, int) or not 1 <= num_captions <= WIDEST_BEAM:
             raise ValueError(
@@ -175,8 +175,8 @@ class Decoder:
     def search(
         self, features: FeatureMaps, search: SearchSettings = SearchSettings()
     ) -> Iterator[list[Hypothesis]]:
-        """For each image up to `search.beam_width` captions as word ids, best first. Several arrays
-        of feature maps are drawn one by one, when the search has room for them."""
+        """Yields for each image up to `search.beam_width` captions as word ids, best first. Takes
+        several arrays of feature maps one by one, when the search has room for them."""
         batches = _split(features) if isinstance(features, np.ndarray) else features
         return beam_search(
             self.step,
@@ -192,34 +192,34 @@ class Decoder:
         )
 
     def prefill(self, features: np.ndarray) -> ImageContext:
-        """Feature maps (images, cells, feature_width) -> the image context for `step`, arrays
-        (images, ...)."""
+        """Returns the image context for `step`, arrays (images, ...), from feature maps (images,
+        cells, feature_width)."""
         return tuple(self._run_prefill([features.astype("float32", copy=False)]))
 
     def initial_state(self, images: int) -> State:
-        """The LSTM's hidden and cell state before the first word, for one beam an image: two arrays
-        float32 (images, 1, units)."""
+        """Returns the LSTM's hidden and cell state before the first word, for one beam an image:
+        two arrays float32 (images, 1, units)."""
         return tuple(np.zeros((2, images, 1, self._units), "float32"))
 
     def step(
         self, ids: np.ndarray, state: State, image_context: ImageContext
     ) -> tuple[np.ndarray, State]:
-        """The last ids (images, beams), the state and the image context -> log-probabilities of the
-        next word (images, beams, vocabulary) and the new state."""
+        """Takes the last ids (images, beams), the state and the image context. Returns the
+        log-probabilities of the next word (images, beams, vocabulary) and the new state."""
         log_probs, state, _ = self.step_with_attention(ids, state, image_context)
         return log_probs, state
 
     def step_with_attention(
         self, ids: np.ndarray, state: State, image_context: ImageContext
     ) -> tuple[np.ndarray, State, np.ndarray | None]:
-        """As `step`, and the attention weights (images, beams, cells), which sum to 1 over the
-        cells; None if the network has no attention."""
+        """Returns the results of `step` and the attention weights (images, beams, cells), which sum
+        to 1 over the cells; None if the network has no attention."""
         inputs = [ids.astype("int32"), *state, *image_context]
         log_probs, hidden, cell, *attention = self._run_step(inputs)
         return log_probs, (hidden, cell), attention[0] if attention else None
 
 
 def _split(features: np.ndarray) -> Iterator[np.ndarray]:
-    """Feature maps in batches."""
+    """Yields the feature maps in batches."""
     for first in range(0, len(features), ENCODER_BATCH_SIZE):
         yield features[first : first + ENCODER_BATCH_SIZE]

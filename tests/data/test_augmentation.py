@@ -25,7 +25,7 @@ def borders(augmentation, path):
     return pixels[20, 0, 0], pixels[20, -1, 0], pixels[0, 30, 1], pixels[-1, 30, 1]
 
 
-def test_a_flip_exchanges_left_and_right_in_image_and_caption(photograph):
+def test_a_flip_swaps_left_and_right_in_image_and_caption(photograph):
     expected = load_image(photograph, SIZE)[:, ::-1]
     np.testing.assert_array_equal(FLIPPED.load_image(photograph, SIZE), expected)
     assert FLIPPED.caption("a dog on the left") == "a dog on the right"
@@ -41,20 +41,20 @@ def test_a_crop_lies_within_the_photograph_and_has_its_proportions(photograph):
     assert width == pytest.approx(height, abs=0.03)
 
 
-def test_a_flipped_crop_is_another_crop(photograph):
+def test_a_flipped_crop_differs_from_the_crop_that_is_not_flipped(photograph):
     right, left, top, bottom = borders(CROPPED_FLIPPED, photograph)
     assert left < right and top < bottom
     assert (left, right, top, bottom) != borders(CROPPED, photograph)
 
 
-def test_the_crop_follows_from_the_name_of_the_image(photograph):
+def test_the_crop_depends_only_on_the_image_name(photograph):
     twin = photograph.rename(photograph.with_name("twin.png"))
     first = borders(CROPPED, twin)
     assert first == borders(Augmentation("cropped", random_crop=True), twin)
     assert first != borders(CROPPED, twin.rename(twin.with_name("photograph.png")))
 
 
-def test_each_augmentation_has_a_name_of_its_own():
+def test_the_augmentations_have_distinct_names():
     assert [augmentation.name for augmentation in AUGMENTATIONS] == [
         "flipped",
         "cropped",
@@ -62,7 +62,7 @@ def test_each_augmentation_has_a_name_of_its_own():
     ]
 
 
-def test_crops_stay_as_they_were_when_existing_feature_maps_were_made():
+def test_crops_still_fit_existing_feature_maps():
     assert CROPPED._crop("dog.jpg") == pytest.approx(
         (0.020916, 0.011336, 0.968333, 0.958752), abs=1e-6
     )

@@ -26,12 +26,12 @@ def images(tmp_path):
         Image.effect_noise((64, 64), 90).save(tmp_path / name)
     whole = (tmp_path / "cut.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "README.md").write_text("no image, and none claimed")
-    (tmp_path / "text.png").write_text("no image, though it says so")
+    (tmp_path / "README.md").write_text("no image")
+    (tmp_path / "text.png").write_text("no image")
     return tmp_path
 
 
-def test_everything_that_is_wrong_is_named(images):
+def test_the_check_lists_every_fault(images):
     names = check_dataset(Dataset(images, CAPTIONS, SPLITS)).names
     assert names["captioned images that do not exist"] == ["gone.jpg"]
     assert names["images without a caption"] == ["silent.jpg", "text.png"]
@@ -47,7 +47,7 @@ def test_everything_that_is_wrong_is_named(images):
     assert names["images in no split"] == ["silent.jpg", "text.png"]
 
 
-def test_captions_and_images_that_cannot_be_used_are_left_out_and_nothing_else(images):
+def test_only_unusable_captions_and_images_are_left_out(images):
     dataset = Dataset(images, CAPTIONS, SPLITS)
     assert keep_usable(dataset, check_dataset(dataset)) == Dataset(
         images,
@@ -59,7 +59,7 @@ def test_captions_and_images_that_cannot_be_used_are_left_out_and_nothing_else(i
     )
 
 
-def test_no_image_is_in_training_and_in_another_split(images):
+def test_an_image_in_several_splits_is_kept_in_one(images):
     everywhere = {split: ["whole.jpg", "odd.jpg"] for split in ("train", "development", "test")}
     everywhere["development"] = ["odd.jpg"]
     everywhere["test"] = ["whole.jpg"]
@@ -83,7 +83,7 @@ def test_a_split_without_usable_images_is_an_error(images):
         keep_usable(dataset, check_dataset(dataset))
 
 
-def test_images_are_found_in_folders_below(images):
+def test_images_in_subfolders_are_found(images):
     (images / "below").mkdir()
     (images / "whole.jpg").rename(images / "below" / "whole.jpg")
     dataset = Dataset(images, {"below/whole.jpg": ["A dog runs ."]}, {})
@@ -92,13 +92,13 @@ def test_images_are_found_in_folders_below(images):
     assert "below/whole.jpg" in names["images in no split"]
 
 
-def test_the_findings_print_a_line_a_kind_with_counts_and_names(images):
+def test_the_findings_print_a_line_for_each_kind_with_count_and_names(images):
     lines = str(check_dataset(Dataset(images, CAPTIONS, SPLITS))).splitlines()
     assert len(lines) == 10
     assert lines[0] == "     1  captioned images that do not exist: gone.jpg"
 
 
-def test_a_missing_image_is_named_with_the_one_whose_ending_differs(images):
+def test_a_missing_image_is_listed_with_the_image_that_differs_in_its_ending(images):
     (images / "silent.jpg").rename(images / "Silent.png")
     dataset = Dataset(images, {"silent.jpg": ["A dog runs ."], "gone.jpg": ["A cat ."]}, {})
     assert check_dataset(dataset).names["captioned images that do not exist"] == [
@@ -107,7 +107,7 @@ def test_a_missing_image_is_named_with_the_one_whose_ending_differs(images):
     ]
 
 
-def test_images_that_only_look_like_files_are_named_and_the_check_goes_on(images):
+def test_the_check_lists_links_and_pipes_and_continues(images):
     (images / "link.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(images / "pipe.jpg")
     (images / "raw.nef").write_bytes(b"raw")

@@ -15,7 +15,7 @@ SPLITS = {"train": ["dog/1.jpg", "cat/1.jpg"], "development": [], "test": []}
 
 
 @pytest.mark.parametrize("folder", ["root/photos", "elsewhere/photos"])
-def test_a_data_set_comes_back_as_it_was_saved(tmp_path, folder):
+def test_a_data_set_is_loaded_as_it_was_saved(tmp_path, folder):
     images = tmp_path / folder
     images.mkdir(parents=True)
     dataset = Dataset(images, CAPTIONS, SPLITS)
@@ -29,7 +29,7 @@ def test_images_below_the_root_can_be_moved_together_with_it(tmp_path):
     assert Dataset.load(tmp_path / "moved" / "dataset.json").images == tmp_path / "moved" / "photos"
 
 
-def test_it_prints_a_line_a_split_with_counts(tmp_path):
+def test_a_data_set_prints_a_line_for_each_split_with_counts(tmp_path):
     assert str(Dataset(tmp_path, CAPTIONS, SPLITS)).splitlines() == [
         "train             2 images       3 captions",
         "development       0 images       0 captions",
@@ -48,7 +48,7 @@ def test_it_prints_a_line_a_split_with_counts(tmp_path):
         '{"images": ".", "captions": {}, "splits": {"mine": ["a.jpg"]}}',
     ],
 )  # fmt: skip
-def test_a_damaged_data_set_is_an_error_that_says_what_to_do(tmp_path, content):
+def test_a_damaged_data_set_is_refused_with_advice(tmp_path, content):
     path = tmp_path / "dataset.json"
     path.write_text(content)
     with pytest.raises(
@@ -57,13 +57,13 @@ def test_a_damaged_data_set_is_an_error_that_says_what_to_do(tmp_path, content):
         Dataset.load(path)
 
 
-def test_a_missing_file_tells_which_step_makes_it(tmp_path):
+def test_the_message_for_a_missing_file_names_the_step_that_writes_it(tmp_path):
     for read in (Dataset.load, read_descriptions):
         with pytest.raises(FileNotFoundError, match="python -m captioning check"):
             read(tmp_path / "gone")
 
 
-def test_descriptions_come_back_as_they_were_written(tmp_path):
+def test_descriptions_are_read_as_they_were_written(tmp_path):
     descriptions = {"b.jpg": ["a dog", "a brown dog"], "a.jpg": ["été"]}
     path = tmp_path / "descriptions.txt"
     write_descriptions(path, descriptions)
@@ -71,7 +71,7 @@ def test_descriptions_come_back_as_they_were_written(tmp_path):
     assert read_descriptions(path) == descriptions
 
 
-def test_a_malformed_description_is_named(tmp_path):
+def test_the_message_for_a_malformed_description_names_its_line(tmp_path):
     path = tmp_path / "descriptions.txt"
     path.write_text("a.jpg a dog\n")
     with pytest.raises(ValueError, match="line 1: Expected an image name, a tab .*got 'a.jpg a"):
@@ -85,31 +85,31 @@ def test_a_malformed_description_is_named(tmp_path):
         r"a\nb.jpg", "a\\.jpg", " a .jpg",
     ],
 )  # fmt: skip
-def test_descriptions_of_images_with_unusual_names_come_back(tmp_path, name):
+def test_descriptions_of_images_with_unusual_names_are_read_as_they_were_written(tmp_path, name):
     descriptions = {"first.jpg": ["a cat"], name: ["a dog", ""], "last.jpg": ["a bird"]}
     write_descriptions(tmp_path / "descriptions.txt", descriptions)
     assert read_descriptions(tmp_path / "descriptions.txt") == descriptions
 
 
-def test_no_descriptions_come_back_as_none(tmp_path):
+def test_an_empty_file_of_descriptions_is_read_as_no_captions(tmp_path):
     write_descriptions(tmp_path / "descriptions.txt", {})
     assert read_descriptions(tmp_path / "descriptions.txt") == {}
 
 
-def test_selecting_keeps_the_order_asked_for_and_leaves_out_what_is_not_there():
+def test_select_follows_the_order_of_the_names_and_ignores_missing_ones():
     assert list(select({"a": 1, "b": 2, "c": 3}, ["c", "x", "a"]).items()) == [("c", 3), ("a", 1)]
 
 
 NAMES = [f"{number:04}.jpg" for number in range(2000)]
 
 
-def test_a_split_is_understood_by_all_names_that_the_field_gives_it():
+def test_a_split_is_recognised_by_all_its_usual_names():
     assert [parse_split(word) for word in ("train", "Training", " restval ")] == ["train"] * 3
     assert [parse_split(word) for word in ("val", "dev", "validation")] == ["development"] * 3
     assert [parse_split(word) for word in ("TEST", "holdout", "")] == ["test", None, None]
 
 
-def test_every_image_is_drawn_into_one_split_in_about_the_shares_that_are_set():
+def test_every_image_is_in_one_split_and_the_splits_have_about_the_given_shares():
     splits = complete_splits({}, NAMES, SplitSettings(development=0.05, test=0.2))
     assert list(splits) == ["train", "development", "test"]
     assert sorted(sum(splits.values(), [])) == NAMES
@@ -117,7 +117,7 @@ def test_every_image_is_drawn_into_one_split_in_about_the_shares_that_are_set():
     assert len(splits["development"]) == pytest.approx(80, abs=25)
 
 
-def test_a_draw_is_the_same_everywhere_and_in_any_order():
+def test_a_draw_does_not_depend_on_machine_or_order():
     splits = complete_splits({}, NAMES[:20])
     assert splits["development"] == ["0018.jpg"]
     assert splits["test"] == ["0011.jpg"]
@@ -132,19 +132,19 @@ def test_no_image_changes_its_split_when_others_are_added():
 
 
 @pytest.mark.parametrize("count", range(3, 40))
-def test_small_collections_have_an_image_in_every_split_and_most_in_training(count):
+def test_small_data_sets_have_an_image_in_every_split_and_most_in_training(count):
     for first in range(0, 400, 40):
         splits = complete_splits({}, NAMES[first : first + count])
         assert splits["development"] and splits["test"]
         assert len(splits["train"]) >= count / 3
 
 
-def test_a_split_that_is_named_stays_as_it_is():
+def test_named_splits_stay_as_they_are():
     named = {"train": ["b", "a"], "test": ["d"], "development": ["c"]}
     assert complete_splits(named, ["a", "b", "c", "d", "e"]) == named
 
 
-def test_a_split_that_is_not_named_is_drawn_from_the_training_images_alone():
+def test_a_missing_split_is_drawn_only_from_the_training_images():
     named = {"train": NAMES[:1000], "test": NAMES[1000:]}
     splits = complete_splits(named, NAMES)
     assert splits["test"] == NAMES[1000:]
@@ -153,6 +153,6 @@ def test_a_split_that_is_not_named_is_drawn_from_the_training_images_alone():
 
 
 @pytest.mark.parametrize("named", [{}, {"test": ["a"], "development": ["b"]}, {"train": ["a"]}])
-def test_too_few_training_images_are_an_error_that_says_what_to_do(named):
+def test_too_few_training_images_are_refused_with_advice(named):
     with pytest.raises(ValueError, match="Expected . training images or more.*Add captioned"):
         complete_splits(named, ["a", "b"])

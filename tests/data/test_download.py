@@ -16,7 +16,7 @@ HALF = len(CONTENT) // 2
 
 
 class Site(ThreadingHTTPServer):
-    """A server of one file, with faults to set; `requests` holds the headers of each request."""
+    """Serves one file, with configurable faults; `requests` has the headers of each request."""
 
     daemon_threads = True
 
@@ -24,12 +24,12 @@ class Site(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = CONTENT
         self.version_header, self.version = "ETag", '"one"'
-        self.cuts = []  # after so many bytes of the body, one for each request to come
-        self.statuses = []  # refusals, one for each request to come
-        self.knows_ranges = self.knows_if_range = True
+        self.cuts = []  # bytes of the body after which each future request is cut
+        self.statuses = []  # the statuses that refuse future requests
+        self.supports_ranges = self.supports_if_range = True
         self.announces_length = True
         self.missing = 0  # bytes announced but never sent
-        self.hangs = False  # after a cut, in place of closing the connection
+        self.hangs = False  # whether the connection stays open after a cut
         self.requests = []
         self.url = f"http://127.0.0.1:{self.server_port}/file.zip"
 
@@ -51,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(site.statuses.pop(0))
             return
         start, total = 0, len(site.content) + site.missing
-        same = not site.knows_if_range or self.headers.get("If-Range") == site.version
-        if "Range" in self.headers and site.knows_ranges and same:
+        same = not site.supports_if_range or self.headers.get("If-Range") == site.version
+        if "Range" in self.headers and site.supports_ranges and same:
             start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         if start and start >= total:
             self.send_response(416)
@@ -92,7 +92,7 @@ def path(tmp_path):
 
 
 def cut_download(site, path):
-    """Leave half a file, as a call does that was cut at every attempt."""
+    """Leaves half a file, as a call does whose attempts were all cut."""
     site.cuts = [HALF, 0, 0, 0]
     with pytest.raises(ConnectionError):
         download(site.url, path)
@@ -105,13 +105,13 @@ def assert_downloaded(path, content=CONTENT):
     assert os.listdir(path.parent) == ["file.zip"]
 
 
-def test_a_download_brings_every_byte_and_leaves_nothing_beside(site, path):
+def test_a_download_writes_every_byte_and_no_other_file(site, path):
     assert download(site.url, path) == path
     assert_downloaded(path)
     assert site.ranges == [None]
 
 
-def test_a_file_already_there_is_not_asked_for(site, path):
+def test_an_existing_file_is_not_requested(site, path):
     path.parent.mkdir()
     path.write_bytes(b"mine")
     assert download(site.url, path) == path
@@ -119,7 +119,7 @@ def test_a_file_already_there_is_not_asked_for(site, path):
     assert site.requests == []
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(site, path):
+def test_a_broken_download_resumes_where_it_stopped(site, path):
     site.cuts = [100_000, 50_000]
     download(site.url, path)
     assert_downloaded(path)
@@ -130,7 +130,7 @@ def test_a_cut_connection_is_taken_up_where_it_broke(site, path):
 @pytest.mark.parametrize(
     "header, version", [("ETag", '"one"'), ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT")]
 )
-def test_a_later_call_takes_up_what_an_earlier_one_left(site, path, header, version):
+def test_a_later_call_resumes_the_part_of_an_earlier_one(site, path, header, version):
     site.version_header, site.version = header, version
     cut_download(site, path)
     download(site.url, path)
@@ -139,7 +139,7 @@ def test_a_later_call_takes_up_what_an_earlier_one_left(site, path, header, vers
     assert site.requests[0]["If-Range"] == version
 
 
-def test_a_silent_connection_counts_as_cut(site, path, monkeypatch):
+def test_a_silent_connection_counts_as_broken(site, path, monkeypatch):
     monkeypatch.setattr(module, "TIMEOUT", 0.2)
     site.cuts, site.hangs = [module.BLOCK_BYTES + 1], True
     download(site.url, path)
@@ -147,40 +147,44 @@ def test_a_silent_connection_counts_as_cut(site, path, monkeypatch):
     assert site.ranges == [None, f"bytes={module.BLOCK_BYTES}-"]
 
 
-def test_ranges_are_asked_for_behind_a_redirect_too(site, path):
+def test_ranges_are_also_requested_after_a_redirect(site, path):
     cut_download(site, path)
     download(site.url.replace("file.zip", "moved"), path)
     assert_downloaded(path)
     assert site.ranges == [f"bytes={HALF}-"]
 
 
-def test_a_server_that_ignores_ranges_sends_the_file_anew(site, path):
+def test_the_file_is_downloaded_from_its_start_if_the_server_ignores_ranges(site, path):
     cut_download(site, path)
-    site.knows_ranges = False
+    site.supports_ranges = False
     download(site.url, path)
     assert_downloaded(path)
     assert site.ranges == [f"bytes={HALF}-"]
 
 
-@pytest.mark.parametrize("knows_if_range, requests", [(True, 1), (False, 2)])
-def test_a_file_that_changed_meanwhile_is_fetched_anew(site, path, knows_if_range, requests):
+@pytest.mark.parametrize("supports_if_range, requests", [(True, 1), (False, 2)])
+def test_a_file_that_changed_in_the_meantime_is_downloaded_from_its_start(
+    site, path, supports_if_range, requests
+):
     cut_download(site, path)
-    site.content, site.version, site.knows_if_range = CONTENT[::-1], '"two"', knows_if_range
+    site.content, site.version, site.supports_if_range = CONTENT[::-1], '"two"', supports_if_range
     download(site.url, path)
     assert_downloaded(path, CONTENT[::-1])
     assert site.ranges == [f"bytes={HALF}-", None][:requests]
 
 
 @pytest.mark.parametrize("content", [b"", b"short", CONTENT[:HALF][::-1]])
-@pytest.mark.parametrize("knows_if_range", [True, False])
-def test_a_file_that_shrank_meanwhile_is_fetched_anew(site, path, content, knows_if_range):
+@pytest.mark.parametrize("supports_if_range", [True, False])
+def test_a_file_that_shrank_in_the_meantime_is_downloaded_from_its_start(
+    site, path, content, supports_if_range
+):
     cut_download(site, path)
-    site.content, site.version, site.knows_if_range = content, '"two"', knows_if_range
+    site.content, site.version, site.supports_if_range = content, '"two"', supports_if_range
     download(site.url, path)
     assert_downloaded(path, content)
 
 
-def test_a_part_longer_than_the_file_is_given_up(site, path):
+def test_a_part_longer_than_the_file_is_discarded(site, path):
     cut_download(site, path)
     path.with_name("file.zip.part").write_bytes(CONTENT + b"more")
     download(site.url, path)
@@ -188,7 +192,7 @@ def test_a_part_longer_than_the_file_is_given_up(site, path):
     assert site.ranges == [f"bytes={len(CONTENT) + 4}-", None]
 
 
-def test_a_part_that_is_already_complete_is_renamed(site, path):
+def test_a_complete_part_is_renamed(site, path):
     cut_download(site, path)
     path.with_name("file.zip.part").write_bytes(CONTENT)
     download(site.url, path)
@@ -197,20 +201,20 @@ def test_a_part_that_is_already_complete_is_renamed(site, path):
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
-def test_a_part_of_unknown_version_is_not_built_upon(site, path, etag):
+def test_a_part_of_unknown_version_is_not_resumed(site, path, etag):
     site.version, site.cuts = etag, [HALF]
     download(site.url, path)
     assert_downloaded(path)
     assert site.ranges == [None, None]
 
 
-def test_a_server_that_announces_no_length_is_believed(site, path):
+def test_a_file_of_unannounced_length_is_downloaded(site, path):
     site.announces_length = False
     download(site.url, path)
     assert_downloaded(path)
 
 
-def test_a_connection_always_cut_is_an_error_that_says_what_came_and_what_to_do(site, path):
+def test_the_error_after_the_last_attempt_states_the_received_bytes_and_gives_advice(site, path):
     site.cuts = [10, 10, 10, 10]
     with pytest.raises(ConnectionError) as caught:
         download(site.url, path)
@@ -220,7 +224,7 @@ def test_a_connection_always_cut_is_an_error_that_says_what_came_and_what_to_do(
     assert site.ranges == [None, "bytes=10-", "bytes=20-", "bytes=30-"]
 
 
-def test_a_file_shorter_than_announced_is_never_taken_for_whole(site, path):
+def test_a_file_shorter_than_announced_is_refused(site, path):
     site.missing = 5
     with pytest.raises(
         ConnectionError, match="512,000 of the announced 512,005 bytes were received"
@@ -229,7 +233,7 @@ def test_a_file_shorter_than_announced_is_never_taken_for_whole(site, path):
     assert not path.exists()
 
 
-def test_a_missing_file_is_asked_for_once(site, path):
+def test_a_missing_file_is_requested_once(site, path):
     site.statuses = [404]
     with pytest.raises(ConnectionError, match="404.*Check the address.*by hand"):
         download(site.url, path)
@@ -237,7 +241,7 @@ def test_a_missing_file_is_asked_for_once(site, path):
     assert os.listdir(path.parent) == []
 
 
-def test_a_busy_server_is_asked_again_after_growing_pauses(site, path, monkeypatch):
+def test_requests_to_a_busy_server_are_repeated_after_growing_pauses(site, path, monkeypatch):
     pauses = []
     monkeypatch.setattr(module, "PAUSES", (0, 1, 4, 16))
     monkeypatch.setattr(module.time, "sleep", pauses.append)
@@ -247,7 +251,7 @@ def test_a_busy_server_is_asked_again_after_growing_pauses(site, path, monkeypat
     assert pauses == [0, 1, 4, 16]
 
 
-def test_a_server_that_does_not_answer_is_a_connection_error(site, path):
+def test_a_server_that_does_not_respond_is_a_connection_error(site, path):
     closed = Site()
     closed.server_close()
     with pytest.raises(ConnectionError, match="by hand"):
@@ -263,7 +267,7 @@ def unpack_photographs(archive_path, folder):
 
 
 def write_zip(path, files, **options):
-    """Write a zip of {name or ZipInfo: content}."""
+    """Writes a zip of {name or ZipInfo: content}."""
     with zipfile.ZipFile(path, "w", **options) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
@@ -289,7 +293,7 @@ def files_below(folder):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_unpacking_gives_every_file_and_its_path(archive_path, folder, compression):
+def test_unpack_writes_every_file_and_returns_its_path(archive_path, folder, compression):
     write_zip(
         archive_path, {"./": b"", "photographs/": b"", **PHOTOGRAPHS}, compression=compression
     )
@@ -301,22 +305,22 @@ def test_an_empty_archive_gives_no_files(archive_path, folder):
     assert unpack_photographs(write_zip(archive_path, {}), folder) == []
 
 
-def test_only_members_that_are_wanted_are_unpacked_without_their_folders(archive_path, folder):
-    others = {
+def test_only_chosen_members_are_unpacked_and_without_their_folders(archive_path, folder):
+    other_members = {
         "photographs/notes.txt": b"",
         "other/9.jpg": b"",
         "9.jpg": b"",
         "photographs/a/9.jpg": b"",
     }
-    asked = []
+    checked_members = []
 
     def should_unpack(folders, name):
-        asked.append((folders, name))
+        checked_members.append((folders, name))
         return folders == ("photographs",) and name.endswith(".jpg")
 
-    unpack(write_zip(archive_path, others | PHOTOGRAPHS), folder, should_unpack)
+    unpack(write_zip(archive_path, other_members | PHOTOGRAPHS), folder, should_unpack)
     assert files_below(folder) == UNPACKED
-    assert asked[:4] == [
+    assert checked_members[:4] == [
         (("photographs",), "notes.txt"),
         (("other",), "9.jpg"),
         ((), "9.jpg"),
@@ -367,7 +371,9 @@ def special_member(name, mode):
         (special_member("pipe", stat.S_IFIFO | 0o666), "a link or a device"),
     ],
 )
-def test_a_harmful_member_stops_the_unpacking_before_it_begins(archive_path, folder, member, fault):
+def test_an_archive_with_a_harmful_member_is_refused_before_anything_is_written(
+    archive_path, folder, member, fault
+):
     write_zip(archive_path, PHOTOGRAPHS | {member: b"/etc/passwd"})
     with pytest.raises(ValueError, match=f"got {fault}: .*Nothing was unpacked"):
         unpack_photographs(archive_path, folder)
@@ -389,7 +395,7 @@ def test_an_encrypted_member_is_refused(archive_path, folder):
         unpack_photographs(archive_path, folder)
 
 
-def test_an_archive_that_would_grow_absurdly_is_refused(archive_path, folder, monkeypatch):
+def test_an_archive_that_unpacks_to_too_many_bytes_is_refused(archive_path, folder, monkeypatch):
     monkeypatch.setattr(module, "MAX_UNPACKED_BYTES", 24_999)
     with pytest.raises(ValueError, match="Expected at most 24,999 bytes in .*, got 25,000"):
         unpack_photographs(write_zip(archive_path, PHOTOGRAPHS), folder)
@@ -397,10 +403,8 @@ def test_an_archive_that_would_grow_absurdly_is_refused(archive_path, folder, mo
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-@pytest.mark.parametrize("damaged_byte", [0, 20])  # what makes deflate stop, and what does not
-def test_a_damaged_member_is_named_and_not_left_behind(
-    archive_path, folder, compression, damaged_byte
-):
+@pytest.mark.parametrize("damaged_byte", [0, 20])  # the first stops deflate, the second does not
+def test_a_damaged_member_is_named_and_not_written(archive_path, folder, compression, damaged_byte):
     name = "photographs/2.jpg"
     write_zip(archive_path, PHOTOGRAPHS, compression=compression)
     data = bytearray(archive_path.read_bytes())
@@ -411,7 +415,9 @@ def test_a_damaged_member_is_named_and_not_left_behind(
     assert sorted(files_below(folder)) == ["0.jpg", "1.jpg"]
 
 
-def test_unpacking_cut_off_goes_on_without_writing_again(archive_path, folder, monkeypatch):
+def test_an_interrupted_unpacking_resumes_without_rewriting_files(
+    archive_path, folder, monkeypatch
+):
     write_zip(archive_path, PHOTOGRAPHS)
     copies = []
 
@@ -433,14 +439,14 @@ def test_unpacking_cut_off_goes_on_without_writing_again(archive_path, folder, m
     assert copies[3:] == ["photographs/2.jpg", "photographs/3.jpg", "photographs/4.jpg"]
 
 
-def test_a_file_of_another_size_is_written_again(archive_path, folder):
+def test_a_file_of_another_size_is_rewritten(archive_path, folder):
     unpack_photographs(write_zip(archive_path, PHOTOGRAPHS), folder)
     (folder / "3.jpg").write_bytes(b"half")
     unpack_photographs(archive_path, folder)
     assert files_below(folder) == UNPACKED
 
 
-def test_a_page_in_place_of_a_zip_is_called_no_zip(archive_path, folder):
+def test_a_web_page_in_place_of_an_archive_is_refused(archive_path, folder):
     archive_path.write_text("<html>Please log in</html>")
     with pytest.raises(
         ValueError,
@@ -449,7 +455,7 @@ def test_a_page_in_place_of_a_zip_is_called_no_zip(archive_path, folder):
         unpack_photographs(archive_path, folder)
 
 
-def test_half_a_zip_is_called_no_whole_zip(archive_path, folder):
+def test_half_an_archive_is_refused(archive_path, folder):
     write_zip(archive_path, PHOTOGRAPHS)
     archive_path.write_bytes(archive_path.read_bytes()[:10_000])
     with pytest.raises(ValueError, match="got another file or a part"):

@@ -23,25 +23,25 @@ def assert_holds(maps, names):
         np.testing.assert_array_equal(maps[name], MAPS[name])
 
 
-def test_what_was_saved_is_read_back_in_order(tmp_path):
+def test_saved_maps_are_read_in_order(tmp_path):
     assert_holds(written(tmp_path / "maps.bin", MAPS), MAPS)
     assert_holds(FeatureStore(tmp_path / "maps.bin"), MAPS)
 
 
-def test_a_file_that_does_not_exist_holds_nothing(tmp_path):
+def test_a_new_store_is_empty(tmp_path):
     maps = FeatureStore(tmp_path / "maps.bin")
     assert_holds(maps, [])
     maps.save()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_it_grows(tmp_path):
+def test_maps_are_added_to_an_existing_store(tmp_path):
     written(tmp_path / "maps.bin", ["0.jpg", "1.jpg"])
     maps = written(tmp_path / "maps.bin", ["4.jpg"])
     assert_holds(maps, ["0.jpg", "1.jpg", "4.jpg"])
 
 
-def test_what_is_appended_counts_once_it_is_saved(tmp_path):
+def test_appended_maps_can_be_read_after_saving(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
     maps.append("1.jpg", MAPS["1.jpg"])
     assert_holds(maps, ["0.jpg"])
@@ -50,7 +50,7 @@ def test_what_is_appended_counts_once_it_is_saved(tmp_path):
     assert_holds(maps, ["0.jpg", "1.jpg"])
 
 
-def test_what_a_killed_run_appended_without_naming_it_is_written_over(tmp_path):
+def test_unlisted_maps_of_a_killed_run_are_overwritten(tmp_path):
     path = tmp_path / "maps.bin"
     maps = written(path, ["0.jpg", "1.jpg"])
     maps.append("3.jpg", MAPS["3.jpg"])
@@ -60,7 +60,7 @@ def test_what_a_killed_run_appended_without_naming_it_is_written_over(tmp_path):
     assert_holds(written(path, ["2.jpg"]), ["0.jpg", "1.jpg", "2.jpg"])
 
 
-def test_what_a_killed_run_half_named_is_written_over(tmp_path):
+def test_the_unfinished_line_of_a_killed_run_is_overwritten(tmp_path):
     path = tmp_path / "maps.bin"
     index = tmp_path / "maps.bin.json"
     written(path, ["0.jpg", "1.jpg"])
@@ -72,7 +72,7 @@ def test_what_a_killed_run_half_named_is_written_over(tmp_path):
     assert_holds(FeatureStore(path), ["0.jpg", "1.jpg", "4.jpg"])
 
 
-def test_what_was_named_is_not_written_again(tmp_path):
+def test_each_save_adds_a_line_to_the_index(tmp_path):
     path = tmp_path / "maps.bin"
     maps = written(path, ["0.jpg", "1.jpg"])
     for name in ("2.jpg", "3.jpg"):
@@ -85,7 +85,7 @@ def test_what_was_named_is_not_written_again(tmp_path):
     ]
 
 
-def test_an_image_has_one_map(tmp_path):
+def test_a_second_map_of_an_image_is_refused(tmp_path):
     maps = written(tmp_path / "maps.bin", ["0.jpg"])
     maps.append("1.jpg", MAPS["1.jpg"])
     for name in ("0.jpg", "1.jpg"):
@@ -128,14 +128,14 @@ def test_a_file_that_is_too_short_is_refused(tmp_path):
         '{"images": ["a.jpg", "a.jpg"], "shape": [1, 2]}',
     ],
 )
-def test_a_damaged_index_is_named(tmp_path, content):
+def test_a_damaged_index_is_refused(tmp_path, content):
     written(tmp_path / "maps.bin", MAPS)
     (tmp_path / "maps.bin.json").write_text(content)
     with pytest.raises(ValueError, match="index of feature maps in .*maps.bin.json, got a damaged"):
         FeatureStore(tmp_path / "maps.bin")
 
 
-def test_an_index_that_names_absurdly_many_numbers_is_refused(tmp_path):
+def test_an_index_with_an_absurd_shape_is_refused(tmp_path):
     written(tmp_path / "maps.bin", MAPS)
     (tmp_path / "maps.bin.json").write_text(
         '{"images": ["a.jpg"], "shape": [99999999999, 9999999]}'
@@ -147,7 +147,7 @@ def test_an_index_that_names_absurdly_many_numbers_is_refused(tmp_path):
 VECTORS = {"b.jpg": np.array([1, 2], "float32"), "a.jpg": np.array([0, 0.5], "float32")}
 
 
-def test_pooled_features_come_back_as_vectors_of_float32(tmp_path):
+def test_pooled_features_are_loaded_as_float32_vectors(tmp_path):
     path = tmp_path / "features.p"
     for stored in (
         VECTORS,
@@ -177,12 +177,12 @@ def test_pooled_features_come_back_as_vectors_of_float32(tmp_path):
         ({"a.jpg": np.ones(2), "b.jpg": np.ones(3)}, "vectors of 2 widths"),
     ],
 )
-def test_other_content_than_pooled_features_is_refused(tmp_path, content, got):
+def test_a_file_without_pooled_features_is_refused(tmp_path, content, got):
     save_pickle(tmp_path / "features.p", content)
     with pytest.raises(ValueError, match=f"^Expected a dict of image name .*features.p, got {got}"):
         load_pooled_features(tmp_path / "features.p")
 
 
-def test_missing_pooled_features_are_named(tmp_path):
+def test_the_message_for_missing_pooled_features_names_the_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="features.p"):
         load_pooled_features(tmp_path / "features.p")

@@ -13,7 +13,7 @@ def paths(tmp_path):
     return Paths(tmp_path / "root")
 
 
-def test_a_folder_of_archives_fills_the_official_folders(archives, paths):
+def test_a_folder_of_archives_is_unpacked_into_the_official_folders(archives, paths):
     download_flickr8k(paths, archives)
     assert len(list(paths.images.glob("*.jpg"))) == 36
     captions = read_captions(paths.texts / "Flickr8k.token.txt")
@@ -26,22 +26,22 @@ def test_a_folder_of_archives_fills_the_official_folders(archives, paths):
     }
 
 
-def test_what_the_source_does_not_hold_is_downloaded(archives, paths, monkeypatch):
-    asked = []
+def test_an_archive_missing_in_the_source_is_downloaded(archives, paths, monkeypatch):
+    urls = []
 
     def download(url, path):
-        asked.append(url)
+        urls.append(url)
         return archives / path.name
 
     monkeypatch.setattr(flickr8k, "download", download)
     download_flickr8k(paths, archives / "Flickr8k_Dataset.zip")
-    assert asked == [
+    assert urls == [
         "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
     ]
     assert len(list(paths.images.glob("*.jpg"))) == 36
 
 
-def test_a_complete_data_set_is_not_touched_again(archives, paths, monkeypatch):
+def test_a_complete_data_set_is_not_unpacked_again(archives, paths, monkeypatch):
     download_flickr8k(paths, archives)
     monkeypatch.setattr(flickr8k, "unpack", lambda *arguments: pytest.fail("unpacked again"))
     download_flickr8k(paths)
@@ -52,7 +52,7 @@ def test_a_source_that_does_not_exist_is_refused(tmp_path, paths):
         download_flickr8k(paths, tmp_path / "gone")
 
 
-def test_a_count_that_was_only_half_written_is_no_obstacle(archives, paths):
+def test_an_unfinished_file_count_is_replaced(archives, paths):
     download_flickr8k(paths, archives)
     (paths.images / ".unpacked").write_text("")
     download_flickr8k(paths, archives)
@@ -76,7 +76,7 @@ def test_a_damaged_archive_leaves_the_data_set_incomplete(archives, paths):
 
 
 @pytest.mark.parametrize("archive_name", ["Flickr8k_Dataset.zip", "Flickr8k_text.zip"])
-def test_nothing_but_images_and_texts_is_unpacked_into_their_folders(archives, paths, archive_name):
+def test_only_images_and_texts_are_unpacked(archives, paths, archive_name):
     harmful = (
         "tokenizer.p", "models/encoder.xml", "captioning/__init__.py", "Flicker8k_Dataset/run.py",
         "Flicker8k_Dataset/more/dog.jpg", "other/dog.jpg", "dog.jpg", "Flicker8k_Dataset/._1.jpg",
@@ -84,7 +84,7 @@ def test_nothing_but_images_and_texts_is_unpacked_into_their_folders(archives, p
     )  # fmt: skip
     with zipfile.ZipFile(archives / archive_name, "a") as archive:
         for name in harmful:
-            archive.writestr(name, "print('mine now')")
+            archive.writestr(name, "print('unwanted')")
     paths.vocabulary.parent.mkdir()
     paths.vocabulary.write_text("the words")
     download_flickr8k(paths, archives)
@@ -112,31 +112,31 @@ def test_an_archive_of_other_files_is_refused(archives, paths):
         download_flickr8k(paths, archives)
 
 
-def test_a_caption_keeps_its_tabs_and_an_image_name_its_sharps(tmp_path):
+def test_a_caption_keeps_its_tabs_and_an_image_name_its_hash_signs(tmp_path):
     path = tmp_path / "captions"
     path.write_text("a#b.jpg#0\tone\ttwo\nc\td.jpg#1\tthree\n")
     assert read_captions(path) == {"a#b.jpg": ["one\ttwo"], "c\td.jpg": ["three"]}
 
 
 @pytest.mark.parametrize("line", ["no tab here", "a.jpg\tno number", "a.jpg#one\tno number"])
-def test_a_malformed_caption_line_is_named(tmp_path, line):
+def test_the_message_for_a_malformed_caption_names_its_line(tmp_path, line):
     path = tmp_path / "captions"
     path.write_text(f"a.jpg#0\ta dog\n{line}\n")
     with pytest.raises(ValueError, match=f"line 2: Expected .*{line.split()[0]}"):
         read_captions(path)
 
 
-def test_a_missing_caption_file_tells_which_step_makes_it(tmp_path):
+def test_the_message_for_a_missing_caption_file_names_the_step_that_writes_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="python -m captioning download"):
         read_captions(tmp_path / "Flickr8k.token.txt")
 
 
-def test_only_the_lists_that_are_there_are_read(tmp_path):
+def test_only_existing_lists_are_read(tmp_path):
     (tmp_path / "Flickr_8k.testImages.txt").write_text("b.jpg\na.jpg\n")
     assert read_splits(tmp_path) == {"test": ["b.jpg", "a.jpg"]}
 
 
-def test_a_file_in_another_encoding_is_named(tmp_path):
+def test_a_caption_file_in_another_encoding_is_refused(tmp_path):
     path = tmp_path / "captions"
     path.write_bytes("a.jpg#0\tun café".encode("latin-1"))
     with pytest.raises(ValueError, match="Expected text in UTF-8 in .*captions"):

@@ -22,12 +22,12 @@ def test_a_quoted_caption_keeps_its_commas_and_quotation_marks(rows):
     ]
 
 
-def test_a_last_caption_keeps_commas_that_nobody_quoted(rows):
+def test_a_caption_in_the_last_column_keeps_unquoted_commas(rows):
     text = 'image,caption\na.jpg,A dog, a "good" one, runs\n'
     assert rows(text) == [("a.jpg", 'A dog, a "good" one, runs', None)]
 
 
-def test_columns_are_known_by_name_whatever_their_order_and_company(rows):
+def test_columns_are_found_by_name_in_any_order(rows):
     text = (
         "id,Split,caption,file_name\n7,train,A dog .,a.jpg\n8,VAL,A cat .,b/c.jpg\n9,,Two .,d.jpg\n"
     )
@@ -38,19 +38,19 @@ def test_columns_are_known_by_name_whatever_their_order_and_company(rows):
     ]
 
 
-def test_a_byte_order_mark_and_windows_line_ends_and_empty_rows_are_no_matter(rows):
+def test_a_byte_order_mark_windows_line_ends_and_empty_rows_are_ignored(rows):
     text = "image,caption\r\n\r\na.jpg,Un été .\r\n,\r\n"
     assert rows(text, "utf-8-sig") == [("a.jpg", "Un été .", None)]
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-def test_other_delimiters_are_seen_in_the_header(rows, delimiter):
+def test_the_header_determines_the_delimiter(rows, delimiter):
     assert rows(f"image{delimiter}caption\na.jpg{delimiter}One, two\n") == [
         ("a.jpg", "One, two", None)
     ]
 
 
-def test_flickr30k_is_read_with_its_blanks_and_quotes_and_its_one_broken_row(rows):
+def test_flickr30k_is_read_despite_its_spaces_quotes_and_broken_row(rows):
     text = (
         "image_name| comment_number| comment\n"
         '1.jpg| 0|  A man says "Hi .\n'
@@ -87,12 +87,12 @@ def test_flickr30k_is_read_with_its_blanks_and_quotes_and_its_one_broken_row(row
         ('image,caption\nb.jpg,"Hi" he says\n', "line 2: Expected matching quotation marks"),
     ],
 )
-def test_a_row_that_does_not_fit_is_named_with_what_to_do(rows, text, message):
+def test_the_message_for_a_wrong_row_names_its_line_and_gives_advice(rows, text, message):
     with pytest.raises(ValueError, match=f"my.csv, {message}.*Correct the line"):
         rows(text)
 
 
-def test_what_names_no_image_or_no_caption_is_no_header():
+def test_a_header_names_an_image_column_and_a_caption_column():
     for line in ("", "a.jpg,A dog", "image,label", "caption", "image caption"):
         assert find_delimiter(line) is None
 
@@ -125,7 +125,7 @@ def entries(tmp_path):
     return read
 
 
-def test_coco_names_the_images_of_its_captions_by_id(entries):
+def test_cocos_captions_name_their_images_by_id(entries):
     assert entries(COCO) == [
         ("7.jpg", "A dog .", None),
         ("9.jpg", "A cat .", None),
@@ -133,13 +133,13 @@ def test_coco_names_the_images_of_its_captions_by_id(entries):
     ]
 
 
-def test_karpathy_gives_several_sentences_and_the_split_of_an_image(entries):
+def test_karpathys_images_have_several_sentences_and_a_split(entries):
     captions = entries(KARPATHY)
     assert captions[:2] == [("1.jpg", "A dog .", "train"), ("1.jpg", "It .", "train")]
     assert [split for *_, split in captions[::2]] == ["train", "train", "development", "test"]
 
 
-def test_karpathys_folder_belongs_to_the_name_of_the_image(entries):
+def test_karpathys_folder_is_part_of_the_image_name(entries):
     image = {**KARPATHY["images"][0], "filepath": "val2014"}
     assert entries({"images": [image]})[0][0] == "val2014/1.jpg"
 
@@ -161,6 +161,6 @@ def test_karpathys_folder_belongs_to_the_name_of_the_image(entries):
         ({"images": [{**KARPATHY["images"][0], "sentences": [5]}]}, r'images\[0\]: Expected "raw"'),
     ],
 )
-def test_an_entry_that_does_not_fit_is_named(entries, content, message):
+def test_the_message_for_a_wrong_entry_names_it(entries, content, message):
     with pytest.raises(ValueError, match=message):
         entries(content)

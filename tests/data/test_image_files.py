@@ -23,7 +23,7 @@ def saved(tmp_path, name, size, mode="RGB", **options):
     return tmp_path / name
 
 
-def test_a_file_beyond_the_budget_is_refused_with_its_size(tmp_path, small_budget):
+def test_an_image_beyond_the_budget_is_refused(tmp_path, small_budget):
     path = saved(tmp_path, "large.webp", (101, 100))
     with pytest.raises(UnreadableImage, match=r"large.webp is too large .*Scale it down"):
         open_image(path)
@@ -34,9 +34,7 @@ def test_a_file_beyond_the_budget_is_refused_with_its_size(tmp_path, small_budge
     ("name", "mode", "most"),
     [("a.png", "RGB", 7_000), ("a.png", "I;16", 3_500), ("a.tif", "F", 3_500)],
 )
-def test_the_budget_counts_pixels_double_that_take_twice_the_memory(
-    tmp_path, monkeypatch, name, mode, most
-):
+def test_pixels_that_take_twice_the_memory_count_twice(tmp_path, monkeypatch, name, mode, most):
     monkeypatch.setattr(image_files, "MAX_PIXELS", 7_000)
     assert open_image(saved(tmp_path, name, (most // 10, 10), mode)).size == (most // 10, 10)
     path = saved(tmp_path, name, (most // 10 + 1, 10), mode)
@@ -45,7 +43,7 @@ def test_the_budget_counts_pixels_double_that_take_twice_the_memory(
         open_image(path)
 
 
-def test_a_photograph_of_a_telephone_is_reduced_to_fit_whatever_pillow_thinks(
+def test_a_large_jpeg_is_reduced_to_fit_the_budget_beyond_the_limit_of_pillow(
     tmp_path, small_budget
 ):
     path = saved(tmp_path, "phone.jpg", (700, 600))  # 42 times the budget
@@ -54,7 +52,7 @@ def test_a_photograph_of_a_telephone_is_reduced_to_fit_whatever_pillow_thinks(
         open_image(path, at_least=200)
 
 
-def test_a_photograph_that_is_wanted_whole_is_reduced_where_it_must_be(tmp_path, small_budget):
+def test_a_whole_jpeg_is_reduced_only_to_fit_the_budget(tmp_path, small_budget):
     assert open_image(saved(tmp_path, "whole.jpg", (100, 100))).size == (100, 100)
     assert open_image(saved(tmp_path, "reduced.jpg", (200, 100))).size == (100, 50)
 
@@ -97,18 +95,18 @@ def encoded(form, image=PICTURE, **options):
 
 
 def with_text(spoil=False, **options):
-    notes = PngInfo()
-    notes.add_text("Comment", "made by hand")
-    content = bytearray(encoded("PNG", pnginfo=notes, **options))
+    metadata = PngInfo()
+    metadata.add_text("Comment", "made by hand")
+    content = bytearray(encoded("PNG", pnginfo=metadata, **options))
     if spoil:
         content[content.index(b"tEXt") + 6] ^= 1  # its checksum is wrong now
     return bytes(content)
 
 
 def with_long_text():
-    notes = PngInfo()
-    notes.add_text("workflow", "step " * 400_000, zip=True)
-    return encoded("PNG", pnginfo=notes)
+    metadata = PngInfo()
+    metadata.add_text("workflow", "step " * 400_000, zip=True)
+    return encoded("PNG", pnginfo=metadata)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +114,7 @@ def with_long_text():
     [encoded("PNG", icc_profile=bytes(1_500_000)), with_long_text(), with_text(spoil=True)],
     ids=["large profile", "long text", "wrong checksum"],
 )
-def test_a_png_is_read_whatever_its_side_chunks_hold(content):
+def test_a_png_with_oversized_or_damaged_ancillary_chunks_is_read(content):
     with pytest.raises((ValueError, OSError)), Image.open(BytesIO(content)) as image:
         image.load()
     np.testing.assert_array_equal(np.asarray(open_image(content)), NOISE)
@@ -162,14 +160,14 @@ def test_a_jpeg_that_lacks_pixels_is_refused(options, share):
         open_image(content[: int(share * len(content))])
 
 
-def test_a_file_too_large_to_be_repaired_in_memory_is_refused(monkeypatch):
+def test_a_damaged_file_too_large_to_repair_is_refused(monkeypatch):
     content = with_text(spoil=True)
     monkeypatch.setattr(image_files, "MAX_REPAIRED_BYTES", len(content) - 1)
     with pytest.raises(UnreadableImage):
         open_image(content)
 
 
-def test_a_chunk_that_claims_to_be_endless_ends_the_repair():
+def test_a_chunk_of_absurd_length_ends_the_repair():
     content = with_text(spoil=True)
     begin = content.index(b"tEXt") - 4
     endless = content[:begin] + b"\xff\xff\xff\xff" + content[begin + 4 :]

@@ -32,11 +32,11 @@ def image_paths(*names, skip=None):
     return [Path(path).as_posix() for path in images]
 
 
-def test_a_folder_stands_for_its_images_in_reading_order(folder):
+def test_a_folder_gives_its_images_in_reading_order(folder):
     assert image_paths("photos") == IN_READING_ORDER
 
 
-def test_numbers_are_in_the_order_of_their_values_with_or_without_zeros_before(folder):
+def test_numbers_are_sorted_by_value_with_or_without_leading_zeros(folder):
     names = ["01/3.jpg", "01/20.jpg", "1/007.jpg", "1/7.jpg", "1/7a.jpg", "a/1.jpg", "a10/1.jpg"]
     expected = [f"numbers/{name}" for name in [*names, "a 2/1.jpg"]]
     for path in map(Path, expected):
@@ -45,28 +45,28 @@ def test_numbers_are_in_the_order_of_their_values_with_or_without_zeros_before(f
     assert image_paths("numbers") == image_paths("numbers/**/*.jpg") == expected
 
 
-def test_the_current_folder_is_in_no_name(folder, monkeypatch):
+def test_the_current_folder_is_not_part_of_a_path(folder, monkeypatch):
     monkeypatch.chdir("photos")
     assert image_paths(".") == [name.removeprefix("photos/") for name in IN_READING_ORDER]
 
 
-def test_a_pattern_stands_for_what_the_shell_would_have_made_of_it(folder):
+def test_a_pattern_gives_the_files_that_a_shell_would_match(folder):
     assert image_paths("photos/*.jp*g") == ["photos/2.jpeg", "photos/10.jpg"]
     assert image_paths("photos/[az]*") == image_paths("photos/apple.webp")
     assert image_paths("photos/**/*.gif") == ["photos/sub/deep/1.gif"]
 
 
-def test_a_pattern_that_matches_a_folder_stands_for_the_images_in_it(folder):
+def test_a_pattern_that_matches_a_folder_gives_its_images(folder):
     assert image_paths("photos/s*") == ["photos/sub/deep/1.gif"]
     assert image_paths("ph*") == IN_READING_ORDER
 
 
-def test_a_file_that_is_named_is_taken_whatever_it_is_called(folder):
+def test_a_file_that_you_name_is_included_whatever_its_ending(folder):
     names = ["photos/notes.txt", "photos/.hidden.jpg", "gone.jpg"]
     assert image_paths(*names) == names
 
 
-def test_the_order_of_the_names_is_kept_and_nothing_comes_twice(folder):
+def test_images_keep_the_order_of_the_names_and_are_not_repeated(folder):
     first = "photos/Zoo.PNG"
     assert image_paths(first, "./photos/../photos/Zoo.PNG", "photos", "photos/*.PNG") == [
         first,
@@ -74,21 +74,21 @@ def test_the_order_of_the_names_is_kept_and_nothing_comes_twice(folder):
     ]
 
 
-def test_folders_that_are_named_twice_or_within_each_other_stand_for_their_images_once(folder):
+def test_images_of_repeated_or_nested_folders_are_not_repeated(folder):
     names = ["photos/sub", "photos", str(Path("photos").resolve()), "photos/**"]
-    *others, last = IN_READING_ORDER
-    assert image_paths(*names)[:5] == ["photos/sub/deep/1.gif", *others[:-1], last]
+    *without_last, last = IN_READING_ORDER
+    assert image_paths(*names)[:5] == ["photos/sub/deep/1.gif", *without_last[:-1], last]
     assert len(image_paths(*names)) == len(set(map(os.path.abspath, image_paths(*names))))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a star is in no file name there")
-def test_a_file_whose_name_looks_like_a_pattern_is_that_file(folder):
+def test_an_existing_file_with_a_name_like_a_pattern_is_that_file(folder):
     for name in ("photo[1].jpg", "photo1.jpg", "what*.jpg", "whatever.jpg"):
         Path(name).touch()
     assert image_paths("photo[1].jpg", "what*.jpg") == ["photo[1].jpg", "what*.jpg"]
 
 
-def test_folders_and_patterns_without_an_image_are_named(folder):
+def test_folders_and_patterns_without_an_image_are_problems(folder):
     images, problems = find_images(["empty", "photos/*.tiff", "photos/10.jpg"])
     assert list(images) == [str(Path("photos/10.jpg"))]
     folder_problem, pattern_problem = map(str, problems)
@@ -96,7 +96,7 @@ def test_folders_and_patterns_without_an_image_are_named(folder):
     assert "No file matches photos/*.tiff" in pattern_problem
 
 
-def test_neither_folders_nor_patterns_find_what_is_to_be_skipped(folder):
+def test_folders_and_patterns_leave_out_the_skipped_folder(folder):
     skip = Path("photos/../photos/sub")
     expected = [name for name in IN_READING_ORDER if "sub" not in name]
     assert image_paths("photos", skip=skip) == expected
@@ -112,7 +112,7 @@ def test_neither_folders_nor_patterns_find_what_is_to_be_skipped(folder):
     assert image_paths("photos/sub/deep/1.gif", skip=skip) == ["photos/sub/deep/1.gif"]
 
 
-def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_a_problem(folder, monkeypatch):
     scandir = os.scandir
 
     def forbid_sub(path):
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_read_is_named(folder, monkeypatch):
     monkeypatch.setattr(os, "scandir", forbid_sub)
     images, (problem,) = find_images(["photos"])
     assert [Path(path).as_posix() for path in images] == [
-        p for p in IN_READING_ORDER if "sub" not in p
+        path for path in IN_READING_ORDER if "sub" not in path
     ]
     assert "Permission denied" in str(problem) and "sub" in str(problem)
 
@@ -144,7 +144,7 @@ def test_links_to_folders_are_followed(folder):
 
 
 @links
-def test_links_that_lead_back_are_not_walked_for_ever(folder):
+def test_links_to_a_folder_above_are_followed_once(folder):
     for name in ("loop", "sub/other_loop", "third"):
         Path("photos", name).symlink_to(folder)
     assert image_paths("photos") == IN_READING_ORDER
@@ -153,7 +153,7 @@ def test_links_that_lead_back_are_not_walked_for_ever(folder):
 
 
 @links
-def test_a_folder_under_two_names_is_one_folder_by_its_own_name(folder):
+def test_a_folder_with_two_names_is_walked_once_by_its_own_name(folder):
     Path("photos/a_link").symlink_to("sub")
     Path("same").symlink_to("photos")
     assert image_paths("photos") == IN_READING_ORDER
@@ -161,38 +161,38 @@ def test_a_folder_under_two_names_is_one_folder_by_its_own_name(folder):
 
 
 @links
-def test_two_links_to_one_photograph_are_two_photographs(folder):
+def test_two_links_to_a_photograph_are_two_photographs(folder):
     for name in ("b.jpg", "a.jpg"):
         Path("empty", name).symlink_to("../photos/10.jpg")
     assert image_paths("empty") == ["empty/a.jpg", "empty/b.jpg"]
 
 
 @links
-def test_the_folder_to_be_skipped_is_known_by_any_name(folder):
+def test_a_folder_is_skipped_by_any_of_its_names(folder):
     Path("same").symlink_to("photos/sub")
     expected = [name for name in IN_READING_ORDER if "sub" not in name]
     assert image_paths("photos", skip=Path("same")) == expected
 
 
 @links
-def test_pipes_and_links_that_lead_nowhere_are_named_for_opening_to_tell(folder):
+def test_pipes_and_broken_links_with_the_ending_of_an_image_are_included(folder):
     os.mkfifo("empty/pipe.jpg")
     Path("empty/nowhere.jpg").symlink_to("gone.jpg")
     assert image_paths("empty") == ["empty/nowhere.jpg", "empty/pipe.jpg"]
 
 
-def test_images_that_pillow_does_not_read_are_not_left_out(folder):
+def test_images_that_pillow_does_not_read_are_included(folder):
     for name in ("IMG_2.HEIC", "raw.NEF", "IMG_2.MOV"):
         Path("empty", name).touch()
     assert image_paths("empty") == ["empty/IMG_2.HEIC", "empty/raw.NEF"]
 
 
-def test_endings_of_images_that_pillow_lacks_count_films_do_not():
+def test_image_extensions_include_formats_that_pillow_does_not_read_but_no_films():
     assert {".jpg", ".jpeg", ".png", ".webp", ".avif", ".heic", ".nef"} <= image_extensions()
     assert not {".mpg", ".h5", ".ps", ".txt", ".pdf"} & image_extensions()
 
 
-def test_images_are_named_by_their_path_below_the_folder(tmp_path):
+def test_image_names_are_paths_below_the_folder(tmp_path):
     (tmp_path / "b" / "c").mkdir(parents=True)
     (tmp_path / "b" / ".thumbnails").mkdir()
     for name in ("b/c/1.PNG", "b/2.jpg", "z.gif", "a.jpeg", ".hidden.jpg", "b/.thumbnails/2.jpg"):
@@ -201,7 +201,7 @@ def test_images_are_named_by_their_path_below_the_folder(tmp_path):
     assert list_image_names(tmp_path) == ["a.jpeg", "b/2.jpg", "b/c/1.PNG", "z.gif"]
 
 
-def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
     def forbid(path):
         raise PermissionError(13, "Permission denied", str(path))
 

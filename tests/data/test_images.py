@@ -25,7 +25,7 @@ def saved(tmp_path, image, name, **options):
 
 
 def picture(mode="RGB", size=(60, 40)):
-    """Red on the left, green on the right; wide, so that rotation shows."""
+    """Red on the left, green on the right; wide, so that a missing rotation changes the result."""
     image = Image.new("RGB", size, (0, 255, 0))
     image.paste((255, 0, 0), (0, 0, size[0] // 2, size[1]))
     return image.convert(mode)
@@ -63,20 +63,20 @@ def test_grey_images_become_grey_colours(tmp_path, mode):
     assert left_and_right(load_image(path, SIZE)) == ([0, 0, 0], [255, 255, 255])
 
 
-def test_transparency_is_laid_on_white(tmp_path):
+def test_transparent_pixels_become_white(tmp_path):
     image = Image.new("RGBA", (60, 40), (0, 0, 255, 0))  # invisible blue
     image.paste((255, 0, 0, 255), (0, 0, 30, 40))
     path = saved(tmp_path, image, "alpha.png")
     assert left_and_right(load_image(path, SIZE)) == ([255, 0, 0], [255, 255, 255])
 
 
-def test_half_transparency_is_half_white(tmp_path):
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
     path = saved(tmp_path, Image.new("RGBA", (60, 40), (0, 0, 0, 128)), "half.png")
     left, _ = left_and_right(load_image(path, SIZE))
     assert left == [127, 127, 127]
 
 
-def test_a_transparent_palette_colour_is_white(tmp_path):
+def test_a_transparent_palette_colour_becomes_white(tmp_path):
     image = Image.new("P", (60, 40), 0)
     image.putpalette([0, 0, 255, 255, 0, 0])
     image.paste(1, (0, 0, 30, 40))
@@ -93,7 +93,7 @@ def test_grey_values_of_12_and_16_bits_are_scaled_not_clipped(tmp_path, white):
 
 
 @pytest.mark.parametrize(("value", "grey"), [(0.5, 128), (1.0, 255), (128.0, 128), (200.0, 200)])
-def test_float_images_run_from_0_to_1_or_from_0_to_255(tmp_path, value, grey):
+def test_float_values_range_from_0_to_1_or_from_0_to_255(tmp_path, value, grey):
     flat = Image.fromarray(np.full((40, 60), value, "float32"))
     left, _ = left_and_right(load_image(saved(tmp_path, flat, "float.tif"), SIZE))
     assert left == [grey] * 3
@@ -108,7 +108,7 @@ def test_a_rotated_photograph_is_set_upright(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damage_to_the_exif_data_alone_is_overlooked(tmp_path):
+def test_damaged_exif_data_is_ignored(tmp_path):
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00\x12\x01"  # cut off in its first entry
     path = saved(tmp_path, picture(), "exif.jpg", exif=exif, quality=95)
     left, right = left_and_right(load_image(path, SIZE))
@@ -119,7 +119,7 @@ TURNED = 0x0112, 3, 1, b"\6\0\0\0"  # the viewer must turn it by 90 degrees cloc
 
 
 def exif_of(*entries):
-    """EXIF of entries, each a tag, a type, a count and four bytes, whatever their sense."""
+    """EXIF data of entries, valid or not: each a tag, a type, a count and four bytes."""
     directory = b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries))
     count = struct.pack("<H", len(entries))
     return b"Exif\0\0II*\0\x08\0\0\0" + count + directory + b"\0\0\0\0"
@@ -134,7 +134,7 @@ def exif_of(*entries):
         (0x0132, 3, 1, b"\1\0\0\0"),  # the date as a number
     ],
 )
-def test_exif_values_of_a_wrong_type_do_not_keep_a_photograph_from_being_upright(tmp_path, entry):
+def test_a_photograph_is_set_upright_despite_exif_values_of_a_wrong_type(tmp_path, entry):
     lying = picture().transpose(Image.Transpose.ROTATE_90)
     path = saved(tmp_path, lying, "exif.jpg", exif=exif_of(TURNED, entry), quality=95)
     left, right = left_and_right(load_image(path, SIZE))
@@ -142,7 +142,7 @@ def test_exif_values_of_a_wrong_type_do_not_keep_a_photograph_from_being_upright
 
 
 @pytest.mark.parametrize("entry", [(0x0112, 2, 4, b"six\0"), (0x0112, 3, 1, b"\x63\0\0\0")])
-def test_an_orientation_that_is_none_leaves_the_photograph_as_it_lies(tmp_path, entry):
+def test_an_invalid_orientation_is_ignored(tmp_path, entry):
     path = saved(tmp_path, picture(), "exif.jpg", exif=exif_of(entry), quality=95)
     left, right = left_and_right(load_image(path, SIZE))
     assert left[0] > 240 and right[1] > 240
@@ -163,17 +163,17 @@ def test_a_large_jpeg_is_decoded_small_and_looks_the_same(tmp_path):
     assert opened.size == (3000, 4000)
     expected = np.asarray(opened.resize((299, 299), Image.Resampling.BILINEAR)).astype(int)
     assert open_image(path, at_least=2 * 299).size == (750, 1000)
-    received = load_image(path, (299, 299))
-    assert np.abs(received - expected).max() <= 8
-    assert np.abs(received - expected).mean() <= 0.5
+    loaded = load_image(path, (299, 299))
+    assert np.abs(loaded - expected).max() <= 8
+    assert np.abs(loaded - expected).mean() <= 0.5
 
 
-def test_a_jpeg_that_is_not_twice_as_large_as_wanted_is_decoded_whole(tmp_path):
+def test_a_jpeg_of_less_than_twice_the_requested_size_is_decoded_whole(tmp_path):
     path = saved(tmp_path, picture(size=(119, 79)), "small.jpg")
     assert open_image(path, at_least=40).size == (119, 79)
 
 
-def test_of_an_animation_the_first_frame_is_taken(tmp_path):
+def test_only_the_first_frame_of_an_animation_is_used(tmp_path):
     frames = [picture(), Image.new("RGB", (60, 40), (0, 0, 255))]
     path = saved(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])
     assert left_and_right(load_image(path, SIZE)) == ([255, 0, 0], [0, 255, 0])
@@ -184,23 +184,23 @@ def test_a_single_pixel_fills_the_picture(tmp_path):
     assert np.unique(load_image(path, SIZE).reshape(-1, 3), axis=0).tolist() == [[9, 8, 7]]
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_the_message_for_a_missing_file_names_it(tmp_path):
     with pytest.raises(FileNotFoundError, match="no file .*gone.jpg"):
         load_image(tmp_path / "gone.jpg", SIZE)
 
 
-def test_a_folder_is_no_image(tmp_path):
+def test_a_folder_in_place_of_an_image_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a folder"):
         load_image(tmp_path, SIZE)
 
 
-def test_a_name_longer_than_any_file_name_is_refused():
+def test_an_overlong_file_name_is_refused():
     with pytest.raises((ValueError, FileNotFoundError)):
         load_image("a" * 5000, SIZE)
 
 
 @pytest.mark.parametrize("content", [b"", b"a dog runs", b"\xff\xd8\xff\xe0 no JPEG"])
-def test_a_file_that_is_no_image_is_refused_in_one_line(tmp_path, content):
+def test_a_file_of_another_format_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "odd.jpg"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="odd.jpg cannot be read as an image") as caught:
@@ -209,7 +209,7 @@ def test_a_file_that_is_no_image_is_refused_in_one_line(tmp_path, content):
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "cut.png"])
-def test_a_file_that_was_cut_off_is_refused(tmp_path, name):
+def test_a_truncated_file_is_refused(tmp_path, name):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype="uint8"))
     path = saved(tmp_path, noise, name)
     path.write_bytes(path.read_bytes()[:2000])
@@ -225,7 +225,9 @@ DECODERS_RAISE = [
 
 
 @pytest.mark.parametrize("error", DECODERS_RAISE)
-def test_whatever_a_decoder_raises_is_the_one_line_error_of_that_file(tmp_path, monkeypatch, error):
+def test_any_error_of_a_decoder_becomes_the_one_line_error_of_that_file(
+    tmp_path, monkeypatch, error
+):
     def fail(image):
         raise error("out of\nluck")
 
@@ -240,7 +242,7 @@ def test_whatever_a_decoder_raises_is_the_one_line_error_of_that_file(tmp_path, 
 
 
 def damaged_avif(tmp_path):
-    """The header is whole, the coded picture is zeros, as of a download that was never filled."""
+    """A file with a whole header whose compressed pixels are zeros, as of a failed download."""
     path = saved(tmp_path, picture(), "odd.avif")
     content = path.read_bytes()
     begin = content.index(b"mdat") + 4
@@ -257,19 +259,19 @@ def cut_qoi(tmp_path):
 def unknown_dds(tmp_path):
     path = saved(tmp_path, picture(), "odd.dds")
     content = bytearray(path.read_bytes())
-    content[80:88] = b"\4\0\0\0ABCD"  # compressed in a way that nobody knows
+    content[80:88] = b"\4\0\0\0ABCD"  # an unknown compression
     path.write_bytes(content)
     return path
 
 
 @pytest.mark.parametrize("write", [damaged_avif, cut_qoi, unknown_dds])
-def test_files_that_pillow_fails_at_with_odd_errors_are_named_in_one_line(tmp_path, write):
+def test_files_with_unusual_errors_of_pillow_are_refused_in_one_line(tmp_path, write):
     with pytest.raises(UnreadableImage, match=r"odd\.\w+ cannot be read as an image") as caught:
         load_image(write(tmp_path), SIZE)
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_keeps_no_pixels_alive(tmp_path):
+def test_an_error_keeps_no_pixels_in_memory(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype="uint8"))
     path = saved(tmp_path, noise, "cut.png")
     path.write_bytes(path.read_bytes()[:2000])
@@ -294,7 +296,7 @@ def heic_never_opened(monkeypatch):
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"mif1"])
-def test_a_heic_image_names_the_extra_that_reads_it(
+def test_the_message_for_a_heic_image_names_the_extra_that_reads_it(
     tmp_path, monkeypatch, heic_never_opened, brand
 ):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -315,7 +317,7 @@ def saved_as_heic(tmp_path, image, **options):
     return path
 
 
-def test_a_heic_image_is_read_without_preparations(tmp_path, heic_never_opened):
+def test_a_heic_image_is_read_without_preparation(tmp_path, heic_never_opened):
     path = saved_as_heic(tmp_path, picture())
     for image in (path, path.read_bytes()):
         left, right = left_and_right(load_image(image, SIZE))
@@ -331,7 +333,7 @@ def test_a_rotated_heic_image_is_set_upright(tmp_path):
     np.testing.assert_allclose([left, right], [[255, 0, 0], [0, 255, 0]], atol=15)
 
 
-def test_a_heic_image_that_was_cut_off_is_refused(tmp_path):
+def test_a_truncated_heic_image_is_refused(tmp_path):
     path = saved_as_heic(tmp_path, Image.effect_noise((90, 90), 90).convert("RGB"))
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UnreadableImage, match="cannot be read as an image"):
@@ -339,14 +341,14 @@ def test_a_heic_image_that_was_cut_off_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such files there")
-def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path):
+def test_pipes_and_devices_are_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for path in (tmp_path / "pipe.jpg", "/dev/zero"):
         with pytest.raises(UnreadableImage, match="is a pipe, a socket or a device"):
             load_image(path, SIZE)
 
 
-def test_an_image_of_pillow_gives_the_pixels_of_its_file(tmp_path):
+def test_a_pillow_image_gives_the_pixels_of_its_file(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(tmp_path, picture(), "rotated.png", exif=exif)
@@ -355,7 +357,7 @@ def test_an_image_of_pillow_gives_the_pixels_of_its_file(tmp_path):
     assert left_and_right(load_image(picture("RGBA"), SIZE)) == ([255, 0, 0], [0, 255, 0])
 
 
-def test_an_image_of_pillow_is_left_as_it_was(tmp_path):
+def test_a_pillow_image_is_not_changed(tmp_path):
     frames = [picture(), Image.new("RGB", (60, 40), (0, 0, 255))]
     path = saved(tmp_path, frames[0], "moving.gif", save_all=True, append_images=frames[1:])
     with Image.open(path) as image:
@@ -371,36 +373,36 @@ def test_an_array_of_colours_is_an_image(dtype):
     assert left_and_right(load_image(array, SIZE)) == ([255, 0, 0], [0, 255, 0])
 
 
-def test_an_array_of_two_dimensions_is_grey():
+def test_an_array_of_two_dimensions_is_a_grey_image():
     array = np.zeros((40, 60), "uint8")
     array[:, :30] = 200
     assert left_and_right(load_image(array, SIZE)) == ([200] * 3, [0] * 3)
 
 
-def test_an_array_seen_in_a_mirror_is_an_image_too():
+def test_an_array_with_negative_strides_is_an_image():
     array = np.asarray(picture())[:, ::-1]
     assert left_and_right(load_image(array, SIZE)) == ([0, 255, 0], [255, 0, 0])
 
 
-def test_a_tensor_is_taken_as_the_array_that_it_holds():
+def test_a_tensor_is_an_image():
     tensor = keras.ops.convert_to_tensor(np.asarray(picture()))
     assert left_and_right(load_image(tensor, SIZE)) == ([255, 0, 0], [0, 255, 0])
 
 
-def test_an_array_of_four_channels_is_rgb_with_transparency():
+def test_an_array_of_four_channels_is_an_rgba_image():
     array = np.asarray(picture("RGBA")).copy()
     array[:, 30:, 3] = 0
     assert left_and_right(load_image(array, SIZE)) == ([255, 0, 0], [255, 255, 255])
     assert left_and_right(load_image(array / 255, SIZE)) == ([255, 0, 0], [255, 255, 255])
 
 
-def test_an_array_of_one_channel_is_grey():
+def test_an_array_of_one_channel_is_a_grey_image():
     array = np.full((40, 60, 1), 200, "uint8")
     assert left_and_right(load_image(array, SIZE)) == ([200] * 3, [200] * 3)
 
 
 @pytest.mark.parametrize("dtype", ["int64", "float32"])
-def test_arrays_of_numbers_from_0_to_255_are_images_whatever_their_type(dtype):
+def test_arrays_of_any_type_with_numbers_from_0_to_255_are_images(dtype):
     array = np.asarray(picture()).astype(dtype)
     assert left_and_right(load_image(array, SIZE)) == ([255, 0, 0], [0, 255, 0])
 
@@ -417,7 +419,7 @@ def test_arrays_of_numbers_from_0_to_255_are_images_whatever_their_type(dtype):
         (np.full((4, 6), 1j), r"\(4, 6\) of complex128"),
     ],
 )
-def test_an_array_that_is_no_image_is_refused(array, got):
+def test_an_array_of_another_shape_or_type_is_refused(array, got):
     with pytest.raises(ValueError, match=f"^Expected an array of numbers .*{got}"):
         load_image(array, SIZE)
 
@@ -449,7 +451,7 @@ def test_the_bytes_of_a_file_and_an_open_file_give_the_pixels_of_its_path(tmp_pa
         assert not file.closed
 
 
-def test_damaged_bytes_and_files_are_named(tmp_path):
+def test_damaged_bytes_and_open_files_are_refused(tmp_path):
     with pytest.raises(UnreadableImage, match="^The image cannot be read as an image"):
         load_image(b"\xff\xd8", SIZE)
     (tmp_path / "odd.jpg").touch()
@@ -457,7 +459,7 @@ def test_damaged_bytes_and_files_are_named(tmp_path):
         load_image(file, SIZE)
 
 
-def test_a_damaged_image_of_pillow_is_named_by_its_file(tmp_path):
+def test_the_message_for_a_damaged_pillow_image_names_its_file(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype="uint8"))
     path = saved(tmp_path, noise, "cut.png")
     path.write_bytes(path.read_bytes()[:2000])
@@ -465,11 +467,11 @@ def test_a_damaged_image_of_pillow_is_named_by_its_file(tmp_path):
         load_image(image, SIZE)
 
 
-def test_the_caller_keeps_an_image_of_his_own(tmp_path):
-    mine = picture()
-    opened = open_image(mine)
+def test_open_image_returns_a_copy_of_a_pillow_image(tmp_path):
+    image = picture()
+    opened = open_image(image)
     opened.paste((0, 0, 0), (0, 0, 60, 40))
-    assert mine.getpixel((0, 0)) == (255, 0, 0)
+    assert image.getpixel((0, 0)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -495,13 +497,13 @@ def test_the_caller_keeps_an_image_of_his_own(tmp_path):
         ([-1e308, 0, 1e308], "float64", [0, 0, 0]),  # a range beyond all numbers
     ],
 )
-def test_the_type_and_range_of_values_tell_what_is_black_and_white(values, dtype, expected):
+def test_type_and_range_of_the_values_determine_black_and_white(values, dtype, expected):
     scaled = scale_to_bytes(np.array(values, dtype))
     assert scaled.dtype == np.uint8
     assert scaled.tolist() == expected
 
 
-def test_scaling_leaves_the_values_of_the_caller_as_they_were():
+def test_scaling_does_not_change_the_values_of_the_caller():
     values = np.array([0.0, np.nan, 900.0])
     scale_to_bytes(values)
     np.testing.assert_array_equal(values, [0.0, np.nan, 900.0])

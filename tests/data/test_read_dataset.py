@@ -1,4 +1,4 @@
-"""The same ten images, captioned in every format; and how files and images come together."""
+"""The same ten images, captioned in every format; and the matching of image names."""
 
 import json
 import unicodedata
@@ -13,7 +13,7 @@ from captioning.data.read_dataset import match_image_names, read_dataset, simila
 NAMES = [f"{number}.jpg" for number in range(10)]
 CAPTIONS = {name: [f"Image {name} .", f'It is , "yes" , {name} .'] for name in NAMES}
 SPLITS = {"train": NAMES[:6], "development": NAMES[6:8], "test": NAMES[8:]}
-IN_FIELD = {"train": "train", "development": "val", "test": "test"}
+FIELD_NAMES = {"train": "train", "development": "val", "test": "test"}
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def table(folder, names=NAMES, file_name="my.csv", with_splits=True):
         for name in split_names:
             for caption in CAPTIONS[name] if name in names else ():
                 quoted = caption.replace('"', '""')
-                word = f",{IN_FIELD[split]}" if with_splits else ""
+                word = f",{FIELD_NAMES[split]}" if with_splits else ""
                 lines.append(f'{name},"{quoted}"{word}')
     path.write_text("\n".join(lines))
     return path
@@ -65,7 +65,7 @@ def karpathy(folder):
     entries = [
         {
             "filename": name,
-            "split": IN_FIELD[split],
+            "split": FIELD_NAMES[split],
             "sentences": [{"raw": caption, "tokens": []} for caption in CAPTIONS[name]],
         }
         for split, names in SPLITS.items()
@@ -76,19 +76,20 @@ def karpathy(folder):
 
 
 @pytest.mark.parametrize("write", [flickr8k, table, karpathy])
-def test_formats_that_name_splits_give_the_same_data_set(write, tmp_path, images):
+def test_all_formats_with_splits_give_the_same_data_set(write, tmp_path, images):
     assert read_dataset([write(tmp_path)], images) == Dataset(images, CAPTIONS, SPLITS)
 
 
 @pytest.mark.parametrize("write", [table, coco])
 def test_a_file_for_each_split_gives_the_same_data_set(write, tmp_path, images):
     paths = [
-        write(tmp_path, SPLITS[split], f"captions_{IN_FIELD[split]}2017.json") for split in SPLITS
+        write(tmp_path, SPLITS[split], f"captions_{FIELD_NAMES[split]}2017.json")
+        for split in SPLITS
     ]
     assert read_dataset(paths, images) == Dataset(images, CAPTIONS, SPLITS)
 
 
-def test_splits_that_no_file_names_are_drawn(tmp_path, images):
+def test_missing_splits_are_drawn(tmp_path, images):
     dataset = read_dataset([coco(tmp_path, file_name="captions_val2017.json")], images)
     assert dataset.captions == CAPTIONS
     assert sorted(sum(dataset.splits.values(), [])) == NAMES
@@ -97,14 +98,14 @@ def test_splits_that_no_file_names_are_drawn(tmp_path, images):
     assert again.splits == dataset.splits
 
 
-def test_files_for_two_splits_leave_the_third_to_be_drawn_from_training(tmp_path, images):
+def test_the_third_split_is_drawn_from_the_training_images(tmp_path, images):
     paths = [coco(tmp_path, SPLITS[split], f"{split}.json") for split in ("train", "test")]
     splits = read_dataset(paths, images).splits
     assert splits["test"] == NAMES[8:]
     assert sorted(splits["train"] + splits["development"]) == NAMES[:6]
 
 
-def test_files_of_which_only_some_name_a_split_are_refused(tmp_path, images):
+def test_splits_in_only_some_of_the_files_are_refused(tmp_path, images):
     paths = [coco(tmp_path, NAMES[:6], "train.json"), coco(tmp_path, NAMES[6:], "more.json")]
     with pytest.raises(ValueError, match="more.json: Expected splits in all of the 2 caption"):
         read_dataset(paths, images)
@@ -112,14 +113,14 @@ def test_files_of_which_only_some_name_a_split_are_refused(tmp_path, images):
         read_dataset(paths[::-1], images)
 
 
-def test_images_without_a_split_among_others_that_have_one_stay_without(tmp_path, images):
+def test_images_without_a_split_stay_without_if_others_have_one(tmp_path, images):
     path = table(tmp_path)
     path.write_text(path.read_text().replace(",test", ","))
     splits = read_dataset([path], images).splits
     assert not set(NAMES[8:]) & set(sum(splits.values(), []))
 
 
-def test_missing_images_keep_their_captions_for_the_check_but_are_not_drawn(tmp_path, images):
+def test_missing_images_keep_their_captions_but_are_not_drawn(tmp_path, images):
     for name in NAMES[3:]:
         (images / name).unlink()
     dataset = read_dataset([table(tmp_path, with_splits=False)], images)
@@ -130,7 +131,7 @@ def test_missing_images_keep_their_captions_for_the_check_but_are_not_drawn(tmp_
 @pytest.mark.parametrize(
     "written", ["0.jpg", "./0.jpg", "photos/0.jpg", r"C:\photos\0.jpg", "/home/me/0.jpg"]
 )
-def test_an_image_is_found_by_its_file_name_wherever_it_lies_below(written, tmp_path, images):
+def test_an_image_in_a_subfolder_is_found_by_its_file_name(written, tmp_path, images):
     (images / "below").mkdir()
     (images / "0.jpg").rename(images / "below" / "0.jpg")
     path = table(tmp_path)
@@ -140,14 +141,14 @@ def test_an_image_is_found_by_its_file_name_wherever_it_lies_below(written, tmp_
     assert dataset.splits["train"] == ["below/0.jpg", *NAMES[1:6]]
 
 
-def test_images_of_one_file_name_are_told_apart_by_their_folders(tmp_path, images):
+def test_images_with_the_same_file_name_are_distinguished_by_their_folders(tmp_path, images):
     lines = ["image,caption"]
     for folder in ("cat", "dog"):
         (images / folder).mkdir()
         for name in ("a.jpg", "b.jpg"):
             Image.new("RGB", (4, 4)).save(images / folder / name)
             lines.append(f"{folder}\\{name},A {folder} .")
-    lines += ["fish/a.jpg,A fish .", "b.jpg,Nobody knows ."]
+    lines += ["fish/a.jpg,A fish .", "b.jpg,Unknown ."]
     (tmp_path / "my.csv").write_text("\n".join(lines))
     captions = read_dataset([tmp_path / "my.csv"], images).captions
     assert captions == {
@@ -156,11 +157,11 @@ def test_images_of_one_file_name_are_told_apart_by_their_folders(tmp_path, image
         "dog/a.jpg": ["A dog ."],
         "dog/b.jpg": ["A dog ."],
         "fish/a.jpg": ["A fish ."],
-        "b.jpg": ["Nobody knows ."],
+        "b.jpg": ["Unknown ."],
     }
 
 
-def test_captions_of_other_images_than_those_in_the_folder_are_refused(tmp_path, images):
+def test_captions_without_any_image_in_the_folder_are_refused(tmp_path, images):
     path = tmp_path / "my.csv"
     path.write_text("image,caption\ndog.jpg,A dog .\n")
     message = "an image of the 1 captioned ones in .*photos, such as 'dog.jpg', got '0.jpg'. Name"
@@ -169,14 +170,14 @@ def test_captions_of_other_images_than_those_in_the_folder_are_refused(tmp_path,
 
 
 @pytest.mark.parametrize("change", [str.upper, lambda name: name.removesuffix(".jpg")])
-def test_images_are_found_whose_case_differs_or_whose_ending_is_missing(change, tmp_path, images):
+def test_images_are_found_despite_other_case_or_missing_ending(change, tmp_path, images):
     lines = [f"{change(name)},It is {name} ." for name in NAMES]
     (tmp_path / "my.csv").write_text("\n".join(["image,caption", *lines]))
     assert list(read_dataset([tmp_path / "my.csv"], images).captions) == NAMES
 
 
-def test_images_are_found_whose_accents_are_composed_otherwise(tmp_path, images):
-    """Typed names are composed (NFC), those of a Mac's zip are not (NFD)."""
+def test_images_are_found_despite_another_unicode_form_of_accents(tmp_path, images):
+    """Typed names are composed (NFC), names in a zip archive of macOS are decomposed (NFD)."""
     lines = ["image,caption"]
     for name in NAMES:
         (images / name).rename(images / unicodedata.normalize("NFD", f"Café_é_{name}"))
@@ -188,14 +189,14 @@ def test_images_are_found_whose_accents_are_composed_otherwise(tmp_path, images)
     assert sorted(sum(dataset.splits.values(), [])) == sorted(expected)
 
 
-def test_the_message_says_that_the_endings_differ(tmp_path, images):
+def test_the_message_states_that_the_endings_differ(tmp_path, images):
     (tmp_path / "my.csv").write_text("image,caption\n0.png,A dog .\n")
     with pytest.raises(ValueError, match="such as '0.png', got '0.jpg'. They differ in the ending"):
         read_dataset([tmp_path / "my.csv"], images)
 
 
 @pytest.mark.parametrize("text", ["", "0.jpg,A dog .\n", "[1, 2]", "%PDF-1.4\n"])
-def test_a_file_in_no_known_format_is_refused_with_the_known_ones(text, tmp_path, images):
+def test_the_message_for_an_unknown_format_lists_the_known_ones(text, tmp_path, images):
     path = tmp_path / "my.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match="my.csv, line 1: Expected a header .*COCO.*Karpathy"):
@@ -209,7 +210,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path, images):
         read_dataset([path], images)
 
 
-def test_a_file_that_does_not_exist_is_an_error_that_says_what_to_do(tmp_path, images):
+def test_a_missing_caption_file_is_an_error_with_advice(tmp_path, images):
     with pytest.raises(FileNotFoundError, match="There is no .*gone.csv. Name the file of your"):
         read_dataset([tmp_path / "gone.csv"], images)
 
@@ -220,7 +221,7 @@ def test_a_file_that_does_not_exist_is_an_error_that_says_what_to_do(tmp_path, i
         ("a.jpg", ["a.jpg", "b.jpg"], "a.jpg"),
         ("./x/a.jpg", ["x/a.jpg", "y/a.jpg"], "x/a.jpg"),
         ("C:\\photos\\a.jpg", ["x/a.jpg"], "x/a.jpg"),  # the only file of that name
-        ("a.jpg", ["x/a.jpg", "y/a.jpg"], "a.jpg"),  # two of them: it stays missing
+        ("a.jpg", ["x/a.jpg", "y/a.jpg"], "a.jpg"),  # two files of that name
         ("A.JPG", ["a.jpg", "b.jpg"], "a.jpg"),
         ("a.jpg", ["A.jpg", "a.JPG"], "a.jpg"),
         ("X/a.jpg", ["x/a.JPG", "y/a.JPG"], "x/a.JPG"),
@@ -230,15 +231,15 @@ def test_a_file_that_does_not_exist_is_an_error_that_says_what_to_do(tmp_path, i
         ("x/a", ["x/a.jpg", "y/a.jpg"], "x/a.jpg"),
         ("a", ["a.jpg", "a.png"], "a"),
         ("1.5", ["1.5.jpg", "1.jpg"], "1.5.jpg"),
-        ("a.png", ["a.jpg"], "a.png"),  # another image, as far as we can know
+        ("a.png", ["a.jpg"], "a.png"),  # possibly another image
         ("a.jpg.1", ["a.jpg"], "a.jpg.1"),
     ],
 )
-def test_a_name_is_matched_as_long_as_it_is_unambiguous(name, images, match):
+def test_unambiguous_names_are_matched(name, images, match):
     assert match_image_names([name], images) == {name: match}
 
 
-def test_a_name_is_not_matched_if_another_name_fits_as_well():
+def test_names_that_fit_the_same_image_are_not_matched():
     assert match_image_names(["x/a.jpg", "y/a.jpg"], ["z/a.jpg"]) == {
         "x/a.jpg": "x/a.jpg",
         "y/a.jpg": "y/a.jpg",
@@ -246,12 +247,12 @@ def test_a_name_is_not_matched_if_another_name_fits_as_well():
     assert match_image_names(["A.jpg", "a.jpg"], ["A.jpg"]) == {"A.jpg": "A.jpg", "a.jpg": "a.jpg"}
 
 
-def test_two_spellings_of_one_path_are_one_image():
+def test_spellings_of_the_same_path_match_the_same_image():
     names = ["x/a.jpg", "./x/a.jpg", "x\\a.jpg"]
     assert match_image_names(names, ["x/A.jpg"]) == dict.fromkeys(names, "x/A.jpg")
 
 
-def test_an_image_is_similar_if_case_or_ending_differ():
+def test_similar_images_differ_only_in_case_or_ending():
     images = ["x/A.png", "b.jpg"]
     assert similar_images(["a.jpg", "c.jpg", "B"], images) == {"a.jpg": "x/A.png", "B": "b.jpg"}
 

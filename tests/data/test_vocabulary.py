@@ -41,7 +41,7 @@ def test_cleaning_keeps_every_word(caption, cleaned):
     assert clean_caption(caption) == cleaned
 
 
-def test_cleaning_twice_is_cleaning_once():
+def test_cleaning_a_cleaned_caption_changes_nothing():
     random.seed(0)
     letters = "abcXYZ019 -–'’.,#\"/&()éß\t"
     for _ in range(300):
@@ -49,14 +49,14 @@ def test_cleaning_twice_is_cleaning_once():
         assert clean_caption(cleaned) == cleaned
 
 
-def test_reserved_ids_come_first_and_are_no_words():
+def test_reserved_ids_come_first_and_are_not_words():
     vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
     assert (PADDING, START, END, UNKNOWN) == (0, 1, 2, 3)
     assert tuple(vocabulary.words[:4]) == RESERVED
     assert not any(clean_caption(reserved) == reserved for reserved in RESERVED)
 
 
-def test_words_come_most_frequent_first_then_by_alphabet():
+def test_words_are_sorted_by_frequency_then_by_alphabet():
     vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
     assert vocabulary.words[4:] == ["a", "dog", "cat", "runs", "sleeps"]
     assert len(vocabulary) == 9
@@ -79,12 +79,12 @@ def test_decoding_stops_at_the_end_and_skips_padding():
     assert vocabulary.decode([START, 4, 5, END, 6, PADDING]) == "a dog"
 
 
-def test_the_words_start_and_end_are_words_like_others():
+def test_start_and_end_are_also_ordinary_words():
     vocabulary = Vocabulary.from_captions(["start of a race", "end of a race"], min_word_count=1)
     assert vocabulary.decode(vocabulary.encode("start and end of a race")) == "start end of a race"
 
 
-def test_a_saved_vocabulary_comes_back_with_the_same_ids(tmp_path):
+def test_a_saved_vocabulary_is_loaded_with_the_same_ids(tmp_path):
     vocabulary = Vocabulary.from_captions(CAPTIONS, min_word_count=1)
     vocabulary.save(tmp_path / "tokenizer.p")
     loaded = Vocabulary.load(tmp_path / "tokenizer.p")
@@ -92,12 +92,12 @@ def test_a_saved_vocabulary_comes_back_with_the_same_ids(tmp_path):
     assert loaded.fingerprint == vocabulary.fingerprint
 
 
-def test_the_file_holds_plain_built_ins(tmp_path):
+def test_the_vocabulary_is_saved_as_a_plain_list(tmp_path):
     Vocabulary(["a", "dog"]).save(tmp_path / "tokenizer.p")
     assert pickle.loads((tmp_path / "tokenizer.p").read_bytes()) == ["a", "dog"]
 
 
-def test_the_fingerprint_tells_another_order_of_the_same_words():
+def test_the_fingerprint_depends_on_the_order_of_the_words():
     assert Vocabulary(["a", "dog"]).fingerprint != Vocabulary(["dog", "a"]).fingerprint
 
 
@@ -106,13 +106,13 @@ def test_a_repeated_word_is_refused():
         Vocabulary(["dog", "a", "dog"])
 
 
-def test_a_pickle_of_something_else_is_refused(tmp_path):
+def test_a_pickle_without_a_list_of_words_is_refused(tmp_path):
     path = tmp_path / "tokenizer.p"
     path.write_bytes(pickle.dumps({"word_index": {"a": 1}}))
     with pytest.raises(ValueError, match="Expected a list of words in .*, got dict"):
         Vocabulary.load(path)
 
 
-def test_marks_over_and_under_letters_belong_to_words():
+def test_marks_above_and_below_letters_stay_in_words():
     assert clean_caption("हिन्दी में एक कुत्ता ।") == "हिन्दी में एक कुत्ता"
     assert clean_caption("E\u0301te\u0301 !") == "\u00e9t\u00e9"  # composed, as most write it

@@ -317,7 +317,7 @@ def test_a_decoder_of_another_encoder_is_refused_first(root, monkeypatch):
     encoder = build_tiny_encoder()
     export_encoder(keras.Model(encoder.inputs, encoder.outputs, name="another"), paths.models)
     monkeypatch.setattr("captioning.export.quantisation.quantise_encoder", None)
-    with pytest.raises(ValueError, match="Encoder and decoder do not belong together"):
+    with pytest.raises(ValueError, match="Expected the encoder that the decoder was trained with"):
         quantise_within_tolerance(paths)
 
 

@@ -7,9 +7,9 @@ END, A, B, C, START = range(5)
 
 
 def make_step(*models):
-    """The step of fake models, one for each image: a model gives the probabilities of the next id
-    after a sequence of ids. The image context is the number of the image, and the state holds the
-    whole sequence, so that a state of the wrong beam gives wrong ids."""
+    """The step of fake models, one for each image: a model returns the probabilities of the next id
+    after a sequence of ids. The image context is the number of the image, and the state contains
+    the whole sequence, so that the state of a wrong beam leads to wrong ids."""
 
     def step(ids, state, image_context):
         (sequences,), (numbers,) = state, image_context
@@ -89,12 +89,12 @@ def test_a_wider_beam_finds_the_more_probable_sequence():
     assert second.log_prob == pytest.approx(np.log(0.6 * 0.3))
 
 
-def test_hypotheses_come_best_first_and_at_most_as_many_as_the_beam_is_wide():
-    found = search(garden_path, beam_width=3)[0]
-    assert len(found) == 3
-    log_probs = [hypothesis.log_prob for hypothesis in found]
+def test_hypotheses_are_sorted_best_first_and_limited_to_the_beam_width():
+    hypotheses = search(garden_path, beam_width=3)[0]
+    assert len(hypotheses) == 3
+    log_probs = [hypothesis.log_prob for hypothesis in hypotheses]
     assert log_probs == sorted(log_probs, reverse=True)
-    assert len({hypothesis.ids for hypothesis in found}) == 3
+    assert len({hypothesis.ids for hypothesis in hypotheses}) == 3
 
 
 def test_length_normalisation_prefers_the_longer_sequence():
@@ -121,15 +121,15 @@ def random_model(seed, concentration=(0.3, 0.3, 0.3, 0.3, 1e-4)):
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 100])
-def test_images_searched_together_give_the_hypotheses_of_each_alone(batch_size):
+def test_a_batch_gives_the_hypotheses_of_each_image_alone(batch_size):
     models = [random_model(seed) for seed in range(9)]
     options = {"max_length": 8, "beam_width": 3}
     alone = [search(model, **options)[0] for model in models]
     together = search(*models, batch_size=batch_size, **options)
-    assert [[hypothesis.ids for hypothesis in found] for found in together] == [
-        [hypothesis.ids for hypothesis in found] for found in alone
+    assert [[hypothesis.ids for hypothesis in hypotheses] for hypotheses in together] == [
+        [hypothesis.ids for hypothesis in hypotheses] for hypotheses in alone
     ]
-    assert len({found[0].ids for found in together}) > 1
+    assert len({best.ids for best, *_ in together}) > 1
 
 
 def test_a_wide_beam_finds_the_best_of_all_sequences():
@@ -155,7 +155,7 @@ def test_forbidden_ids_are_never_chosen():
         assert B not in hypothesis.ids
 
 
-def test_the_length_limit_cuts_off_a_sequence_that_does_not_end():
+def test_the_length_limit_truncates_a_sequence_that_does_not_end():
     def endless(sequence):
         return [0.0, 0.9, 0.1, 0.0, 0.0]
 
@@ -164,7 +164,7 @@ def test_the_length_limit_cuts_off_a_sequence_that_does_not_end():
     assert not best.finished
 
 
-def test_a_sequence_may_end_right_at_the_length_limit():
+def test_a_sequence_may_end_at_the_length_limit():
     best = search(spell_abca, max_length=4)[0][0]
     assert best.ids == (A, B, C, A)
     assert best.finished
@@ -187,11 +187,11 @@ def recording(step, images):
     return record_and_step
 
 
-def test_the_next_image_takes_the_row_of_a_decided_one():
+def test_the_next_image_takes_the_row_of_a_finished_one():
     images = []
     step = recording(make_step(*map(model_of_length, [3, 0, 1, 0])), images)
-    found = search(images=image_contexts(4), step=step, beam_width=1, batch_size=2)
-    assert [len(best.ids) for best, *_ in found] == [3, 0, 1, 0]
+    results = search(images=image_contexts(4), step=step, beam_width=1, batch_size=2)
+    assert [len(best.ids) for best, *_ in results] == [3, 0, 1, 0]
     assert images == [[0, 1], [0, 2], [0, 2], [0, 3]]
 
 
@@ -202,15 +202,15 @@ def test_rows_become_fewer_when_no_image_is_left():
     assert list(map(sorted, images)) == [[0, 1, 2], [1, 2], [1]]
 
 
-def test_images_are_drawn_when_there_is_room_for_them():
-    drawn = []
+def test_images_are_taken_when_there_is_room_for_them():
+    taken = []
 
     def images():
         for image in image_contexts(100):
-            drawn.append(image)
+            taken.append(image)
             yield image
 
-    found = beam_search(
+    results = beam_search(
         make_step(model_of_length(1)),
         (EMPTY_SEQUENCE,),
         images(),
@@ -220,9 +220,9 @@ def test_images_are_drawn_when_there_is_room_for_them():
         beam_width=1,
         batch_size=4,
     )
-    assert drawn == []
-    next(found)
-    assert len(drawn) == 4
+    assert taken == []
+    next(results)
+    assert len(taken) == 4
 
 
 def test_each_word_costs_one_step():
@@ -240,9 +240,9 @@ def test_a_finished_sequence_is_not_extended_even_if_there_are_fewer_ids_than_be
     def model(sequence):
         return [0.4, 0.3, 0.2, 0.1, 0.0]
 
-    found = search(model, beam_width=9, max_length=3)[0]
-    assert len(found) == 9
-    assert all(END not in hypothesis.ids for hypothesis in found)
+    hypotheses = search(model, beam_width=9, max_length=3)[0]
+    assert len(hypotheses) == 9
+    assert all(END not in hypothesis.ids for hypothesis in hypotheses)
 
 
 def test_no_images_give_no_hypotheses():

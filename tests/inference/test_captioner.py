@@ -29,8 +29,8 @@ def image_paths(tiny_root):
     return sorted(Paths(tiny_root).images.glob("*.jpg"))
 
 
-def test_unseen_drawings_are_described(captioner, image_paths):
-    """The tiny world's test images: colour and shape must both be right, in most of them."""
+def test_most_captions_of_unseen_drawings_are_right(captioner, image_paths):
+    """A caption of the tiny world's test images is right if it names colour and shape."""
     expected = [
         ("red", "circle"), ("green", "circle"), ("blue", "circle"),
         ("red", "square"), ("green", "square"), ("blue", "square"),
@@ -44,7 +44,7 @@ def test_unseen_drawings_are_described(captioner, image_paths):
     assert {word for words in captions for word in words} <= SHAPE_CAPTION_WORDS
 
 
-def test_a_batch_gives_the_captions_that_each_image_gets_alone(captioner, image_paths):
+def test_a_batch_gives_the_captions_of_each_image_alone(captioner, image_paths):
     batch = captioner.caption_batch(image_paths)
     assert len(batch) == 36
     for path, (best,) in zip(image_paths, batch, strict=True):
@@ -76,15 +76,15 @@ def test_an_empty_batch_gives_no_captions(captioner):
 
 
 @pytest.mark.parametrize("kind", ["text", "path", "bytes", "image", "array", "file"])
-def test_one_image_in_the_place_of_a_batch_is_refused(captioner, image_paths, kind):
+def test_a_single_image_in_place_of_a_batch_is_refused(captioner, image_paths, kind):
     path = image_paths[0]
     with Image.open(path) as image, path.open("rb") as file:
-        one = {
+        single_image = {
             "text": str(path), "path": path, "bytes": path.read_bytes(), "image": image,
             "array": np.asarray(image), "file": file,
         }[kind]  # fmt: skip
         with pytest.raises(TypeError, match="Expected several images.*got one"):
-            captioner.caption_batch(one)
+            captioner.caption_batch(single_image)
 
 
 def test_an_unreadable_image_ends_a_batch_with_its_error(captioner, image_paths, tmp_path):
@@ -92,7 +92,7 @@ def test_an_unreadable_image_ends_a_batch_with_its_error(captioner, image_paths,
         captioner.caption_batch([image_paths[0], tmp_path / "gone.jpg"])
 
 
-def test_a_stream_yields_errors_as_values_in_their_places(captioner, image_paths, tmp_path):
+def test_a_stream_yields_errors_in_the_places_of_their_images(captioner, image_paths, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     names = [tmp_path / "gone.jpg", image_paths[0], tmp_path / "text.jpg", 5, image_paths[0]]
     streamed = list(captioner.stream(names))
@@ -105,23 +105,23 @@ def test_a_stream_yields_errors_as_values_in_their_places(captioner, image_paths
     assert first[0].text == captioner.caption(image_paths[0]).text
 
 
-def test_a_stream_draws_images_as_it_goes(captioner, image_paths):
-    drawn = []
+def test_a_stream_takes_images_only_as_it_needs_them(captioner, image_paths):
+    taken = []
 
     def endless():
         while True:
-            drawn.append(image_paths[len(drawn) % 36])
-            yield drawn[-1]
+            taken.append(image_paths[len(taken) % 36])
+            yield taken[-1]
 
     stream = captioner.stream(endless())
-    assert drawn == []
+    assert taken == []
     image, (best,) = next(stream)
     assert image == image_paths[0]
     assert best.text == captioner.caption(image).text
-    assert len(drawn) < 100
+    assert len(taken) < 100
 
 
-def test_several_captions_are_different_and_the_best_comes_first(captioner, image_paths):
+def test_several_captions_of_an_image_differ_and_the_best_comes_first(captioner, image_paths):
     search = SearchSettings(beam_width=5, length_normalisation=0.0)
     (captions,) = captioner.caption_batch(image_paths[:1], 5, search)
     assert len({caption.text for caption in captions}) == 5
@@ -139,7 +139,7 @@ def test_a_narrow_beam_is_widened_to_the_number_of_captions(captioner, image_pat
 
 
 @pytest.mark.parametrize("number", [0, -1, 101, 2.5, None])
-def test_an_impossible_number_of_captions_is_refused_at_once(captioner, image_paths, number):
+def test_an_invalid_number_of_captions_is_refused_at_once(captioner, image_paths, number):
     with pytest.raises(ValueError, match="Expected num_captions to be .* from 1 to 100, got"):
         captioner.caption_batch(image_paths[:1], number)
     with pytest.raises(ValueError, match="Expected num_captions"):
@@ -168,7 +168,7 @@ def test_every_kind_of_image_is_captioned(captioner, tmp_path, mode):
     assert captioner.caption(path).text
 
 
-def test_the_attention_of_each_word_is_shared_among_the_cells(captioner, image_paths):
+def test_the_attention_weights_of_a_word_sum_to_one(captioner, image_paths):
     caption = captioner.caption(image_paths[0])
     attention = captioner.attention(image_paths[0], caption)
     assert " ".join(attention.words) == caption.text
@@ -207,7 +207,7 @@ def test_threads_that_share_the_shipped_model_get_the_captions_of_their_own_phot
         assert list(pool.map(captioner.caption_batch, [paths] * 4)) == [batch] * 4
 
 
-def test_what_was_captioned_before_does_not_change_a_caption(captioner, image_paths):
+def test_a_caption_does_not_depend_on_earlier_images(captioner, image_paths):
     batch = captioner.caption_batch(image_paths)
     alone = captioner.caption(image_paths[3])
     captioner.caption_batch(image_paths * 10)
@@ -238,10 +238,10 @@ def test_the_environment_variable_names_the_model(tiny_root, image_paths, monkey
     assert captioning.load().caption(image_paths[0]) == captioner.caption(image_paths[0])
 
 
-def test_model_and_vocabulary_of_two_runs_are_refused(tiny_root, tmp_path):
+def test_a_model_and_a_vocabulary_of_different_runs_are_refused(tiny_root, tmp_path):
     shutil.copytree(tiny_root / "models", tmp_path / "models")
     Vocabulary(["some", "other", "words"]).save(tmp_path / "tokenizer.p")
-    with pytest.raises(ValueError, match="do not belong together"):
+    with pytest.raises(ValueError, match="Expected the vocabulary .* of the model in"):
         captioning.load(tmp_path)
 
 
@@ -249,21 +249,21 @@ def test_an_encoder_of_another_width_is_refused(captioner):
     class WideEncoder:
         feature_width = 2048
 
-    with pytest.raises(ValueError, match="Expected 18 features a cell, got 2048"):
+    with pytest.raises(ValueError, match="decoder's 18 features a cell, got one with 2048"):
         Captioner(WideEncoder(), captioner.decoder)
 
 
 def test_an_encoder_that_the_decoder_was_not_trained_with_is_refused(tiny_root, tmp_path):
     shutil.copytree(tiny_root / "models", tmp_path / "models")
     shutil.copy(tiny_root / "tokenizer.p", tmp_path)
-    other = build_tiny_encoder()
-    other.name = "Other"
-    export_encoder(other, tmp_path / "models")
+    other_encoder = build_tiny_encoder()
+    other_encoder.name = "Other"
+    export_encoder(other_encoder, tmp_path / "models")
     with pytest.raises(ValueError, match="trained with, encoder [0-9a-f]{16}, got Other"):
         captioning.load(tmp_path)
 
 
-def test_an_encoder_without_an_id_passes(tiny_root):
+def test_an_encoder_without_an_id_is_accepted(tiny_root):
     captioner = captioning.load(tiny_root)
     captioner.encoder.encoder_id = None
     Captioner(captioner.encoder, captioner.decoder)
@@ -279,7 +279,7 @@ def test_a_decoder_without_an_encoder_id_expects_the_default_encoder(tiny_root, 
         Captioner(captioner.encoder, captioner.decoder)
 
 
-def test_a_quantised_encoder_is_the_one_that_the_decoder_was_trained_with(tiny_root):
+def test_a_quantised_encoder_is_accepted_by_a_decoder_trained_with_the_original(tiny_root):
     captioner = captioning.load(tiny_root)
     name, fingerprint = captioner.encoder.encoder_id.split()
     captioner.encoder.encoder_id = f"{name} {fingerprint} int8"
@@ -289,6 +289,6 @@ def test_a_quantised_encoder_is_the_one_that_the_decoder_was_trained_with(tiny_r
         Captioner(captioner.encoder, captioner.decoder)
 
 
-def test_a_folder_without_a_model_is_named(tmp_path):
+def test_the_message_for_a_folder_without_a_model_names_the_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="tokenizer.p"):
         captioning.load(tmp_path)

@@ -39,7 +39,7 @@ def image_names(image_paths):
 
 
 class CountingEncoder:
-    """Counts the images it encodes, and is interrupted after some of them."""
+    """Counts the images it encodes, and raises KeyboardInterrupt after `stop_after` of them."""
 
     def __init__(self, encoder, stop_after=1000):
         self.encoder = encoder
@@ -56,13 +56,13 @@ class CountingEncoder:
 
 
 def store_map(path, image_name, feature_map):
-    """Leaves what an extraction leaves that was interrupted after this map."""
+    """Writes the files of an extraction that was interrupted after this map."""
     maps = FeatureStore(path)
     maps.append(image_name, feature_map)
     maps.save()
 
 
-def test_every_image_gets_its_own_features_in_order(encoder, image_paths):
+def test_images_are_encoded_in_order(encoder, image_paths):
     encoded = [pair for batch in encode_images(encoder, image_paths) for pair in batch]
     assert [path for path, _ in encoded] == image_paths
     for path, features in encoded:
@@ -71,7 +71,7 @@ def test_every_image_gets_its_own_features_in_order(encoder, image_paths):
     assert np.ptp([features for _, features in encoded], axis=0).max() > 0.01
 
 
-def test_an_unreadable_image_gives_its_error_in_its_place(encoder, image_paths):
+def test_an_unreadable_image_yields_its_error_in_its_place(encoder, image_paths):
     image_paths[1].write_text("no image")
     image_paths[2].unlink()
     results = [result for batch in encode_images(encoder, image_paths[:4]) for _, result in batch]
@@ -80,7 +80,7 @@ def test_an_unreadable_image_gives_its_error_in_its_place(encoder, image_paths):
     ]  # fmt: skip
 
 
-def test_no_images_give_nothing(encoder):
+def test_no_images_give_no_batches(encoder):
     assert list(encode_images(encoder, [])) == []
 
 
@@ -125,15 +125,15 @@ def test_pooled_features_of_new_images_are_added(encoder, image_paths, image_nam
     assert path.stat().st_mtime_ns == second
 
 
-def test_maps_that_exist_are_not_extracted_again(encoder, image_paths, image_names, tmp_path):
+def test_existing_maps_are_not_extracted_again(encoder, image_paths, image_names, tmp_path):
     extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin")
     counting = CountingEncoder(encoder)
     maps = extract_feature_maps(counting, tmp_path, image_names, tmp_path / "maps.bin")
-    assert counting.encoded == 1 + 16  # one to see that it is the same encoder
+    assert counting.encoded == 1 + 16  # one to compare the encoders
     assert len(maps) == 21
 
 
-def test_an_image_that_is_named_twice_is_encoded_once(encoder, image_paths, image_names, tmp_path):
+def test_an_image_listed_twice_is_encoded_once(encoder, image_paths, image_names, tmp_path):
     counting = CountingEncoder(encoder)
     twice = [*image_names[:9], *image_names[:9]]
     maps = extract_feature_maps(counting, tmp_path, twice, tmp_path / "maps.bin")
@@ -155,7 +155,7 @@ def test_an_interrupted_extraction_resumes(encoder, image_paths, image_names, tm
         np.testing.assert_allclose(stopped[name], whole[name], atol=1e-3)
 
 
-def test_an_extraction_interrupted_while_it_writes_keeps_what_is_written(
+def test_an_extraction_interrupted_while_writing_keeps_the_written_maps(
     encoder, image_names, tmp_path, monkeypatch
 ):
     append = FeatureStore.append
@@ -201,17 +201,17 @@ def test_features_of_another_encoder_are_refused(encoder, image_paths, image_nam
         image_paths[0].name,
         np.linspace(-1, 1, 72, dtype="float32").reshape(4, 18),
     )
-    with pytest.raises(ValueError, match="another encoder, or of other images: it differs for 00"):
+    with pytest.raises(ValueError, match="Expected features of this encoder .* got others for 00"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
 def test_features_of_another_width_are_refused(encoder, image_paths, image_names, tmp_path):
     store_map(tmp_path / "maps.bin", image_paths[0].name, np.ones((4, 2048), "float32"))
-    with pytest.raises(ValueError, match="made with another encoder"):
+    with pytest.raises(ValueError, match="Expected features of this encoder"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
-def test_features_of_an_encoder_of_another_name_or_weights_are_refused(
+def test_features_of_an_encoder_with_another_id_are_refused(
     encoder, image_paths, image_names, tmp_path
 ):
     path = tmp_path / "maps.bin"
@@ -224,7 +224,7 @@ def test_features_of_an_encoder_of_another_name_or_weights_are_refused(
     assert renamed.encoded == 0
 
 
-def test_features_of_the_encoder_in_another_form_are_refused(
+def test_features_of_the_encoder_before_quantisation_are_refused(
     encoder, image_paths, image_names, tmp_path
 ):
     path = tmp_path / "maps.bin"
@@ -235,7 +235,7 @@ def test_features_of_the_encoder_in_another_form_are_refused(
         extract_feature_maps(quantised, tmp_path, image_names, path)
 
 
-def test_features_with_a_cosine_of_nine_tenths_are_of_another_encoder(
+def test_features_with_a_cosine_of_nine_tenths_are_refused(
     encoder, image_paths, image_names, tmp_path
 ):
     ((_, feature_map),) = next(encode_images(encoder, image_paths[:1]))
@@ -243,7 +243,7 @@ def test_features_with_a_cosine_of_nine_tenths_are_of_another_encoder(
     noise -= (noise * feature_map).sum() / (feature_map**2).sum() * feature_map  # at a right angle
     noise *= 0.48 * np.linalg.norm(feature_map) / np.linalg.norm(noise)  # a cosine of 0.9
     store_map(tmp_path / "maps.bin", image_names[0], feature_map + noise)
-    with pytest.raises(ValueError, match="it differs for 00"):
+    with pytest.raises(ValueError, match="got others for 00"):
         extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
 
 
@@ -257,7 +257,7 @@ def test_an_extraction_without_an_encoder_id_resumes(encoder, image_paths, image
     assert (len(maps), maps.encoder_id) == (3, None)
 
 
-def test_an_unreadable_image_is_left_out_and_named(
+def test_an_unreadable_image_is_left_out_and_reported(
     encoder, image_paths, image_names, tmp_path, capsys
 ):
     image_paths[3].write_text("no image")
@@ -266,7 +266,7 @@ def test_an_unreadable_image_is_left_out_and_named(
     assert "left out" in capsys.readouterr().out
 
 
-def test_a_missing_folder_is_named_once_and_not_for_each_image(encoder, tmp_path):
+def test_a_missing_folder_is_reported_once_and_not_for_each_image(encoder, tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no folder .*gone with the images"):
         extract_feature_maps(encoder, tmp_path / "gone", ["a.png", "b.png"], tmp_path / "maps.bin")
     assert not (tmp_path / "maps.bin").exists()
@@ -298,13 +298,17 @@ def test_pooled_features_of_other_maps_are_computed_again(
 
 def test_an_image_in_memory_may_be_repeated(encoder, image_paths):
     with Image.open(image_paths[0]) as image:
-        maps = [found for batch in encode_images(encoder, [image] * 40) for _, found in batch]
+        maps = [
+            feature_map
+            for batch in encode_images(encoder, [image] * 40)
+            for _, feature_map in batch
+        ]
     assert len(maps) == 40
     for feature_map in maps:
         np.testing.assert_allclose(feature_map, maps[0], atol=1e-4)
 
 
-def test_features_pooled_from_photographs_are_the_means_of_their_maps(
+def test_features_pooled_from_photographs_equal_the_means_of_their_maps(
     encoder, image_names, tmp_path
 ):
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
@@ -332,13 +336,11 @@ def test_an_interrupted_pooling_resumes(encoder, image_names, tmp_path):
     assert list(pickle.loads(path.read_bytes())) == image_names[:16]
     counting = CountingEncoder(encoder)
     features = extract_pooled_features(counting, tmp_path, image_names, path)
-    assert counting.encoded == 1 + 5  # one, to see that it is the same encoder
+    assert counting.encoded == 1 + 5  # one to compare the encoders
     assert list(features) == list(pickle.loads(path.read_bytes())) == image_names
 
 
-def test_a_killed_pooling_has_saved_every_few_hundred_images(
-    encoder, image_names, tmp_path, monkeypatch
-):
+def test_pooling_saves_every_few_hundred_images(encoder, image_names, tmp_path, monkeypatch):
     monkeypatch.setattr("captioning.inference.extract_features._SAVE_EVERY", 8)
     saved = []
 
@@ -353,13 +355,15 @@ def test_a_killed_pooling_has_saved_every_few_hundred_images(
 def test_pooled_features_of_another_encoder_are_refused(encoder, image_names, tmp_path):
     path = tmp_path / "features.p"
     extract_pooled_features(encoder, tmp_path, image_names[:1], path)
-    for other in (np.linspace(-1, 1, 18, dtype="float32"), np.ones(2048, "float32")):
-        path.write_bytes(pickle.dumps({image_names[0]: other}))
-        with pytest.raises(ValueError, match="features.p was made with another encoder"):
+    for vector in (np.linspace(-1, 1, 18, dtype="float32"), np.ones(2048, "float32")):
+        path.write_bytes(pickle.dumps({image_names[0]: vector}))
+        with pytest.raises(
+            ValueError, match="Expected features of this encoder .* in .*features.p"
+        ):
             extract_pooled_features(encoder, tmp_path, image_names, path)
 
 
-def test_pooling_leaves_out_and_names_an_unreadable_image(encoder, image_paths, tmp_path, capsys):
+def test_pooling_leaves_out_and_reports_an_unreadable_image(encoder, image_paths, tmp_path, capsys):
     image_paths[3].write_text("no image")
     names = [path.name for path in image_paths]
     features = extract_pooled_features(encoder, tmp_path, names, tmp_path / "features.p")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def output_of(code: str) -> str:
-    """What a fresh Python prints that runs `code` to its end."""
+    """Runs `code` in a fresh Python and returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120
     )
@@ -25,11 +25,11 @@ def output_of(code: str) -> str:
     return done.stdout
 
 
-def test_captioning_leaves_the_host_program_as_it_was():
-    """No process started, no connection made, nothing hidden or changed."""
+def test_captioning_changes_nothing_in_the_host_program():
+    """It starts no process, opens no connection, and hides or changes nothing."""
     code = """
 import decimal, locale, logging, os, random, signal, sys, threading, warnings
-import numpy, PIL.Image  # whoever captions has them, and they set some things
+import numpy, PIL.Image  # captioning needs them, and they change some settings
 
 def settings():
     return {
@@ -71,7 +71,7 @@ print([name for name in sys.modules if "telemetry" in name or name in ("keras", 
     assert output_of(code).splitlines() == ["[]"] * 4
 
 
-def test_the_host_imports_the_telemetry_that_was_hidden():
+def test_the_host_can_import_the_telemetry_that_was_hidden():
     code = """
 import captioning.inference.openvino_runtime
 import openvino_telemetry
@@ -91,10 +91,10 @@ import openvino.tools.ovc
     assert output_of(code) == "False False\nTrue\n"
 
 
-def test_openvino_that_the_host_imported_before_stays_whole():
+def test_openvino_imported_earlier_by_the_host_is_not_changed():
     code = """
 import sys
-sys.modules["openvino_telemetry"] = None  # or this test would report to its makers
+sys.modules["openvino_telemetry"] = None  # or this test would send telemetry
 import openvino
 before = dict(vars(openvino))
 import captioning.inference.openvino_runtime
@@ -123,13 +123,13 @@ def double():
     return compile_network(openvino.Model([doubled], [numbers]))
 
 
-def test_outputs_stay_as_they_are_when_the_network_runs_again(double):
+def test_outputs_do_not_change_when_the_network_runs_again(double):
     (first,) = double([np.ones((2, 3), "float32")])
     double([np.zeros((2, 3), "float32")])
     np.testing.assert_array_equal(first, np.full((2, 3), 2))
 
 
-def test_calls_from_several_threads_get_the_outputs_of_their_own_inputs(double):
+def test_calls_from_several_threads_return_the_outputs_of_their_own_inputs(double):
     def run(number):
         return [double([np.full((number % 7, 3), number, "float32")])[0] for _ in range(20)]
 
@@ -147,7 +147,7 @@ def test_a_call_with_inputs_of_a_wrong_shape_leaves_the_network_usable(double):
     np.testing.assert_array_equal(array, [[2, 2, 2]])
 
 
-def test_a_missing_and_a_damaged_network_are_named(tmp_path):
+def test_the_messages_for_a_missing_and_a_damaged_network_name_the_file(tmp_path):
     path = tmp_path / "network.xml"
     with pytest.raises(FileNotFoundError, match="There is no .*network.xml"):
         read_network(path)
