@@ -14,8 +14,10 @@ from typing import Any
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
+DECODINGS = ("beam", "consensus")  # the most probable caption; the one most like the others
 DEMO_PORT = 7860  # Gradio's default
 WIDEST_BEAM = 100  # wider beams are slow and find nothing better
+CONSENSUS_BEAM_WIDTH = 20  # candidates: 10 gain half as much CIDEr
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ ANY = Check("", lambda value: True)
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The beam search for captions."""
+    """The beam search for captions, and which of the captions found is the best: see
+    `captioning.inference.consensus`."""
 
     beam_width: int = setting(3, between(1, WIDEST_BEAM))  # as in the merge paper; 1 is greedy
     length_normalisation: float = setting(0.7, between(0, 1))  # 0 favours short captions
+    decoding: str = setting("beam", one_of(*DECODINGS))
 
     def __post_init__(self):
         require_valid(self)

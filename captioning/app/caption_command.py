@@ -10,11 +10,12 @@ from pathlib import Path
 
 from captioning.app.console import run_command
 from captioning.app.options import (
-    add_beam_width,
+    add_search,
     parse_beam_width,
     parse_figure_path,
     parse_page_path,
     parse_share,
+    search_settings,
 )
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
                 images,
                 root=options.model,
                 top=options.top,
-                search=SearchSettings(options.beam_width, options.length_normalisation),
+                search=search_settings(options, length_normalisation=options.length_normalisation),
                 format_name=options.format,
                 output=options.output,
                 copies_folder=options.describe,
@@ -111,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.png",
         help="also draw the attention of each word of the caption; for a single image",
     )
-    add_beam_width(parser)
+    add_search(parser)
     parser.add_argument(
         "--length-normalisation",
         type=parse_share,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from captioning.paths import Paths
 from captioning.settings import (
+    CONSENSUS_BEAM_WIDTH,
+    DECODINGS,
     DEFAULT_ENCODER,
     DEMO_PORT,
     SPLITS,
@@ -168,27 +170,40 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_beam_width(parser: argparse.ArgumentParser) -> None:
+def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--beam-width",
         type=parse_beam_width,
-        default=SearchSettings.beam_width,
         metavar="N",
         help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        "search (default %(default)s)",
+        f"search (default {SearchSettings.beam_width}, with consensus {CONSENSUS_BEAM_WIDTH})",
     )
+    parser.add_argument(
+        "--decode",
+        choices=DECODINGS,
+        default=SearchSettings.decoding,
+        help="take the most probable caption (beam), or the one that agrees best with the others "
+        "(consensus: better, and a quarter slower; default %(default)s)",
+    )
+
+
+def search_settings(options: argparse.Namespace, **others: float) -> SearchSettings:
+    """The settings of the options of `add_search`; `others` are further fields."""
+    is_consensus = options.decode == "consensus"
+    width = CONSENSUS_BEAM_WIDTH if is_consensus else SearchSettings.beam_width
+    return SearchSettings(options.beam_width or width, decoding=options.decode, **others)
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:
     _add_split(parser, default="test")
-    add_beam_width(parser)
+    add_search(parser)
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     # If you study the test images and then change the model, it is no longer a test.
     _add_split(parser, default="development")
-    add_beam_width(parser)
+    add_search(parser)
     parser.add_argument(
         "--output",
         type=Path,

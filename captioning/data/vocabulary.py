@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from captioning.files import load_pickle, save_pickle
 
 # Reserved ids. Their names never collide with words: cleaned captions hold no angle brackets.
@@ -106,6 +108,13 @@ class Vocabulary:
             if word_id >= len(RESERVED):
                 words.append(self.words[word_id])
         return " ".join(words)
+
+    @property
+    def rarities(self) -> np.ndarray:
+        """How rare each word is, as the logarithm of its rank: float (len(self),), 0 for reserved
+        ids. The most frequent words come first, and by Zipf's law the inverse document frequency of
+        a word grows with this logarithm."""
+        return np.log(np.maximum(np.arange(len(self)) - len(RESERVED) + 2, 1))
 
     @property
     def fingerprint(self) -> str:

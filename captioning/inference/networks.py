@@ -11,6 +11,7 @@ import numpy as np
 
 from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
+from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
     DECODER_STEP,
@@ -107,6 +108,7 @@ class Decoder:
         self._run_prefill = prefill
         self._run_step = step
         self._units = units
+        self._rarities = vocabulary.rarities
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Vocabulary) -> "Decoder":
@@ -169,7 +171,17 @@ class Decoder:
                 Caption(self.vocabulary.decode(hypothesis.ids), hypothesis.log_prob)
                 for hypothesis in hypotheses[:num_captions]
             ]
-            for hypotheses in self.search(features, search)
+            for hypotheses in self._ranked(features, search)
+        )
+
+    def _ranked(self, features: FeatureMaps, search: SearchSettings) -> Iterator[list[Hypothesis]]:
+        """The hypotheses of `search`, best first as its `decoding` says."""
+        found = self.search(features, search)
+        if search.decoding == "beam":
+            return found
+        return (
+            rank_by_consensus(hypotheses, self._rarities, search.length_normalisation)
+            for hypotheses in found
         )
 
     def search(

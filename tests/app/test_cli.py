@@ -73,6 +73,14 @@ def calls(monkeypatch):
             ["evaluate", "--split", "train", "--beam-width", "1"],
             [("evaluate", "train", SearchSettings(1))],
         ),
+        (
+            ["evaluate", "--decode", "consensus"],
+            [("evaluate", "test", SearchSettings(20, decoding="consensus"))],
+        ),
+        (
+            ["evaluate", "--decode", "consensus", "--beam-width", "5"],
+            [("evaluate", "test", SearchSettings(5, decoding="consensus"))],
+        ),
         (["export"], [("export",)]),
         (["quantise"], [("quantise",)]),
         (["report"], [("report", "development", SearchSettings(), None)]),

@@ -138,6 +138,15 @@ def test_a_narrow_beam_is_widened_to_the_number_of_captions(captioner, image_pat
     assert [len(image_captions) for image_captions in captions] == [4, 4]
 
 
+def test_consensus_decoding_reorders_the_captions_of_the_beam(captioner, image_paths):
+    beam, consensus = SearchSettings(10), SearchSettings(10, decoding="consensus")
+    by_beam = captioner.caption_batch(image_paths, 10, beam)
+    by_consensus = captioner.caption_batch(image_paths, 10, consensus)
+    for expected, captions in zip(by_beam, by_consensus, strict=True):
+        assert {caption.text for caption in captions} == {caption.text for caption in expected}
+    assert by_consensus != by_beam
+
+
 @pytest.mark.parametrize("number", [0, -1, 101, 2.5, None])
 def test_an_invalid_number_of_captions_is_refused_at_once(captioner, image_paths, number):
     with pytest.raises(ValueError, match="Expected num_captions to be .* from 1 to 100, got"):

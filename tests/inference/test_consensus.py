@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from captioning.inference.beam_search import Hypothesis
+from captioning.inference.consensus import agreements, rank_by_consensus
+from captioning.training.rewards import Bleu
+
+A, B, C, D, E, F, G, H = range(4, 12)
+RARITIES = np.ones(12)
+
+
+def test_a_candidate_that_agrees_with_others_comes_before_a_more_probable_odd_one_out():
+    odd = Hypothesis((F, G, H), log_prob=-3.0)
+    alike = [Hypothesis((A, B, C), -3.1), Hypothesis((A, B, D), -3.2), Hypothesis((A, B, E), -3.3)]
+    assert rank_by_consensus([odd, *alike], RARITIES, 0.0)[0] == alike[0]
+
+
+def test_a_candidate_far_more_probable_than_all_others_stays_first():
+    odd = Hypothesis((F, G, H), log_prob=-3.0)
+    alike = [Hypothesis((A, B, C), -20.0), Hypothesis((A, B, D), -20.0)]
+    assert rank_by_consensus([odd, *alike], RARITIES, 0.0)[0] == odd
+
+
+def test_one_candidate_and_none_are_returned_as_they_are():
+    only = Hypothesis((A, B), -1.0)
+    assert rank_by_consensus([only], RARITIES, 0.7) == [only]
+    assert rank_by_consensus([], RARITIES, 0.7) == []
+
+
+def test_a_candidate_agrees_fully_with_itself_and_not_at_all_with_other_words():
+    same, other = agreements([[A, B, C, D], [E, F, E, F]], RARITIES)[0]
+    assert same == pytest.approx(10 + 10)
+    assert other == pytest.approx(0, abs=1e-6)
+
+
+def test_agreement_by_words_alone_is_their_cosine_weighted_by_rarity():
+    rarities = np.zeros(12)
+    rarities[[A, B, C]] = [1, 2, 3]
+    # One n-gram order of four: A and B with norm sqrt(5), A and C with norm sqrt(10).
+    cider = 10 / 4 * 1 / np.sqrt(5 * 10)
+    bleu = 10 * (1 / 2 * 1 / 2) ** (1 / 4)  # bigrams 1/2 by smoothing, longer ones 1/1
+    assert agreements([[A, B], [A, C]], rarities)[0, 1] == pytest.approx(cider + bleu)
+
+
+def test_the_bleu_of_agreement_is_that_of_the_reward():
+    candidates = [[A, B, C, D, E], [A, B, C], [B, C, D, E, A, F]]
+    scores = agreements(candidates, np.zeros(12))  # without rarities CIDEr is 0
+    for row, candidate in zip(scores, candidates, strict=True):
+        bleus = [Bleu({"image": [reference]})("image", candidate) for reference in candidates]
+        assert row == pytest.approx(10 * np.array(bleus))
+
+
+def test_empty_candidates_have_no_agreement_but_cause_no_error():
+    assert np.isfinite(agreements([[], [A]], RARITIES)).all()
