@@ -15,8 +15,8 @@ PICKLE_PROTOCOL = 5
 
 PLAIN_BUILTINS = "bool bytearray bytes complex dict float frozenset int list set str tuple".split()
 
-# Booleans, integers, floats, complex numbers, bytes and text. Neither objects, which hold pointers,
-# nor records, which may hold objects.
+# Booleans, integers, floats, complex numbers, bytes and text. Neither objects, which are
+# pointers, nor records, which may contain objects.
 PLAIN_DTYPE_KINDS = "biufcSU"
 
 

@@ -38,7 +38,7 @@ _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _HEIF_BRANDS = b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()
 
-# Ancillary PNG chunks that change the picture: transparency and EXIF, which holds the orientation.
+# Ancillary PNG chunks that change the picture: transparency and EXIF with the orientation.
 _VISIBLE_CHUNKS = (b"tRNS", b"eXIf")
 
 # Stands in for compressed pixels. It changes the picture where compressed pixels are missing.
@@ -57,7 +57,7 @@ class Refusal(Exception):
 @contextmanager
 def open_file(source: str | os.PathLike | bytes) -> Iterator[IO[bytes]]:
     """Opens a file, or its content, for reading. Raises Refusal for anything but an ordinary file:
-    opening a pipe may block for ever."""
+    opening a pipe may never return."""
     if isinstance(source, (bytes, bytearray)):
         yield BytesIO(source)
         return

@@ -40,7 +40,7 @@ _TURNS = {
 
 
 class UnreadableImage(ValueError):
-    """An image that cannot be read. `reason` says why in a few words, without its name."""
+    """An image that cannot be read. `reason` is a few words that follow its name in the message."""
 
     def __init__(self, name: str, reason: str, advice: str):
         super().__init__(f"{name} {reason}. {advice}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from captioning.files import load_pickle, save_pickle
 
-# Reserved ids. Their names never collide with words: cleaned captions hold no angle brackets.
+# Reserved ids. Their names are never words: cleaned captions contain no angle brackets.
 PADDING, START, END, UNKNOWN = range(4)
 RESERVED = ("<padding>", "<start>", "<end>", "<unknown>")
 

@@ -129,7 +129,7 @@ def _start_loading(
 def _loaded(future: Future) -> np.ndarray | Exception:
     try:
         return future.result()
-    except (OSError, ValueError, TypeError) as error:  # what `load_image` raises
+    except (OSError, ValueError, TypeError) as error:  # the errors of `load_image`
         return error
 
 

@@ -37,7 +37,7 @@ RunNetwork = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
 FeatureMaps = np.ndarray | Iterable[np.ndarray]
 
 
-@dataclass(frozen=True, slots=True)  # a folder may hold very many images
+@dataclass(frozen=True, slots=True)  # there may be very many captions
 class Caption:
     """A caption and its log-probability (natural logarithm, the end token included)."""
 

@@ -11,7 +11,7 @@ FLIPPED, CROPPED, CROPPED_FLIPPED = AUGMENTATIONS
 
 @pytest.fixture
 def photograph(tmp_path):
-    """Red grows from left to right, green from top to bottom: a colour tells its place."""
+    """Red grows from left to right, green from top to bottom, so a colour gives its place."""
     down, right = np.mgrid[0:200, 0:250]
     pixels = np.stack([right, down, 0 * right], axis=-1).astype("uint8")
     Image.fromarray(pixels).save(tmp_path / "photograph.png")
