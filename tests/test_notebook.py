@@ -180,8 +180,8 @@ def test_the_lesson_has_the_vocabulary_of_the_package(cells):
     captions = [caption for group in cells["captions"].values() for caption in group]
     vocabulary = Vocabulary.from_captions(captions, min_word_count=2)
     assert cells["words"] == vocabulary.words
-    assert cells["encode"]("a purple circle") == vocabulary.encode("a purple circle")
-    assert cells["decode"](vocabulary.encode("a circle")) == "a circle"
+    assert cells["to_ids"]("a purple circle") == vocabulary.encode("a purple circle")
+    assert cells["to_text"](vocabulary.encode("a circle")) == "a circle"
 
 
 def test_the_lesson_makes_the_batches_of_the_package(cells, settings):

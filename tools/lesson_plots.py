@@ -12,7 +12,10 @@ def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int 
     """Shows photographs in rows. Each line of a title is wrapped to the width of its photograph."""
     rows = -(-len(paths) // columns)
     font_size = 9 if columns <= 3 else 13  # notebooks shrink wide figures
-    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.6 * columns, 4.1 * rows), squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.15)  # inches
     for axis in axes.flat:
         axis.axis("off")
         axis.set_anchor("NW")  # aligns the photograph with its title on the left
@@ -20,7 +23,6 @@ def show_photographs(paths: Sequence[Path], titles: Sequence[str], columns: int 
         axis.imshow(plt.imread(path), cmap="gray")  # for grey photographs
         lines = (textwrap.fill(line, 400 // font_size) for line in title.splitlines())
         axis.set_title("\n".join(lines), fontsize=font_size, loc="left")
-    figure.tight_layout(h_pad=2)
     plt.show()
 
 
@@ -69,12 +71,12 @@ def show_counts(lengths: Sequence[int], label: str) -> None:
     plt.show()
 
 
-def show_batch(words: np.ndarray, targets: np.ndarray, captions: int = 24) -> None:
-    """Shows the first `captions` rows of a batch: a colour for each word id, white for padding."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3), sharey=True)
+def show_batch(words: np.ndarray, targets: np.ndarray) -> None:
+    """Shows the rows of a batch: a colour for each word id, white for padding."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True)
     titles = ("words: what the model reads", "targets: what it should answer")
     for axis, ids, title in zip(axes, (words, targets), titles, strict=True):
-        axis.imshow(np.ma.masked_equal(ids[:captions], 0), norm="log", aspect="auto")
+        axis.imshow(np.ma.masked_equal(ids, 0), norm="log", aspect="auto")
         axis.set(title=title, xlabel="position in the caption")
     axes[0].set_ylabel("caption")
     figure.tight_layout()
