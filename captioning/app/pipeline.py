@@ -206,7 +206,8 @@ def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
     captions with the pooled features."""
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, read_descriptions
-    from captioning.data.feature_store import FeatureStore, load_pooled_features
+    from captioning.data.feature_store import FeatureStore
+    from captioning.data.pickles import load_vectors
     from captioning.inference.openvino_runtime import ENCODER, read_encoder_id, read_network
     from captioning.training.training_data import TrainingData
 
@@ -222,7 +223,7 @@ def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
     if settings.uses_pooled_features and paths.features.exists():
         encoder_path = paths.models / ENCODER  # features.p does not name its encoder
         encoder_id = read_encoder_id(read_network(encoder_path)) if encoder_path.exists() else None
-        pooled_features = load_pooled_features(paths.features)
+        pooled_features = load_vectors(paths.features)
         return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
     step = "features --pooled" if settings.uses_pooled_features else "features"
     raise FileNotFoundError(

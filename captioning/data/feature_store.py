@@ -1,13 +1,10 @@
-"""Image features on disk: feature maps in a file that only grows, pooled features in a pickle."""
+"""Feature maps on disk, in a file that only grows; for pooled features, see `data.pickles`."""
 
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-
-from captioning.files import load_pickle
 
 _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
 
@@ -147,41 +144,6 @@ def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:
     """Returns the ID of the encoder that computed the features; None if it is unknown, as for a
     plain dict."""
     return features.encoder_id if isinstance(features, FeatureStore) else None
-
-
-def load_pooled_features(path: Path) -> dict[str, np.ndarray]:
-    """Returns image name -> float32 (feature_width,), from a pickled dict such as
-    `captioning.inference.extract_features` writes. Flattens the arrays (1, feature_width) of other
-    programs.
-
-    Raises FileNotFoundError if the file is missing. Raises ValueError if it is damaged, or if it
-    contains anything but image names and finite vectors of equal width.
-    """
-    features = load_pickle(path)
-    problem = _find_problem(features)
-    if problem:
-        raise ValueError(
-            f"Expected a dict of image name -> vector of floats, all of equal width, in {path}, "
-            f"got {problem}. Delete the file and run `python -m captioning features --pooled`."
-        )
-    return {
-        name: vector.reshape(-1).astype("float32", copy=False) for name, vector in features.items()
-    }
-
-
-def _find_problem(features: Any) -> str | None:
-    """Returns in words why `features` are not pooled features; None if they are."""
-    if not isinstance(features, dict):
-        return f"a {type(features).__name__}"
-    widths = set()
-    for name, vector in features.items():
-        is_array = isinstance(vector, np.ndarray) and vector.size and vector.dtype.kind == "f"
-        if not (isinstance(name, str) and is_array and vector.shape[-1] == vector.size):
-            return f"{name!r:.80} -> {getattr(vector, 'shape', type(vector).__name__)}"
-        if not np.isfinite(vector).all():
-            return f"{name!r:.80} -> a vector with numbers that are not finite"
-        widths.add(vector.size)
-    return None if len(widths) <= 1 else f"vectors of {len(widths)} widths"
 
 
 def _is_json(line: bytes) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.files import load_pickle, save_pickle
+from captioning.data.pickles import load_words, save_pickle
 
 # Reserved ids. Their names are never words: cleaned captions contain no angle brackets.
 PADDING, START, END, UNKNOWN = range(4)
@@ -129,10 +129,4 @@ class Vocabulary:
     def load(cls, path: Path) -> "Vocabulary":
         """Reads a file written by `save`. Raises FileNotFoundError if it is missing, ValueError for
         other content."""
-        words = load_pickle(path)
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError(
-                f"Expected a list of words in {path}, got {type(words).__name__}. Restore the file "
-                "(this one may come from another project), or train again."
-            )
-        return cls(words)
+        return cls(load_words(path))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.data.feature_store import FeatureStore, load_pooled_features
+from captioning.data.feature_store import FeatureStore
 from captioning.data.images import ImageLike, load_image
-from captioning.files import save_pickle
+from captioning.data.pickles import load_vectors, save_pickle
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
 
 _DECODING_THREADS = 2  # the encoder needs the cores more
@@ -70,7 +70,7 @@ def extract_pooled_features(
     """Writes and returns the same features as `pool_features`, but directly from the photographs:
     66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and raises errors
     as `extract_feature_maps` does."""
-    features = load_pooled_features(path) if path.exists() else {}
+    features = load_vectors(path) if path.exists() else {}
     _require_same_encoder(features, encoder, folder, path, load_image)
     missing = [name for name in dict.fromkeys(image_names) if name not in features]
     encoded = _encode_named(encoder, folder, missing, path.stem, load_image)
@@ -86,7 +86,7 @@ def pool_features(feature_maps: Mapping[str, np.ndarray], path: Path) -> dict[st
     """Writes a plain pickled dict to the file `path` and returns it: image name -> float32
     (feature_width,), the mean over the cells of its feature map. Computes only means that are
     missing in the file, unless the first existing one comes from another map."""
-    features = load_pooled_features(path) if path.exists() else {}
+    features = load_vectors(path) if path.exists() else {}
     first_name = next((name for name in feature_maps if name in features), None)
     if first_name and not np.array_equal(features[first_name], _pool(feature_maps[first_name])):
         features = {}

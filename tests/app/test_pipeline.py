@@ -13,9 +13,9 @@ from captioning.app import pipeline
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
+from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
-from captioning.files import load_pickle
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Decoder, Encoder
 from captioning.inference.openvino_runtime import (
@@ -111,7 +111,7 @@ def test_features_of_another_encoder_do_not_replace_those_that_are_there(prepare
 def test_pooled_features_are_the_averages_of_maps_that_need_not_be_on_disk(prepared):
     pooled = pipeline.extract_features(prepared, pooled=True)
     assert not list(prepared.root.glob("*_maps.bin*"))
-    saved = load_pickle(prepared.features)
+    saved = load_vectors(prepared.features)
     assert saved.keys() == pooled.keys() and len(pooled) == 36
     maps = pipeline.extract_features(prepared)
     for name, vector in pooled.items():

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from captioning.data.feature_store import FeatureStore, load_pooled_features
-from captioning.files import save_pickle
+from captioning.data.feature_store import FeatureStore
 
 MAPS = {f"{number}.jpg": np.full((4, 3), number / 8, "float32") for number in range(5)}
 
@@ -142,47 +141,3 @@ def test_an_index_with_an_absurd_shape_is_refused(tmp_path):
     )
     with pytest.raises(ValueError, match="Expected 1 feature maps, .* got 120 bytes"):
         FeatureStore(tmp_path / "maps.bin")
-
-
-VECTORS = {"b.jpg": np.array([1, 2], "float32"), "a.jpg": np.array([0, 0.5], "float32")}
-
-
-def test_pooled_features_are_loaded_as_float32_vectors(tmp_path):
-    path = tmp_path / "features.p"
-    for stored in (
-        VECTORS,
-        {name: vector[None].astype("float64") for name, vector in VECTORS.items()},
-    ):
-        save_pickle(path, stored)
-        loaded = load_pooled_features(path)
-        assert list(loaded) == ["b.jpg", "a.jpg"]
-        assert all(vector.dtype == np.float32 for vector in loaded.values())
-        assert {name: vector.tolist() for name, vector in loaded.items()} == {
-            "b.jpg": [1, 2],
-            "a.jpg": [0, 0.5],
-        }
-
-
-@pytest.mark.parametrize(
-    ("content", "got"),
-    [
-        (["a.jpg"], "a list"),
-        ({"a.jpg": [1.0, 2.0]}, "'a.jpg' -> list"),
-        ({3: np.ones(2)}, r"3 -> \(2,\)"),
-        ({"a.jpg": np.ones(2, int)}, r"'a.jpg' -> \(2,\)"),
-        ({"a.jpg": np.ones((3, 2))}, r"'a.jpg' -> \(3, 2\)"),
-        ({"a.jpg": np.ones(0)}, r"'a.jpg' -> \(0,\)"),
-        ({"a.jpg": np.float64(1)}, r"'a.jpg' -> \(\)"),
-        ({"a.jpg": np.array([1, np.nan])}, "'a.jpg' -> a vector with numbers that are not finite"),
-        ({"a.jpg": np.ones(2), "b.jpg": np.ones(3)}, "vectors of 2 widths"),
-    ],
-)
-def test_a_file_without_pooled_features_is_refused(tmp_path, content, got):
-    save_pickle(tmp_path / "features.p", content)
-    with pytest.raises(ValueError, match=f"^Expected a dict of image name .*features.p, got {got}"):
-        load_pooled_features(tmp_path / "features.p")
-
-
-def test_the_message_for_missing_pooled_features_names_the_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="features.p"):
-        load_pooled_features(tmp_path / "features.p")

@@ -106,13 +106,6 @@ def test_a_repeated_word_is_refused():
         Vocabulary(["dog", "a", "dog"])
 
 
-def test_a_pickle_without_a_list_of_words_is_refused(tmp_path):
-    path = tmp_path / "tokenizer.p"
-    path.write_bytes(pickle.dumps({"word_index": {"a": 1}}))
-    with pytest.raises(ValueError, match="Expected a list of words in .*, got dict"):
-        Vocabulary.load(path)
-
-
 def test_marks_above_and_below_letters_stay_in_words():
     assert clean_caption("हिन्दी में एक कुत्ता ।") == "हिन्दी में एक कुत्ता"
     assert clean_caption("E\u0301te\u0301 !") == "\u00e9t\u00e9"  # composed, as most write it
