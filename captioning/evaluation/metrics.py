@@ -14,6 +14,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
+from captioning.evaluation.content_words import score_content_words
 from captioning.evaluation.ptb_tokenizer import tokenize
 
 # Articles, conjunctions and prepositions: a caption that ends in one has usually lost its end. One
@@ -35,6 +36,8 @@ def score_captions(
     Lavie, 2014; only if Java is installed) from 0 to 1, and CIDEr-D (Vedantam et al., 2015; called
     CIDEr, as usual) from 0 to 10. Also returns the number of "distinct captions", of "distinct
     words" in them, and of captions "broken off" after an article, a preposition or a conjunction.
+    "supported words" is the share, from 0 to 1, of content words that occur in the references, and
+    "content words" their number in a caption: see `captioning.evaluation.content_words`.
     CIDEr weights words by their rarity in these references, so score a whole split. Raises
     ValueError unless captions and references name the same images.
     """
@@ -45,6 +48,7 @@ def score_captions(
         scores["METEOR"] = float(Meteor().compute_score(references, candidates)[0])
     scores["ROUGE-L"] = float(Rouge().compute_score(references, candidates)[0])
     scores["CIDEr"] = float(Cider().compute_score(references, candidates)[0])
+    scores |= score_content_words({name: line for name, (line,) in candidates.items()}, references)
     lines = [line for (line,) in candidates.values()]
     scores["distinct captions"] = len(set(lines))
     scores["distinct words"] = len({word for line in lines for word in line.split()})
@@ -68,8 +72,11 @@ def format_scores(scores: Mapping[str, float]) -> str:
 
 
 def format_score(name: str, score: float) -> str:
-    """Writes a metric times 100, as papers do, and a count as it is."""
-    return f"{score:,}" if name in COUNTS else f"{score * 100:.1f}"
+    """Writes a metric times 100, as papers do, a count as it is, and a mean of counts with one
+    decimal."""
+    if name in COUNTS:
+        return f"{score:,}"
+    return f"{score:.1f}" if name == "content words" else f"{score * 100:.1f}"
 
 
 def _java_runs() -> bool:

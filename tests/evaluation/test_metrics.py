@@ -121,3 +121,13 @@ def test_captions_and_references_of_different_images_are_refused(captions):
 def test_scores_are_printed_times_a_hundred_and_counts_as_they_are():
     text = format_scores({"BLEU-4": 0.1849, "CIDEr": 0.5, "distinct captions": 812})
     assert [line.split()[-1] for line in text.splitlines()] == ["18.5", "50.0", "812"]
+
+
+def test_supported_words_are_counted_after_tokenising():
+    captions = {name: f"{caption.title()}." for name, caption in CAPTIONS.items()}
+    scores = score_captions(captions, REFERENCES, meteor=False)
+    # dog and run are in both references, and 7 words in one of two; no reference holds the horse.
+    assert scores["supported words"] == pytest.approx((2 + 7 / 2) / 10)
+    assert scores["content words"] == pytest.approx(10 / 3)
+    lines = dict(line.rsplit(maxsplit=1) for line in format_scores(scores).splitlines())
+    assert (lines["supported words"], lines["content words"]) == ("55.0", "3.3")
