@@ -91,14 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         "--top",
         type=parse_beam_width,
         metavar="N",
-        help=f"give the N best captions of each image, up to {WIDEST_BEAM}, with their "
+        help=f"write the N best captions of each image, up to {WIDEST_BEAM}, with their "
         "log-probabilities; a narrower beam is widened to N",
     )
     parser.add_argument(
         "--describe",
         type=Path,
         metavar="FOLDER",
-        help="also copy the images to this folder, with the captions as their descriptions",
+        help="also copy the images to this folder, with the captions in their metadata",
     )
     parser.add_argument(
         "--gallery",

@@ -94,9 +94,9 @@ class _Extras:
         self._captions: dict[Path, str] = {}  # of the gallery: image path -> caption
         self._writers: list[Callable[[str, str], None]] = []  # take image path and caption
         if copies_folder:
-            from captioning.output.image_metadata import copy_paths, write_with_description
+            from captioning.output.image_metadata import choose_copy_paths, write_with_description
 
-            copies = copy_paths(image_paths, copies_folder)
+            copies = choose_copy_paths(image_paths, copies_folder)
             self._writers.append(
                 lambda path, caption: write_with_description(Path(path), caption, copies[path])
             )

@@ -48,17 +48,21 @@ class _Step:
     name: str
     run: Run
     option_groups: tuple[AddOptions, ...]
-    texts: dict[str, str]  # for --help
+    help: str
+    description: str | None
 
 
 _STEPS: list[_Step] = []  # in the order of the help
 
 
-def _step(name: str, *option_groups: AddOptions, **texts: str) -> Callable[[Run], Run]:
-    """Decorates the function that runs the step `name`."""
+def _step(
+    name: str, *option_groups: AddOptions, help: str, description: str | None = None
+) -> Callable[[Run], Run]:
+    """Decorates the function that runs the step `name`. `help` is its line in the list of steps;
+    its own help page begins with the `description`, by default the same line."""
 
     def register(run: Run) -> Run:
-        _STEPS.append(_Step(name, run, option_groups, texts))
+        _STEPS.append(_Step(name, run, option_groups, help, description))
         return run
 
     return register
@@ -180,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     add_root(parser, default=None)
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     for step in _STEPS:
-        subparser = steps.add_parser(step.name, **step.texts)
+        description = step.description or f"{step.help[0].upper()}{step.help[1:]}."
+        subparser = steps.add_parser(step.name, help=step.help, description=description)
         subparser.set_defaults(run=step.run)
         for add_options in (add_root, *step.option_groups):
             add_options(subparser)

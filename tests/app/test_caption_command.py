@@ -325,7 +325,7 @@ def test_a_folder_is_captioned_in_reading_order(caption, folder):
     assert [line.split(": ")[0] for line in lines] == IN_ORDER
 
 
-def test_a_folder_of_one_image_still_names_it(caption, folder):
+def test_the_single_image_of_a_folder_is_printed_with_its_name(caption, folder):
     assert caption("-i", "photos/sub")[1][0].startswith("photos/sub/a.jpg: ")
 
 

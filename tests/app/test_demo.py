@@ -54,7 +54,7 @@ def caption_on_page(captioner, monkeypatch):
     return caption_on_page
 
 
-def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_a_word(
+def test_a_photograph_gets_captions_with_log_probabilities_and_a_map_for_each_word(
     caption_on_page, captioner, image_path
 ):
     best, rows, tiles, unit, warnings = caption_on_page(image_path)
@@ -90,7 +90,7 @@ def test_a_label_holds_the_word_and_the_place_of_its_attention(
     assert [label for _, label in tiles] == labels
 
 
-def test_a_model_without_attention_maps_still_captions(
+def test_a_model_without_attention_maps_still_gives_captions(
     caption_on_page, captioner, image_path, monkeypatch
 ):
     attention = AttentionMaps(("red",), np.ones((1, 6), "float32"), "attention")
@@ -136,7 +136,7 @@ def test_a_folder_without_a_model_is_one_line_on_stderr(tmp_path, capsys):
     assert "tokenizer.p" in line
 
 
-def test_without_gradio_the_command_says_what_to_install(tmp_path, capsys, monkeypatch):
+def test_without_gradio_the_command_names_the_extra_to_install(tmp_path, capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "captioning.app.demo", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert cli.main(["serve", "--root", str(tmp_path)]) == 1
