@@ -1,6 +1,6 @@
-"""Fixtures that the tests share: the tiny world, trained once a run, and the real data beside it.
+"""Fixtures that the tests share: the tiny world, trained once per run, and the real data.
 
-Each fixture imports what it needs: tests that need no Keras start in a second.
+Each fixture imports its modules itself, so that tests without Keras start in a second.
 """
 
 import gc
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="module")
 def forget_models():
-    """Keras keeps every model that a test built until told to forget: 4.5 GB after all tests."""
+    """Keras keeps every model that a test builds until its session is cleared: 4.5 GB in all."""
     yield
     if keras := sys.modules.get("keras"):
         keras.backend.clear_session()
@@ -54,7 +54,7 @@ def archives(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_settings() -> TrainingSettings:
-    """Enough to tell colours and shapes apart."""
+    """Settings with which a model learns colours and shapes."""
     return TrainingSettings(
         min_word_count=1, embedding_units=32, units=32, heads=2, dropout=0.0, label_smoothing=0.0,
         batch_size=4, epochs=24, learning_rate=0.01, patience=20, self_critical_epochs=1,
@@ -87,9 +87,8 @@ def tiny_data():
 
     captions = {name: image_captions for name, (_, image_captions) in drawings(36).items()}
     names = list(captions)
-    train, development = (
-        {name: captions[name] for name in some} for some in (names[:24], names[24:30])
-    )
+    train = {name: captions[name] for name in names[:24]}
+    development = {name: captions[name] for name in names[24:30]}
     random = np.random.default_rng(0)
     return TrainingData(
         train=clean_captions(train),

@@ -1,4 +1,4 @@
-"""What the documents say about the repository: files, links, versions."""
+"""The files, links and versions that the documents name."""
 
 import re
 import tomllib
@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # They name files of earlier versions and of other projects.
-OTHERS = (ROOT / "docs" / "experiments_log.md", ROOT / "examples" / "CREDITS.md")
+HISTORICAL = (ROOT / "docs" / "experiments_log.md", ROOT / "examples" / "CREDITS.md")
 DOCUMENTS = [
     path
     for pattern in ("*.md", "docs/*.md", "models/*.md", "examples/*.md")
@@ -21,7 +21,9 @@ def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path not in OTHERS], ids=name)
+@pytest.mark.parametrize(
+    "document", [path for path in DOCUMENTS if path not in HISTORICAL], ids=name
+)
 def test_files_named_in_a_document_exist(document):
     text = document.read_text(encoding="utf-8")
     paths = re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", text)

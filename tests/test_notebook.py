@@ -37,15 +37,15 @@ SMALL = {
     "batch_size": "8", "epochs": "3", "learning_rate": "0.01",
 }  # fmt: skip
 
-each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS.values(), ids=NOTEBOOKS.keys())
+for_each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS.values(), ids=NOTEBOOKS.keys())
 
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def printed(notebook):
-    """All that the cells print or show as text."""
+def output_text(notebook):
+    """All text that the cells print or show."""
     return "\n".join(
         output.get("text", "") or str(output.get("data", {}).get("text/plain", ""))
         for cell in code_cells(notebook)
@@ -55,7 +55,8 @@ def printed(notebook):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """The lesson after a run on the tiny archives, without Graphviz and Java, and its root."""
+    """The lesson after a run on the tiny archives, without Graphviz and Java, and the root folder
+    of the run."""
     root, archives = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("archives")
     write_archives(archives)
     export_encoder(build_tiny_encoder(), Paths(root).models)
@@ -75,18 +76,18 @@ def test_the_lesson_runs_from_top_to_bottom_and_trains_a_model(executed):
     model = keras.models.load_model(root / "classic_model.keras")
     words = (root / "classic_words.txt").read_text(encoding="utf-8").split("\n")
     assert model.output_shape == (None, None, len(words))
-    losses = [float(loss) for loss in re.findall(r"val_loss: ([\d.]+)", printed(notebook))]
+    losses = [float(loss) for loss in re.findall(r"val_loss: ([\d.]+)", output_text(notebook))]
     assert losses[-1] < losses[0]
 
 
 @pytest.mark.slow
-def test_running_the_lesson_changes_nothing_but_outputs(executed):
+def test_a_run_of_the_lesson_changes_only_outputs(executed):
     notebook, _ = executed
     assert [cell.source for cell in notebook.cells] == [cell.source for cell in LESSON.cells]
 
 
 @pytest.mark.slow
-def test_without_graphviz_the_lesson_says_what_is_missing_and_continues(executed):
+def test_without_graphviz_the_lesson_names_it_and_continues(executed):
     notebook, root = executed
     (cell,) = [cell for cell in notebook.cells if "plot_model" in cell.source]
     assert "You must install graphviz" in cell.outputs[0].data["text/plain"]
@@ -94,12 +95,12 @@ def test_without_graphviz_the_lesson_says_what_is_missing_and_continues(executed
 
 
 @pytest.mark.slow
-def test_a_tidied_run_holds_neither_stderr_nor_traces_of_progress_bars(executed):
+def test_a_tidied_run_holds_neither_stderr_nor_progress_bars(executed):
     notebook = copy.deepcopy(executed[0])
     tidy(notebook)
-    assert not re.search(r"[\x08\x1b\r]", printed(notebook))
+    assert not re.search(r"[\x08\x1b\r]", output_text(notebook))
     assert all(output.get("name") != "stderr" for c in code_cells(notebook) for output in c.outputs)
-    assert len(re.findall(r"(?m)^.*/step.*val_loss.*$", printed(notebook))) == 3
+    assert len(re.findall(r"(?m)^.*/step.*val_loss.*$", output_text(notebook))) == 3
 
 
 @pytest.mark.slow
@@ -107,8 +108,8 @@ def test_the_lesson_takes_your_own_captions_and_photographs(tmp_path):
     export_encoder(build_tiny_encoder(), Paths(tmp_path / "my_run").models)
     write_folder(tmp_path)
     notebook = copy.deepcopy(LESSON)
-    (end,) = [n for n, cell in enumerate(notebook.cells) if "pipeline.check" in cell.source][-1:]
-    del notebook.cells[end + 1 :]
+    checks = [n for n, cell in enumerate(notebook.cells) if "pipeline.check" in cell.source]
+    del notebook.cells[checks[-1] + 1 :]
     executed = run(
         notebook,
         {
@@ -117,7 +118,7 @@ def test_the_lesson_takes_your_own_captions_and_photographs(tmp_path):
             "paths": f"Paths(Path({str(tmp_path / 'my_run')!r}))",
         },
     )
-    splits = re.findall(r"(?m)^(train|development|test) +(\d+) images", printed(executed))
+    splits = re.findall(r"(?m)^(train|development|test) +(\d+) images", output_text(executed))
     assert sum(int(count) for _, count in splits) == 20
 
 
@@ -126,7 +127,7 @@ def test_going_further_runs_from_top_to_bottom(tiny_root, tmp_path):
     root = tmp_path / "root"
     shutil.copytree(tiny_root, root)
     notebook = run(NOTEBOOKS[GOING_FURTHER.stem], {"paths": f"Paths(Path({str(root)!r}))"})
-    assert "CIDEr" in printed(notebook)
+    assert "CIDEr" in output_text(notebook)
 
 
 def test_an_unknown_parameter_is_refused():
@@ -141,19 +142,20 @@ def test_an_unknown_parameter_is_refused():
 def cells():
     """The names that the tagged cells of the lesson define, for captions of the tiny world."""
     colours, forms = ("red", "green", "blue"), ("A {} circle .", "There's a {} square , on white .")
-    written = {f"{c}.jpg": [form.format(c) for form in forms] for c in colours}
+    captions = {f"{c}.jpg": [form.format(c) for form in forms] for c in colours}
     rng = np.random.default_rng(0)
     names = {
         "re": re, "random": random, "keras": keras, "layers": keras.layers, "np": np,
         "Counter": Counter, "min_word_count": 2, "units": 8, "dropout": 0.5, "batch_size": 4,
         "feature_width": 6,
-        "features": {name: rng.random(6, dtype="float32") for name in written},
+        "features": {name: rng.random(6, dtype="float32") for name in captions},
     }  # fmt: skip
     keras.utils.set_random_seed(0)
     exec(_tagged("clean"), names)
-    names["dataset"] = type("Dataset", (), {"splits": {"train": list(written)}})
+    names["dataset"] = type("Dataset", (), {"splits": {"train": list(captions)}})
     names["captions"] = {
-        name: [names["clean"](caption) for caption in group] for name, group in written.items()
+        name: [names["clean"](caption) for caption in image_captions]
+        for name, image_captions in captions.items()
     }
     for tag in ("vocabulary", "batches", "model", "step"):
         exec(_tagged(tag), names)
@@ -177,7 +179,7 @@ def test_the_lesson_cleans_captions_as_the_package_does(cells):
 
 
 def test_the_lesson_has_the_vocabulary_of_the_package(cells):
-    captions = [caption for group in cells["captions"].values() for caption in group]
+    captions = sum(cells["captions"].values(), [])
     vocabulary = Vocabulary.from_captions(captions, min_word_count=2)
     assert cells["words"] == vocabulary.words
     assert cells["to_ids"]("a purple circle") == vocabulary.encode("a purple circle")
@@ -188,36 +190,37 @@ def test_the_lesson_makes_the_batches_of_the_package(cells, settings):
     vocabulary = Vocabulary(cells["words"][4:])
     encoded = vocabulary.encode_captions(cells["captions"])
     maps = {name: vector[None] for name, vector in cells["features"].items()}
-    theirs = make_batches([(encoded, maps)], settings)
-    ours = cells["CaptionBatches"](list(cells["captions"]))
-    assert len(ours) == len(theirs) == 2
-    assert _rows(ours) == _rows(theirs)
+    expected = make_batches([(encoded, maps)], settings)
+    batches = cells["CaptionBatches"](list(cells["captions"]))
+    assert len(batches) == len(expected) == 2
+    assert _sorted_rows(batches) == _sorted_rows(expected)
 
 
-def _rows(batches):
-    """What a data set of batches holds, in any order: the shape of each batch; and of each row the
-    features, the words, the targets and the weights, without padding."""
+def _sorted_rows(batches):
+    """The rows of all batches: the shape of the batch, then features, words, targets and weights of
+    the row, without padding."""
     rows = []
     for inputs, targets, weights in (batches[index] for index in range(len(batches))):
         features = inputs.get("image", inputs.get("features"))
         words = inputs["words"].reshape(len(features), -1)
         targets, weights = (part.reshape(words.shape) for part in (targets, weights))
         for image, *row in zip(features, words, targets, weights, strict=True):
-            read, answers, weight = row
-            kept = answers != 0
-            assert not weight[~kept].any()
-            rows.append((words.shape, *image.ravel(), *read[kept], *answers[kept], *weight[kept]))
+            _, row_targets, row_weights = row
+            is_word = row_targets != 0
+            assert not row_weights[~is_word].any()
+            numbers = np.concatenate([part[is_word] for part in row])
+            rows.append((words.shape, *image.ravel(), *numbers))
     return sorted(rows)
 
 
 def test_the_lesson_has_the_model_of_the_package(cells, settings):
-    theirs = build_caption_model(len(cells["words"]), 6, settings)
-    _copy_weights(cells["model"], theirs)
+    model = build_caption_model(len(cells["words"]), 6, settings)
+    _copy_weights(cells["model"], model)
     image = np.random.default_rng(1).random((3, 6), dtype="float32")
     words = np.array([[1, 4, 6], [1, 5, 0], [1, 4, 4]])
-    logits = theirs.predict({"features": image[:, None], "words": words[:, None]}, verbose=0)
-    ours = cells["model"].predict({"image": image, "words": words}, verbose=0)
-    np.testing.assert_allclose(ours, logits.reshape(ours.shape), atol=1e-5)
+    expected = model.predict({"features": image[:, None], "words": words[:, None]}, verbose=0)
+    logits = cells["model"].predict({"image": image, "words": words}, verbose=0)
+    np.testing.assert_allclose(logits, expected.reshape(logits.shape), atol=1e-5)
 
 
 def _copy_weights(source, target):
@@ -247,25 +250,25 @@ def test_a_step_of_the_search_reads_one_more_word_than_the_step_before(cells):
 # The notebooks as they are committed.
 
 
-@each_notebook
-def test_it_is_committed_as_it_ran_in_a_fresh_kernel(notebook):
+@for_each_notebook
+def test_a_notebook_is_committed_as_it_ran_in_a_fresh_kernel(notebook):
     cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
 
 
-@each_notebook
-def test_every_committed_cell_that_does_more_than_define_names_shows_something(notebook):
-    silent = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign
+@for_each_notebook
+def test_every_committed_cell_shows_something_or_only_defines_names(notebook):
+    definitions = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign
     for cell in code_cells(notebook):
         if not cell.outputs and "setup" not in tags(cell):
-            assert all(isinstance(node, silent) for node in ast.parse(cell.source).body), (
+            assert all(isinstance(node, definitions) for node in ast.parse(cell.source).body), (
                 cell.source
             )
 
 
-@each_notebook
-def test_its_committed_outputs_hold_no_errors_warnings_or_paths_of_a_machine(notebook):
-    text = printed(notebook)
+@for_each_notebook
+def test_committed_outputs_hold_no_errors_warnings_or_local_paths(notebook):
+    text = output_text(notebook)
     assert all(o.output_type != "error" for cell in code_cells(notebook) for o in cell.outputs)
     assert not re.search(r"(?i)warning|traceback|[\x08\x1b\r]", text)
     assert not re.search(
@@ -277,23 +280,23 @@ def test_the_committed_notebooks_are_small():
     assert sum(path.stat().st_size for path in (TRAINING, GOING_FURTHER)) < 2_000_000
 
 
-@each_notebook
-def test_its_code_cells_are_short(notebook):
+@for_each_notebook
+def test_code_cells_are_short(notebook):
     for cell in code_cells(notebook):
         lines = [line for line in cell.source.splitlines() if line.strip()]
         assert len(lines) <= 15, cell.source
 
 
-def test_the_committed_lesson_reaches_the_score_that_it_promises():
-    scores = dict(re.findall(r"(?m)^([\w-]+) +([\d.]+)$", printed(LESSON)))
+def test_the_committed_lesson_reaches_the_score_that_it_states():
+    scores = dict(re.findall(r"(?m)^([\w-]+) +([\d.]+)$", output_text(LESSON)))
     assert float(scores["CIDEr"]) >= 48
 
 
 def test_the_captions_at_the_top_of_the_lesson_are_those_of_the_committed_run():
-    promised = re.findall(r"(?m)^\| (before|after).*\| (.+) \|$", LESSON.cells[0].source)
-    text = printed(LESSON)
-    assert len(promised) == 3
-    for _, caption in promised:
+    captions = re.findall(r"(?m)^\| (?:before|after).*\| (.+) \|$", LESSON.cells[0].source)
+    text = output_text(LESSON)
+    assert len(captions) == 3
+    for caption in captions:
         assert f": {caption}\n" in text
 
 

@@ -1,4 +1,4 @@
-"""The package as pip installs it: requirements, wheel, and the wheel in a fresh environment."""
+"""The package that pip installs: requirements, wheel, and the wheel in a fresh environment."""
 
 import re
 import subprocess
@@ -35,7 +35,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory) -> Path:
-    """The programs of a fresh virtual environment in which the wheel is installed."""
+    """The folder of programs of a fresh virtual environment in which the wheel is installed."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=True)
     programs = folder / ("Scripts" if sys.platform == "win32" else "bin")
@@ -48,14 +48,15 @@ def environment(wheel, tmp_path_factory) -> Path:
 
 def test_the_requirements_file_lists_the_core_and_all_extras():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    listed = [line for line in lines if not line.startswith("#")]
-    declared = set(PROJECT["dependencies"]).union(*EXTRAS.values())
-    assert listed == sorted(one for one in declared if not one.startswith("captioning["))
+    requirements = set(PROJECT["dependencies"]).union(*EXTRAS.values())
+    assert [line for line in lines if not line.startswith("#")] == sorted(
+        requirement for requirement in requirements if not requirement.startswith("captioning[")
+    )
 
 
-def test_the_extra_all_names_every_other_one():
-    (everything,) = EXTRAS["all"]
-    names = re.fullmatch(r"captioning\[(.*)\]", everything)[1].split(",")
+def test_the_extra_all_names_all_other_extras():
+    (requirement,) = EXTRAS["all"]
+    names = re.fullmatch(r"captioning\[(.*)\]", requirement)[1].split(",")
     assert sorted(names) == sorted(EXTRAS.keys() - {"all"})
     assert {"metadata", "heif", "plots", "demo", "train", "quantise", "test"} == {*names}
 
@@ -68,7 +69,7 @@ def test_a_package_under_the_gpl_is_installed_by_its_own_extra_only(package, ext
     assert [line for line in requirements if package in line] == [requirement]
 
 
-def test_the_wheel_carries_the_model_below_40_mb_and_nothing_that_only_training_reads(wheel):
+def test_the_wheel_holds_the_model_and_no_training_files_in_less_than_40_mb(wheel):
     assert wheel.stat().st_size < 40e6
     with zipfile.ZipFile(wheel) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
@@ -122,9 +123,7 @@ def test_a_step_of_the_pipeline_names_the_extra_that_it_needs(environment, tmp_p
 
 
 @pytest.mark.slow
-def test_the_features_of_a_new_folder_are_those_of_the_encoder_that_comes_along(
-    environment, tmp_path
-):
+def test_the_features_of_a_new_folder_are_those_of_the_shipped_encoder(environment, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     rows = ["image,caption"]
@@ -141,7 +140,7 @@ def test_the_features_of_a_new_folder_are_those_of_the_encoder_that_comes_along(
 
 
 @pytest.mark.slow
-def test_an_editable_install_captions_with_the_model_of_the_clone(environment, tmp_path):
+def test_an_editable_installation_uses_the_model_of_the_clone(environment, tmp_path):
     run(environment / "pip", "uninstall", "--yes", "captioning", folder=tmp_path)
     run(environment / "pip", "install", "--no-deps", "--editable", ROOT, folder=tmp_path)
     code = "import captioning; print(captioning.__file__)"

@@ -1,4 +1,4 @@
-"""The trained model in the repository, its vocabulary, its scores and what is written about it."""
+"""The trained model in the repository, its vocabulary and scores, and the documents about it."""
 
 import json
 import re
@@ -24,9 +24,10 @@ from captioning.inference.openvino_runtime import (
     read_network,
 )
 from captioning.models.image_encoder import build_split_encoder
+from captioning.output.report import split_by_model
 from captioning.paths import Paths, find_model
 from captioning.settings import TrainingSettings
-from captioning.training.checkpoints import best_epoch, epochs_of_last_model, read_record
+from captioning.training.checkpoints import find_best_epoch, read_record
 
 PATHS = Paths(find_model())
 README = (PATHS.root / "README.md").read_text(encoding="utf-8")
@@ -76,7 +77,7 @@ def test_the_readme_states_the_errors_that_were_counted():
 
 
 def test_the_exported_decoder_predicts_what_the_keras_model_predicts(captioner):
-    """The next words of captions of eight examples, though it computes in 8-bit integers."""
+    """It nearly does so, in 8-bit integers, for the captions of eight examples."""
     model = keras.models.load_model(PATHS.models / "caption_model.keras", compile=False)
     paths = sorted((PATHS.root / "examples").glob("*.jpg"))[:8]
     images = np.stack([load_image(path, captioner.encoder.image_size) for path in paths])
@@ -89,22 +90,22 @@ def test_the_exported_decoder_predicts_what_the_keras_model_predicts(captioner):
     expected = keras.ops.convert_to_numpy(expected).reshape(8, length, -1)
     image_context = captioner.decoder.prefill(features)
     state = captioner.decoder.initial_state(8)
-    received = []
+    log_probs = []
     for position in range(length):
-        log_probs, state = captioner.decoder.step(words[:, :, position], state, image_context)
-        received.append(log_probs[:, 0])
-    received = np.stack(received, axis=1)  # (images, length, vocabulary)
-    divergence = (np.exp(expected) * (expected - received)).sum(axis=-1)  # in nats
+        next_log_probs, state = captioner.decoder.step(words[:, :, position], state, image_context)
+        log_probs.append(next_log_probs[:, 0])
+    log_probs = np.stack(log_probs, axis=1)  # (images, length, vocabulary_size)
+    divergence = (np.exp(expected) * (expected - log_probs)).sum(axis=-1)  # in nats
     assert divergence.mean() < 0.002
     assert divergence.max() < 0.05  # rounding may decide one word in a hundred
-    assert (received.argmax(axis=-1) == expected.argmax(axis=-1)).mean() > 0.95
+    assert (log_probs.argmax(axis=-1) == expected.argmax(axis=-1)).mean() > 0.95
 
 
-def test_training_would_resume_the_shipped_run():
-    chosen = TrainingSettings.for_data(images=6000, captions=30000)
-    record = read_record(PATHS.models, {"settings": asdict(chosen)})  # or it would raise
-    course = epochs_of_last_model(record["history"])
-    assert best_epoch(course) == len(course) - 1
+def test_the_default_settings_are_those_of_the_shipped_run():
+    settings = TrainingSettings.for_data(images=6000, captions=30000)
+    record = read_record(PATHS.models, {"settings": asdict(settings)})  # raises for other settings
+    *_, epochs = split_by_model(record["history"]).values()
+    assert find_best_epoch(epochs) == len(epochs) - 1
 
 
 @pytest.mark.slow
@@ -113,8 +114,8 @@ def test_the_shipped_encoder_is_a_quantised_xception_with_a_fine_tuned_exit_flow
     (weights,) = (shared / "xception").glob("*.h5")
     pretrained = build_split_encoder("Xception", weights)
     network = read_network(PATHS.models / ENCODER)
-    name, fingerprint, form = read_encoder_id(network).split()
-    assert (name, form) == ("Xception", "int8")
+    name, fingerprint, precision = read_encoder_id(network).split()
+    assert (name, precision) == ("Xception", "int8")
     assert make_encoder_id(pretrained.whole) != f"{name} {fingerprint}"
 
     residual_sums = [
@@ -123,10 +124,10 @@ def test_the_shipped_encoder_is_a_quantised_xception_with_a_fine_tuned_exit_flow
     backbone = openvino.Model([residual_sums[-2].output(0)], network.get_parameters())
     paths = sorted((PATHS.root / "examples").glob("*.jpg"))[:4]
     images = np.stack([load_image(path, (299, 299)) for path in paths])
-    received = compile_network(backbone)([images])[0].mean((2, 3))  # channels first
+    features = compile_network(backbone)([images])[0].mean((2, 3))  # channels first
     expected = pretrained.backbone.predict(images, verbose=0).mean(1)
-    cosine = (received * expected).sum(1)
-    cosine /= np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)
+    cosine = (features * expected).sum(1)
+    cosine /= np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
     assert cosine.min() > 0.98
 
 
@@ -138,7 +139,7 @@ def _adds_two_branches(operation) -> bool:
 @pytest.mark.slow
 @pytest.mark.real
 def test_the_test_split_scores_what_the_model_card_states(captioner, shared, tmp_path):
-    """End to end on all 1,000 test images: photographs, features, search, scores."""
+    """End to end, from all 1,000 test photographs to their scores."""
     with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
         archive.extractall(tmp_path)
     names = read_splits(tmp_path)["test"]

@@ -1,5 +1,5 @@
-"""A small world of its own: drawings of coloured shapes with captions, in Flickr8k's layout or as a
-folder of images with a table, and an image encoder that tells the drawings apart."""
+"""The tiny world of the tests: drawings of coloured shapes with captions, as archives like those of
+Flickr8k or as a folder of images with a table, and an image encoder that distinguishes them."""
 
 import csv
 import zipfile
@@ -20,8 +20,8 @@ CAPTION_FORMS = (
 
 
 def drawings(count: int) -> dict[str, tuple[Image.Image, list[str]]]:
-    """Image name -> drawing and its five captions; every kind of drawing once in six."""
-    made = {}
+    """Image name -> drawing and its five captions. Any six drawings show all colours and shapes."""
+    world = {}
     for number in range(count):
         colour = list(COLOURS)[number % 3]
         shape = SHAPES[number // 3 % 2]
@@ -30,12 +30,13 @@ def drawings(count: int) -> dict[str, tuple[Image.Image, list[str]]]:
         draw = ImageDraw.Draw(image)
         {"circle": draw.ellipse, "square": draw.rectangle}[shape](box, fill=COLOURS[colour])
         captions = [form.format(colour=colour, shape=shape) for form in CAPTION_FORMS]
-        made[f"{number:03}_drawing.jpg"] = image, captions
-    return made
+        world[f"{number:03}_drawing.jpg"] = image, captions
+    return world
 
 
 def write_archives(folder: Path, train: int = 24, development: int = 6, test: int = 6) -> None:
-    """Writes `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` with so many drawings a split."""
+    """Writes `Flickr8k_Dataset.zip` and `Flickr8k_text.zip` with this many drawings in each
+    split."""
     world = drawings(train + development + test)
     names = list(world)
     with zipfile.ZipFile(folder / "Flickr8k_Dataset.zip", "w") as archive:
@@ -50,18 +51,18 @@ def write_archives(folder: Path, train: int = 24, development: int = 6, test: in
             for number, caption in enumerate(captions)
         ]
         archive.writestr("Flickr8k.token.txt", "".join(lines))
-        for split, chosen in (
+        for split, split_names in (
             ("train", names[:train]),
             ("dev", names[train : train + development]),
             ("test", names[train + development :]),
         ):
-            archive.writestr(f"Flickr_8k.{split}Images.txt", "\n".join(chosen) + "\n")
+            archive.writestr(f"Flickr_8k.{split}Images.txt", "\n".join(split_names) + "\n")
 
 
 def write_folder(folder: Path, count: int = 20) -> dict[str, str]:
-    """Writes `my_photos`, with half of the images in a folder below, and `my_captions.csv`: one
-    caption for every other image, two for the rest. Returns image name -> first caption."""
-    first = {}
+    """Writes `my_photos`, with half of the images in a folder below it, and `my_captions.csv`, with
+    one or two captions of each image. Returns image name -> first caption."""
+    first_captions = {}
     with (folder / "my_captions.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["image", "caption"])
@@ -70,15 +71,18 @@ def write_folder(folder: Path, count: int = 20) -> dict[str, str]:
             path = folder / "my_photos" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path, quality=95)
-            first[name] = captions[1]
+            first_captions[name] = captions[1]
             table.writerows([name, caption] for caption in captions[1 : 2 + number % 2])
-    return first
+    return first_captions
 
 
 def build_tiny_encoder():
-    """A camera of 4 x 6 pixels in Keras: images (batch, 32, 48, 3) uint8 -> feature maps (batch, 4,
-    18) float32, a cell for each row of pixels. Circles and squares differ in their corners."""
-    import keras  # only here: most tests of the tiny world need none
+    """Builds a Keras model that averages images (batch, 32, 48, 3) uint8 to 4 x 6 pixels.
+
+    It returns the pixels as feature maps (batch, 4, 18) float32, a cell for each row. Circles and
+    squares differ in the pixels of their corners.
+    """
+    import keras  # only here: most tests of the tiny world need no Keras
 
     images = keras.Input((32, 48, 3), dtype="uint8", name="images")
     scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)  # white is 0

@@ -56,7 +56,7 @@ def score_captions(
     return scores
 
 
-def cider_per_image(
+def compute_cider_per_image(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, float]:
     """Returns image name -> CIDEr of its caption, from 0 to 10. Their mean is the CIDEr that

@@ -1,6 +1,6 @@
-"""Keras models as the networks that captioning runs: in memory while training, as files afterwards.
+"""Turns Keras models into the networks that captioning runs: in files, or in memory while training.
 
-The files hold float16 weights and need no Keras; `captioning.inference.networks` reads them.
+The files hold float16 weights and need no Keras. `captioning.inference.networks` reads them.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from captioning.inference.openvino_runtime import (
 )
 from captioning.models.step_model import build_step_models
 
-# How TensorFlow names the outputs of a function.
+# The names that TensorFlow gives to the outputs of a function.
 _OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
 
 
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
-    """Writes `encoder.xml` and `encoder.bin` for `captioning.inference.networks.Encoder`, with the
-    encoder's ID as metadata."""
+    """Writes `encoder.xml` and `encoder.bin` to `folder`, for
+    `captioning.inference.networks.Encoder`, with the encoder's ID as metadata."""
     _export(encoder, folder / ENCODER, {ENCODER_ID_KEY: make_encoder_id(encoder)})
 
 
@@ -44,16 +44,16 @@ def export_decoder(
     folder: Path,
     encoder_id: str | None = None,
 ) -> None:
-    """Writes `decoder_prefill` and `decoder_step`, .xml and .bin each, for
+    """Writes `decoder_prefill` and `decoder_step`, .xml and .bin each, to `folder`, for
     `captioning.inference.networks.Decoder`.
 
-    Their metadata names the weights, the vocabulary and the encoder that they belong to, so that
-    they are never used with others, and `longest_caption`, the limit of the search in words.
-    `encoder_id`: that of the features the model was trained on, if it is known.
+    The metadata names the weights, the vocabulary and the encoder that belong together, and
+    `longest_caption`, the limit of the search in words. `encoder_id` is that of the features on
+    which the model was trained; None if it is unknown.
     """
     prefill, step = build_step_models(caption_model)
     values = (
-        fingerprint(caption_model),
+        make_fingerprint(caption_model),
         vocabulary.fingerprint,
         longest_caption,
         prefill.input_shape[-1],
@@ -67,17 +67,18 @@ def export_decoder(
 
 
 def to_encoder(encoder: keras.Model) -> Encoder:
-    """The encoder as it is in memory, in the fastest precision for many images."""
+    """Returns the encoder as a network in memory, in the fastest precision for many images."""
     with tempfile.TemporaryDirectory() as folder:
         export_encoder(encoder, Path(folder))
         return Encoder(Path(folder), encoder_precision())
 
 
 def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:
-    """The caption model as it is in memory, to caption while it is trained."""
+    """Returns the caption model as a decoder in memory, which always has the present weights of the
+    model. `longest_caption`: the limit of the search in words."""
     prefill, step = build_step_models(caption_model)
     for network in (prefill, step):
-        network.compile(jit_compile=False)  # XLA would compile it for each number of images
+        network.compile(jit_compile=False)  # XLA would compile for each number of images
     return Decoder(
         lambda inputs: keras.tree.flatten(prefill.predict_on_batch(*inputs)),
         step.predict_on_batch,
@@ -89,12 +90,13 @@ def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
 
 
 def make_encoder_id(encoder: keras.Model) -> str:
-    """The ID that the exported file holds: see `captioning.inference.openvino_runtime`."""
-    return f"{encoder.name} {fingerprint(encoder)}"
+    """Returns the ID that the exported file holds: see
+    `captioning.inference.openvino_runtime.read_encoder_id`."""
+    return f"{encoder.name} {make_fingerprint(encoder)}"
 
 
-def fingerprint(model: keras.Model) -> str:
-    """16 hexadecimal digits that are equal for equal weights, before any rounding."""
+def make_fingerprint(model: keras.Model) -> str:
+    """Returns 16 hexadecimal digits, which are equal for equal weights before any rounding."""
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(keras.ops.convert_to_numpy(weight).tobytes())
@@ -102,12 +104,12 @@ def fingerprint(model: keras.Model) -> str:
 
 
 def _units(step: keras.Model) -> int:
-    """The units of the LSTM, whose hidden state is the second input of the step."""
+    """The number of units of the LSTM, whose hidden state is the second input of the step."""
     return step.input_shape[1][-1]
 
 
 def _export(model: keras.Model, path: Path, metadata: dict[str, object]) -> None:
-    """Writes the network beside `path` first, then moves it there."""
+    """Writes the network to a folder beside `path`, and then moves it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix="saving-") as folder:
         exported = Path(folder, "exported.xml")
@@ -117,13 +119,13 @@ def _export(model: keras.Model, path: Path, metadata: dict[str, object]) -> None
         if len(network.outputs) > len(model.outputs):
             _remove_stray_outputs(network)
         write_metadata(network, metadata)
-        compact = Path(folder, path.name)
-        openvino.save_model(network, compact, compress_to_fp16=True)
-        replace_network(compact, path)
+        compressed = Path(folder, path.name)
+        openvino.save_model(network, compressed, compress_to_fp16=True)
+        replace_network(compressed, path)
 
 
 def _remove_stray_outputs(network: openvino.Model) -> None:
-    """Swish keeps its input for a gradient, which OpenVINO takes for an output of the network."""
+    """Removes the results that OpenVINO adds for swish, which keeps its input for a gradient."""
     for result in network.get_results():
         if not any(map(_OUTPUT_NAME.fullmatch, result.input_value(0).get_names())):
             network.remove_result(result)

@@ -1,7 +1,7 @@
-"""Provides the encoder of a root folder: keeps the one there, copies the shipped one or makes one.
+"""Provides the encoder of a root folder: keeps its encoder, copies the shipped one, or builds a new
+one.
 
-Not about the network itself: see `captioning.inference.networks` and
-`captioning.models.image_encoder`.
+`captioning.models.image_encoder` builds encoders; `captioning.inference.networks` runs them.
 """
 
 import tempfile
@@ -24,56 +24,57 @@ from captioning.settings import DEFAULT_ENCODER
 
 
 def provide_encoder(folder: Path, name: str | None = None, weights: str | None = None) -> Encoder:
-    """Loads the encoder in `folder`, the `models` of a root folder, after putting it there if need
-    be.
+    """Loads the encoder in `folder`, the `models` of a root folder. If necessary, copies or builds
+    it first.
 
-    `name`: an image network of `keras.applications`; by default any encoder that is there, else
-    `DEFAULT_ENCODER`. `weights` ("imagenet" or the path of a weights file) always make a new one;
-    without them the shipped encoder is copied if it is the named one. Raises ValueError if this
-    would replace the encoder that made the feature maps in the root folder.
+    `name` is an image network of `keras.applications`; by default that of the encoder in `folder`,
+    else `DEFAULT_ENCODER`. With `weights` ("imagenet" or the path of a weights file), a new encoder
+    is built. Without them, the shipped encoder is copied if it has this name. Raises ValueError if
+    this would replace the encoder that made the feature maps in the root folder, and the errors of
+    `build_encoder`.
     """
     shipped = Paths(find_model()).models
     if weights or not (has_encoder(folder, name) or has_encoder(shipped, name)):
-        _make(folder, name or _name_in(folder), weights)
+        _build(folder, name or _read_name(folder), weights)
     elif not has_encoder(folder, name):
         _copy(shipped, folder)
     return Encoder(folder, encoder_precision())
 
 
 def has_encoder(folder: Path, name: str | None = None) -> bool:
-    """Whether `folder` holds an encoder; with a `name`, whether it is that network."""
-    if name is None or not (folder / ENCODER).exists():
-        return (folder / ENCODER).exists()
-    return _is_named(_encoder_id_in(folder), name)
+    """Whether `folder` holds an encoder; with a `name`, whether it holds that encoder."""
+    if not (folder / ENCODER).exists():
+        return False
+    return name is None or _has_name(_read_id(folder), name)
 
 
-def _name_in(folder: Path) -> str:
-    """The name of the encoder in `folder`, the default if there is none that can be read."""
+def _read_name(folder: Path) -> str:
+    """The name of the encoder in `folder`; the default if it holds none that can be read."""
     try:
-        return encoder_name(_encoder_id_in(folder))
+        return encoder_name(_read_id(folder))
     except (FileNotFoundError, ValueError):
         return DEFAULT_ENCODER
 
 
-def _encoder_id_in(folder: Path) -> str | None:
+def _read_id(folder: Path) -> str | None:
     return read_encoder_id(read_network(folder / ENCODER))
 
 
-def _make(folder: Path, name: str, weights: str | None) -> None:
+def _build(folder: Path, name: str, weights: str | None) -> None:
     from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
-    from captioning.models.image_encoder import IMAGENET, build_encoder, keras_name
+    from captioning.models.image_encoder import IMAGENET, build_encoder, find_keras_name
 
-    name = keras_name(name)
+    name = find_keras_name(name)
     for path, encoder_id in _feature_files(folder):
-        if not _is_named(encoder_id, name):  # refused before its weights are downloaded
-            raise _replaces_encoder_in_use(path, encoder_id, name)
+        if not _has_name(encoder_id, name):  # before Keras downloads the weights
+            raise _replacement_error(path, encoder_id, name)
     encoder = build_encoder(name, weights or IMAGENET)
     _refuse_to_replace(folder, make_encoder_id(encoder))
     export_encoder(encoder, folder)
 
 
 def _copy(source: Path, folder: Path) -> None:
-    _refuse_to_replace(folder, _encoder_id_in(source))
+    _refuse_to_replace(folder, _read_id(source))
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="saving-") as temporary:
         copy = Path(temporary, ENCODER)
@@ -81,14 +82,14 @@ def _copy(source: Path, folder: Path) -> None:
         replace_network(copy, folder / ENCODER)
 
 
-def _refuse_to_replace(folder: Path, new: str | None) -> None:
+def _refuse_to_replace(folder: Path, new_id: str | None) -> None:
     for path, encoder_id in _feature_files(folder):
-        if encoder_id != new:
-            raise _replaces_encoder_in_use(path, encoder_id, new)
+        if encoder_id != new_id:
+            raise _replacement_error(path, encoder_id, new_id)
 
 
 def _feature_files(folder: Path) -> list[tuple[Path, str | None]]:
-    """The files of feature maps beside `folder`, each with the ID of the encoder that made it; none
+    """The files of feature maps beside `folder`, with the ID of the encoder that made them. Empty
     if `folder` holds no encoder that could be lost."""
     if not (folder / ENCODER).exists():
         return []
@@ -100,13 +101,13 @@ def _feature_files(folder: Path) -> list[tuple[Path, str | None]]:
     return [(path, maps.encoder_id) for path in files if (maps := FeatureStore(path))]
 
 
-def _is_named(encoder_id: str | None, name: str) -> bool:
+def _has_name(encoder_id: str | None, name: str) -> bool:
     return encoder_name(encoder_id).casefold() == name.casefold()
 
 
-def _replaces_encoder_in_use(path: Path, made_by: str | None, new: str | None) -> ValueError:
+def _replacement_error(path: Path, encoder_id: str | None, new_id: str | None) -> ValueError:
     return ValueError(
-        f"Expected {made_by or DEFAULT_ENCODER}, the encoder that made {path}, got "
-        f"{new or DEFAULT_ENCODER}, which would replace it. Delete the feature maps and their "
+        f"Expected {encoder_id or DEFAULT_ENCODER}, the encoder that made {path}, got "
+        f"{new_id or DEFAULT_ENCODER}, which would replace it. Delete the feature maps and their "
         ".json files to start again, or name neither another encoder nor weights."
     )

@@ -1,8 +1,7 @@
 """Quantises exported networks to 8-bit integers, and keeps them only if captions stay as good.
 
-The files are smaller, and on processors with VNNI the encoder takes a third of the time and the
-search two thirds. Needs NNCF, which nothing else here does. Not about running a network: see
-`captioning.inference.networks`.
+The files become smaller. On processors with VNNI, the encoder takes a third of the time and the
+search two thirds. Only this module needs NNCF. `captioning.inference.networks` runs the networks.
 """
 
 import logging
@@ -36,23 +35,24 @@ from captioning.inference.openvino_runtime import (
 from captioning.paths import Paths
 
 CALIBRATION_IMAGES = 300  # training images for the encoder: NNCF's default
-DECODER_CALIBRATION_IMAGES = 64  # fewer, as each is captioned word by word
-TOLERANCE = 0.005  # of development CIDEr, 0.5 as it is printed; runs differ by twice that
+DECODER_CALIBRATION_IMAGES = 64  # fewer, because each is captioned word by word
+TOLERANCE = 0.005  # of development CIDEr, which is printed as 0.5; runs differ by twice that
 
 _DECODER_FILES = DECODER_PREFILL, DECODER_STEP
 
 
 class QualityLoss(ValueError):
-    """The quantised networks caption worse than `TOLERANCE` allows."""
+    """The quantised networks lose more than `TOLERANCE` of the development CIDEr."""
 
 
 def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
-    """Quantises encoder and decoder in `paths.models`, or whichever is not quantised yet, and keeps
-    the result if it costs at most `TOLERANCE`.
+    """Quantises the networks in `paths.models` that are not quantised yet, and replaces them unless
+    the development CIDEr falls by more than `TOLERANCE`.
 
-    Calibrates on training images, compares on the development split, and returns the CIDEr there
-    before and after. Raises `QualityLoss` if the loss is larger, and leaves all files as they were;
-    ValueError if both are quantised already or do not belong together.
+    Training images calibrate the networks. Returns the development CIDEr, from 0 to 10, before and
+    after. Raises `QualityLoss`, and leaves all files as they were, if it falls too far. Raises
+    ValueError if all networks are quantised already, or if encoder and decoder do not belong
+    together.
     """
     dataset = Dataset.load(paths.dataset)
     vocabulary = Vocabulary.load(paths.vocabulary)
@@ -62,14 +62,14 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
     in_floats = [name for name, network in networks.items() if not _is_quantised(network)]
     if not in_floats:
         raise ValueError(
-            f"Encoder and decoder in {paths.models} are quantised already. To quantise them again, "
-            "make new ones: `python -m captioning features --weights FILE`, then `python -m "
-            "captioning export`."
+            f"Expected encoder or decoder in {paths.models} in floats, got both quantised already. "
+            "To quantise them again, make new ones: `python -m captioning features --weights "
+            "FILE`, then `python -m captioning export`."
         )
     references = select(dataset.captions, dataset.splits["development"])
 
     def development_cider(models: Path, maps_path: Path) -> float:
-        # The maps are closed when this returns: Windows removes no open file.
+        # The maps are closed when this function returns, because Windows removes no open file.
         maps = extract_feature_maps(Encoder(models), dataset.images, references, maps_path)
         decoder = Decoder.load(models, vocabulary)
         return evaluate(decoder, maps, references, meteor=False)[1]["CIDEr"]
@@ -80,7 +80,7 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
             copy_network(paths.models / name, trial / name)
         _quantise_trial(paths.models, trial, in_floats, dataset, vocabulary)
         before = development_cider(paths.models, trial / "before.bin")
-        # The maps of an encoder that stays the same are not extracted again.
+        # An encoder that stays the same makes the same maps.
         after_maps = "after.bin" if ENCODER in in_floats else "before.bin"
         after = development_cider(trial, trial / after_maps)
         _require_tolerable(before, after, in_floats, paths.models)
@@ -90,16 +90,17 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
 
 
 def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) -> None:
-    """Writes the encoder of the folder `source` to the folder `target` with 8-bit weights and
-    activations, whose ranges the images set. Raises ValueError if it is quantised already.
+    """Writes the encoder in the folder `source` to the folder `target` with 8-bit weights and
+    activations. The images set the quantisation ranges. Raises ValueError if the encoder is
+    quantised already.
 
-    Sums stay floats: what they add differs most in range, and they cost least.
+    Sums stay in floats: the ranges of their inputs differ most, and they take the least time.
     """
     network = read_network(source / ENCODER)
     if _is_quantised(network):
         raise ValueError(
-            f"{source / ENCODER} is quantised already. To quantise it again, make a new one: "
-            "`python -m captioning features --weights FILE`."
+            f"Expected an encoder in floats, got {source / ENCODER}, which is quantised already. "
+            "To quantise it again, make a new one: `python -m captioning features --weights FILE`."
         )
     size = image_size(network)
     quantised = _quantise(
@@ -117,23 +118,24 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
 def quantise_decoder(
     source: Path, vocabulary: Vocabulary, features: np.ndarray, target: Path
 ) -> None:
-    """Writes the decoder of the folder `source` to the folder `target` with its products with
-    weights in 8-bit integers, whose ranges captioning `features` (images, cells, feature_width)
-    sets. Raises ValueError if it is quantised already; if one of its two files is, that is copied.
+    """Writes the decoder in the folder `source` to the folder `target` with its multiplications by
+    weights in 8-bit integers. It captions `features` (images, cells, feature_width) to set the
+    quantisation ranges. If one of its two files is quantised already, that file is copied. Raises
+    ValueError if both are.
 
-    All else stays in floats: normalisation would lose its small differences.
+    Other operations stay in floats: normalisation would lose small differences.
     """
     if all(_is_quantised(read_network(source / name)) for name in _DECODER_FILES):
         raise ValueError(
-            f"The decoder in {source} is quantised already. To quantise it again, export a new "
-            "one: `python -m captioning export`."
+            f"Expected a decoder in floats, got that in {source}, which is quantised already. To "
+            "quantise it again, export a new one: `python -m captioning export`."
         )
     target.mkdir(parents=True, exist_ok=True)
     decoder = _RecordingDecoder.load(source, vocabulary)
-    for feature_map in features:  # one by one, so that each image has the same weight
+    for feature_map in features:  # separately, so that each image has the same weight
         decoder.caption(feature_map[None])
-    recorded = decoder.prefill_inputs, decoder.step_inputs
-    for name, inputs in zip(_DECODER_FILES, recorded, strict=True):
+    all_inputs = decoder.prefill_inputs, decoder.step_inputs
+    for name, inputs in zip(_DECODER_FILES, all_inputs, strict=True):
         network = read_network(source / name)
         if _is_quantised(network):
             copy_network(source / name, target / name)
@@ -144,7 +146,8 @@ def quantise_decoder(
 def _quantise_trial(
     models: Path, trial: Path, in_floats: list[str], dataset: Dataset, vocabulary: Vocabulary
 ) -> None:
-    """Quantises the networks of the folder `models` that are `in_floats` to the folder `trial`."""
+    """Quantises the networks in the folder `models` whose names are `in_floats`, and writes them to
+    the folder `trial`."""
     train = dataset.splits["train"]
     names = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
     if ENCODER in in_floats:
@@ -160,22 +163,22 @@ def _require_tolerable(before: float, after: float, in_floats: list[str], models
     loss = before - after
     if loss > TOLERANCE:
         raise QualityLoss(
-            f"{models} stays as it is: with {', '.join(in_floats)} in 8-bit integers, development "
-            f"CIDEr falls by {loss * 100:.2f} ({before * 100:.2f} before, {after * 100:.2f} "
-            f"after). Expected a fall of at most {TOLERANCE * 100:.1f}."
+            f"Expected development CIDEr to fall by at most {TOLERANCE * 100:.1f}, got "
+            f"{loss * 100:.2f} ({before * 100:.2f} before, {after * 100:.2f} after) with "
+            f"{', '.join(in_floats)} in 8-bit integers. {models} stays as it is: use it in floats."
         )
 
 
 class _RecordingDecoder(Decoder):
-    """Records all inputs of its two networks, in the form that NNCF takes."""
+    """Records all inputs of its two networks in the form that NNCF expects."""
 
     def __init__(self, prefill: RunNetwork, step: RunNetwork, *others):
         self.prefill_inputs: list[dict[int, np.ndarray]] = []
         self.step_inputs: list[dict[int, np.ndarray]] = []
 
-        def record(run: RunNetwork, recorded: list) -> RunNetwork:
+        def record(run: RunNetwork, records: list) -> RunNetwork:
             def record_and_run(inputs):
-                recorded.append(dict(enumerate(inputs)))
+                records.append(dict(enumerate(inputs)))
                 return run(inputs)
 
             return record_and_run
@@ -192,13 +195,13 @@ def _quantise(
     to_inputs: Callable | None,
     is_quantisable: Callable[[openvino.Node], bool],
 ) -> openvino.Model:
-    """A copy of the network, metadata included, whose `is_quantisable` operations compute in 8-bit
-    integers. `to_inputs` makes the network's inputs of each of `items`, which set the ranges; None
-    if they are its inputs."""
+    """Returns a copy of the network, metadata included, whose `is_quantisable` operations compute
+    in 8-bit integers. `items` set the quantisation ranges; `to_inputs` turns an item into inputs of
+    the network. None: the items are its inputs."""
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
 
-    nncf.set_log_level(logging.WARNING)  # or it lists every operation that stays a float
+    nncf.set_log_level(logging.WARNING)  # or NNCF lists every operation that stays in floats
     floats = [
         operation.get_friendly_name()
         for operation in network.get_ops()
@@ -210,7 +213,7 @@ def _quantise(
         preset=nncf.QuantizationPreset.MIXED,
         subset_size=len(items),
         ignored_scope=nncf.IgnoredScope(names=floats, validate=False),
-        # Weights leave one bit free, so that no processor overflows and all compute the same.
+        # Weights leave one bit free, so that sums overflow on no processor: all compute the same.
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
 

@@ -33,7 +33,7 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
     file of the network without its classifier, or None for random weights. Raises ValueError for an
     unknown name, FileNotFoundError for a missing file and ConnectionError if the download fails.
     """
-    name = keras_name(name)
+    name = find_keras_name(name)
     return _on_images(_image_network(name, weights), name)
 
 
@@ -61,7 +61,7 @@ def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> Spl
     """Builds an encoder as `build_encoder` does, and cuts it after the last but one residual sum.
     The exit flow is the last residual block and all that follows: blocks 13 and 14 of Xception.
     Raises ValueError if the network has no residual blocks."""
-    name = keras_name(name)
+    name = find_keras_name(name)
     network = _image_network(name, weights)
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
     if len(sums) < 2:
@@ -77,7 +77,7 @@ def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> Spl
     )
 
 
-def keras_name(name: str) -> str:
+def find_keras_name(name: str) -> str:
     """Returns the name of a network as Keras writes it, such as "ResNet50V2" for "resnet50v2".
     Raises ValueError if Keras has no such network."""
     names = {network.casefold(): network for network in _image_networks()}
@@ -89,7 +89,7 @@ def keras_name(name: str) -> str:
     return names[name.casefold()]
 
 
-def image_size(name: str) -> tuple[int, int]:
+def find_image_size(name: str) -> tuple[int, int]:
     """Returns height and width in pixels of the images that a network was trained on, without
     building the network.
 
@@ -97,7 +97,7 @@ def image_size(name: str) -> tuple[int, int]:
     another size names the right one. MobileNetV3 accepts many sizes; its docstring names the right
     one. Raises RuntimeError if Keras names no size.
     """
-    build = _image_networks()[keras_name(name)]
+    build = _image_networks()[find_keras_name(name)]
     try:
         build(include_top=True, weights=IMAGENET, input_shape=_TOO_SMALL)
     except ValueError as error:
@@ -117,7 +117,7 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
             "exist. Name an existing file."
         )
     build = _image_networks()[name]
-    image_shape = (*image_size(name), 3)
+    image_shape = (*find_image_size(name), 3)
     try:
         network = build(
             weights=weights and str(weights), include_top=False, input_shape=image_shape

@@ -18,7 +18,7 @@ _SILENT = 4  # log level of pyexiv2, which warns of the metadata of some cameras
 _JPEG_METADATA = (b"Exif\0\0", b"Photoshop 3.0\0")
 
 
-def copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
+def choose_copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
     """Returns image path -> path of its copy. A copy has the place below `folder` that its image
     has below the deepest folder that holds all images. Raises ValueError if there is no such
     folder, because the images are on several drives of Windows."""

@@ -16,14 +16,14 @@ from matplotlib.ticker import MaxNLocator
 
 from captioning.data.dataset import Captions
 from captioning.evaluation.confusions import find_confusions
-from captioning.evaluation.metrics import cider_per_image, format_score
+from captioning.evaluation.metrics import compute_cider_per_image, format_score
 from captioning.output.pages import write_page
 from captioning.training.checkpoints import (
     ENSEMBLE_STAGE,
     MEMBER_KEY,
     MONITOR,
     STAGE_KEY,
-    best_epoch,
+    find_best_epoch,
 )
 
 _CAPTIONS_SHOWN = 8  # of the best, and of the worst: two rows of four on a desk
@@ -57,7 +57,7 @@ def write_report(
     is that of the training (see `captioning.training.checkpoints`). The page leaves out sections
     that need more than the record holds.
     """
-    cider = cider_per_image(captions, references)
+    cider = compute_cider_per_image(captions, references)
     by_cider = sorted(cider, key=cider.get, reverse=True)
     models = split_by_model(record.get("history", []))
     write_page(
@@ -124,7 +124,7 @@ def _describe_training(name: str, epochs: Sequence[Mapping]) -> dict:
     return {
         "name": name,
         "stages": list(dict.fromkeys(epoch[STAGE_KEY] for epoch in epochs)),
-        "best_epoch": best_epoch(epochs) + 1,
+        "best_epoch": find_best_epoch(epochs) + 1,
         "light_curves": to_data_url(draw_curves(epochs, "light")),
         "dark_curves": to_data_url(draw_curves(epochs, "dark")),
         "columns": columns,
@@ -168,5 +168,5 @@ def _marks(epochs: Sequence[Mapping]) -> dict[int, str]:
     """Number of an epoch -> the stage that begins with it, or "kept" for the best epoch."""
     stages = [epoch[STAGE_KEY] for epoch in epochs]
     first_epochs = {stages.index(stage) + 1: stage for stage in stages if stage != stages[0]}
-    best = best_epoch(epochs) + 1
+    best = find_best_epoch(epochs) + 1
     return first_epochs | {best: f"{first_epochs[best]}, kept" if best in first_epochs else "kept"}

@@ -1,8 +1,8 @@
-"""A training run on disk: its record, its last epoch and its best epoch.
+"""Stores a training run: its record, the model of its last epoch and that of its best epoch.
 
-A run has stages, one after the other. How it resumes follows from its history alone, so a run that
-was killed resumes from its last epoch as if nothing had happened. The history is a list of epochs,
-a dict of numbers each. Not about how a model is trained.
+A run consists of stages, one after the other. Its history is a list of epochs; each epoch is a dict
+with its stage and its numbers. A killed run resumes after the last epoch in its history, with the
+same result as an uninterrupted run.
 """
 
 import json
@@ -20,23 +20,23 @@ from captioning.paths import Paths
 MODEL = "caption_model.keras"
 RECORD = "training.json"
 
-STAGE_KEY = "stage"  # of an epoch: the name of its stage
-MEMBER_KEY = "member"  # of an epoch of an ensemble or of the teachers: the model, counted from 1
-MONITOR = "development CIDEr"  # the number that decides which epoch is best
-ENSEMBLE_STAGE = "ensemble"  # of the entry that is no epoch but holds the scores of the ensemble
+STAGE_KEY = "stage"  # the name of the stage of an epoch
+MEMBER_KEY = "member"  # the number, from 1, of the ensemble member that an epoch trained
+MONITOR = "development CIDEr"  # the number that is highest in the best epoch
+ENSEMBLE_STAGE = "ensemble"  # marks the entry with the scores of the ensemble, which is no epoch
 
 _NO_IDENTITY = MappingProxyType({})
 
 
 class Run:
-    """The files of a run in one folder: `training.json` (identity and history), the last and the
-    best epoch as `epoch-<n>.keras`."""
+    """A training run in a folder, which holds `training.json` (identity and history) and the models
+    of the last and the best epoch, `epoch-<n>.keras`."""
 
     def __init__(self, folder: Path, identity: Mapping, stages: Mapping[str, int], patience: int):
-        """Begins a run, or resumes the one in `folder`. `identity`, in JSON's types, makes two runs
-        the same run; raises ValueError if the run in `folder` has another, or if its record is
-        damaged. `stages`: name -> epochs; a stage ends early after `patience` epochs that brought
-        nothing better."""
+        """Begins a run, or resumes the run in `folder`. `identity`, in JSON types, is equal for
+        equal runs. `stages`: name -> number of epochs. A stage ends early after `patience` epochs
+        without a better one. Raises ValueError if the run in `folder` has another identity, or if
+        its record is damaged."""
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._stages = stages
@@ -50,15 +50,15 @@ class Run:
 
     @property
     def stage(self) -> str | None:
-        """The name of the first stage that is not over; None when all are."""
-        return next((name for name in self._stages if not self._is_over(name)), None)
+        """The name of the first stage that is not finished; None if all are."""
+        return next((name for name in self._stages if not self._is_finished(name)), None)
 
     def epochs_done(self, stage: str) -> int:
         """The number of finished epochs of a stage."""
-        return len(self._epochs_of(stage))
+        return len(self._stage_epochs(stage))
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
-        """Saves an epoch that has just ended: the model first, then the record that names it."""
+        """Saves an epoch of the present stage: first the model, then the record."""
         epoch = {STAGE_KEY: self.stage} | {name: float(number) for name, number in numbers.items()}
         self.history.append(epoch)
         last, best = self._model_path(len(self.history)), self._best_model_path
@@ -67,57 +67,50 @@ class Run:
         for path in set(self._folder.glob("epoch-*.keras")) - {last, best}:
             path.unlink()
 
-    def last_model(self) -> keras.Model:
-        """The model as of the last epoch, with its optimizer."""
+    def load_last_model(self) -> keras.Model:
+        """Loads the model of the last epoch, with its optimizer."""
         return keras.models.load_model(self._model_path(len(self.history)))
 
-    def best_model(self) -> keras.Model:
-        """The model as of the best epoch so far, not compiled."""
+    def load_best_model(self) -> keras.Model:
+        """Loads the model of the best epoch so far, not compiled."""
         return keras.models.load_model(self._best_model_path, compile=False)
 
-    def _is_over(self, stage: str) -> bool:
-        epochs = self._epochs_of(stage)
+    def _is_finished(self, stage: str) -> bool:
+        epochs = self._stage_epochs(stage)
         return len(epochs) >= self._stages[stage] or (
-            len(epochs) > 0 and len(epochs) - 1 - best_epoch(epochs) >= self._patience
+            len(epochs) > 0 and len(epochs) - 1 - find_best_epoch(epochs) >= self._patience
         )
 
-    def _epochs_of(self, stage: str) -> list[dict]:
+    def _stage_epochs(self, stage: str) -> list[dict]:
         return [epoch for epoch in self.history if epoch[STAGE_KEY] == stage]
 
     @property
     def _best_model_path(self) -> Path:
-        return self._model_path(best_epoch(self.history) + 1)
+        return self._model_path(find_best_epoch(self.history) + 1)
 
     def _model_path(self, number: int) -> Path:
         return self._folder / f"epoch-{number}.keras"
 
 
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """The epoch to keep, counted from 0: the first with the highest development CIDEr; among equal
-    ones (with a single image, CIDEr is always 0) the one with the lowest loss."""
+def find_best_epoch(history: Sequence[Mapping[str, float]]) -> int:
+    """Returns the number, from 0, of the first epoch with the highest development CIDEr. Among
+    epochs of equal CIDEr, which is always 0 for a single image, the lowest loss decides."""
     return max(
         range(len(history)),
         key=lambda epoch: (history[epoch][MONITOR], -history[epoch].get("val_loss", inf)),
     )
 
 
-def epochs_of_last_model(history: Sequence[Mapping]) -> list[Mapping]:
-    """The epochs of the model that was trained last: the student, the single model, or the last
-    member of an ensemble."""
-    epochs = [epoch for epoch in history if epoch[STAGE_KEY] != ENSEMBLE_STAGE]
-    last_member = epochs[-1].get(MEMBER_KEY)
-    return [epoch for epoch in epochs if epoch.get(MEMBER_KEY) == last_member]
-
-
 def save_trained(model: keras.Model, record: Mapping, folder: Path) -> None:
-    """Writes the result of a training into `folder`: the model first, then the record, whose
-    history tells that the training is over."""
+    """Writes the trained model to `folder`, and then its record. A record with a history means that
+    the run is finished."""
     _save(model, folder / MODEL)
     _write_record(folder, record)
 
 
 def load_model(folder: Path) -> keras.Model:
-    """The trained model in `folder`, not compiled. Raises FileNotFoundError if there is none."""
+    """Loads the trained model in `folder`, not compiled. Raises FileNotFoundError if there is
+    none."""
     path = folder / MODEL
     if not path.exists():
         trained = (folder / RECORD).exists()
@@ -127,15 +120,15 @@ def load_model(folder: Path) -> keras.Model:
 
 
 def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
-    """The result of a run: the model, its vocabulary and its record. Raises ValueError if model and
-    vocabulary are not from the same run."""
+    """Loads the result of a run: the model, its vocabulary and its record. Raises FileNotFoundError
+    if a file is missing, ValueError if model and vocabulary are not from the same run."""
     model, vocabulary = load_model(paths.models), Vocabulary.load(paths.vocabulary)
     record = read_record(paths.models)
     fingerprint = record.get("vocabulary", vocabulary.fingerprint)
     size = model.output_shape[-1]
     if fingerprint != vocabulary.fingerprint or size != len(vocabulary):
         raise ValueError(
-            f"Expected in {paths.vocabulary} the vocabulary of {paths.models / MODEL}, "
+            f"Expected the vocabulary of {paths.models / MODEL} in {paths.vocabulary}, "
             f"{fingerprint} of {size} words, got {vocabulary.fingerprint} of {len(vocabulary)}. "
             "Take both from one training run."
         )
@@ -143,10 +136,12 @@ def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
 
 
 def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
-    """The identity and the `history` of the run in `folder`; the given identity and an empty
-    history if there is no record. Raises ValueError if the run has another identity, or if the
-    record is damaged. Settings that the record does not name did not exist at its time and are
-    accepted."""
+    """Reads the identity and the `history` of the run in `folder`. Without a record, returns the
+    given identity and an empty history.
+
+    Raises ValueError if the run has another identity, or if the record is damaged. A setting that
+    is missing in the record did not exist at the time of the run, and is accepted.
+    """
     path = folder / RECORD
     if not path.exists():
         return {**identity, "history": []}
@@ -155,24 +150,27 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
         if not isinstance(record, dict) or "history" not in record:
             raise ValueError("it holds no history")
     except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Delete it to train again.") from error
-    differences = list(_differences(record, identity))
-    if differences:
         raise ValueError(
-            f"{path} belongs to another run: {'; '.join(differences)}. Delete it to begin a new "
-            "run, or restore what you changed to resume that one."
+            f"Expected the record of a training run in {path}, got a damaged file ({error}). "
+            "Delete it to train again."
+        ) from error
+    if differences := list(_differences(record, identity)):
+        raise ValueError(
+            f"Expected the record of this run in {path}, got that of another run: "
+            f"{'; '.join(differences)}. Delete it to begin a new run, or restore what you changed "
+            "to resume that run."
         )
     return record
 
 
 def _differences(record: Mapping, identity: Mapping, prefix: str = "") -> Iterator[str]:
-    """Lines such as "units 384 there, 13 here"."""
-    for key, here in identity.items():
-        there = record.get(key, here)
-        if isinstance(here, Mapping) and isinstance(there, Mapping):
-            yield from _differences(there, here, f"{key} ")
-        elif there != here:
-            yield f"{prefix}{key} {there} there, {here} here"
+    """Yields each difference, such as "settings units 384 instead of 13"."""
+    for key, expected in identity.items():
+        value = record.get(key, expected)
+        if isinstance(expected, Mapping) and isinstance(value, Mapping):
+            yield from _differences(value, expected, f"{key} ")
+        elif value != expected:
+            yield f"{prefix}{key} {value} instead of {expected}"
 
 
 def _write_record(folder: Path, record: Mapping) -> None:

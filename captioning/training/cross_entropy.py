@@ -1,12 +1,11 @@
-"""The first stage of training: the model predicts each next word of the captions.
+"""The first stage of training: the model learns to predict the next word of the captions.
 
-Whatever it predicts, it reads the right word and predicts the one after (teacher forcing). Targets
-are the words of the captions or, in distillation, the probabilities of a teacher. Fine-tuning runs
-the same epochs with a part of the encoder before the caption model.
+At every position it reads the words of the reference caption, not those that it has predicted
+(teacher forcing). The targets are the words of the captions or, in distillation, the probabilities
+of a teacher. Fine-tuning runs the same epochs with a part of the encoder before the caption model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
 
 import keras
 import numpy as np
@@ -15,17 +14,17 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
-from captioning.training.batches import CaptionBatches, Variant, one_caption_per_row
+from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run
 from captioning.training.distillation import DistillationBatches
-from captioning.training.losses import SmoothedCrossentropy
+from captioning.training.losses import SmoothedCrossentropy, require_finite_loss
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
 
 STAGE = "cross-entropy"
 
-# Of batches of single captions, sorted by length: so many leave 2 % of padding, and so many
-# captions have one length that no two epochs hold the same batches.
+# For batches of single captions. Sorted by length in groups of this size, they have 2 % of padding;
+# so many captions have the same length that every epoch has other batches.
 _BATCHES_PER_GROUP_OF_ROWS = 128
 
 Score = Callable[[keras.Model], dict[str, float]]
@@ -38,8 +37,8 @@ def run_stage(
     settings: TrainingSettings,
     teacher: keras.Model | None = None,
 ) -> None:
-    """Runs the epochs of this stage that are left. With a `teacher` (see `build_teacher`), its
-    probabilities are the targets, for the development captions too."""
+    """Runs the remaining epochs of this stage. The probabilities of a `teacher` (see
+    `build_teacher`) replace the words as targets, for the development captions as well."""
     validator = Validator(data, vocabulary, settings)
 
     def build() -> keras.Model:
@@ -59,9 +58,9 @@ def run_epochs(
     settings: TrainingSettings,
     teacher: keras.Model | None,
 ) -> None:
-    """Runs the epochs of `stage` that are left, with the model of its last epoch or, before the
-    first, with the model that `build` makes; it has the inputs and the output of a caption model.
-    After each epoch, `score` scores it on the development images."""
+    """Runs the remaining epochs of `stage`. The model is that of its last epoch; before the first
+    epoch, `build` builds it. It has the inputs and the output of a caption model. After each epoch,
+    `score` scores it on the development images. Raises ValueError if training diverges."""
     epochs_done = run.epochs_done(stage)
     train_batches = make_batches(data.encode(vocabulary), settings, epochs_done)
     development_batches = make_batches(data.encode_development(vocabulary), settings)
@@ -71,7 +70,7 @@ def run_epochs(
         development_batches = DistillationBatches(development_batches, teacher)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
     if epochs_done:
-        model = run.last_model()
+        model = run.load_last_model()
     else:
         keras.utils.set_random_seed(settings.seed)
         model = build()
@@ -82,7 +81,7 @@ def run_epochs(
         initial_epoch=epochs_done,
         epochs=settings.epochs,
         callbacks=[_Epochs(run, stage, score, settings)],
-        shuffle=False,  # the batches come shuffled, in an order that a resumed run repeats
+        shuffle=False,  # the batches shuffle themselves, in an order that a resumed run repeats
         verbose=2,
     )
 
@@ -90,11 +89,11 @@ def run_epochs(
 def make_batches(
     variants: Sequence[Variant], settings: TrainingSettings, epoch: int = 0
 ) -> CaptionBatches:
-    """Batches of `settings.batch_size` images with all their captions; for the merge decoder, to
-    which an image costs next to nothing, of as many captions, each in a row of its own."""
+    """Makes batches of `settings.batch_size` images with all their captions. For the merge decoder,
+    which uses pooled features, a batch has as many captions, each in a row of its own."""
     if not settings.uses_pooled_features:
         return CaptionBatches(variants, settings.batch_size, settings.seed, epoch)
-    rows = [one_caption_per_row(variant) for variant in variants]
+    rows = [separate_captions(variant) for variant in variants]
     batch_size = settings.batch_size * len(rows[0][0]) // len(variants[0][0])
     return CaptionBatches(rows, batch_size, settings.seed, epoch, _BATCHES_PER_GROUP_OF_ROWS)
 
@@ -102,8 +101,8 @@ def make_batches(
 def compile_model(
     model: keras.Model, settings: TrainingSettings, steps_per_epoch: int, loss: keras.Loss
 ) -> None:
-    """Gives the model its loss and its optimizer: AdamW, whose learning rate rises linearly during
-    the warm-up and falls to 0 along a cosine."""
+    """Compiles the model with its loss and AdamW (Loshchilov and Hutter, 2019). The learning rate
+    rises linearly during the warm-up, and then falls to 0 along a cosine."""
     warmup_steps = int(steps_per_epoch * settings.warmup_epochs)
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -114,21 +113,13 @@ def compile_model(
     optimizer = keras.optimizers.AdamW(
         learning_rate, weight_decay=settings.weight_decay, clipnorm=settings.clip_norm
     )
-    # Batches differ in length, and XLA would compile each length.
+    # Batches differ in length, and XLA would compile for each length.
     model.compile(optimizer, loss, jit_compile=False)
 
 
-def require_finite_loss(loss: float, learning_rate: float) -> None:
-    """Raises ValueError if training has diverged."""
-    if not isfinite(loss):
-        raise ValueError(
-            f"Expected a finite loss, got {loss}. Train with a learning rate below {learning_rate}."
-        )
-
-
 class _Epochs(keras.callbacks.Callback):
-    """Begins each epoch with random numbers of its own; ends it by scoring the model on the
-    development images and saving it."""
+    """Seeds the dropout of each epoch. After the epoch, scores the model on the development images,
+    and saves it."""
 
     def __init__(self, run: Run, stage: str, score: Score, settings: TrainingSettings):
         super().__init__()
@@ -138,7 +129,7 @@ class _Epochs(keras.callbacks.Callback):
         self._settings = settings
 
     def on_epoch_begin(self, epoch, logs=None):
-        # Keras saves no random state: without this, a resumed run would drop what epoch 1 dropped.
+        # Keras saves no random state, so a resumed run would repeat the dropout of the first epoch.
         random = np.random.default_rng([self._settings.seed, epoch])
         for layer in _dropouts(self.model):
             layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
@@ -151,7 +142,7 @@ class _Epochs(keras.callbacks.Callback):
 
 
 def _dropouts(model: keras.Model) -> Iterator[keras.layers.Dropout]:
-    """The active dropout layers of a model and of the models that it is made of."""
+    """The active dropout layers of a model and of the models in it."""
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _dropouts(layer)

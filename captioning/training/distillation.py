@@ -1,8 +1,8 @@
-"""Knowledge distillation: a student learns from the predictions of a teacher.
+"""Knowledge distillation (Hinton et al., 2015): a student learns from the predictions of a teacher.
 
-As of Hinton et al. (2015), word by word (Kim and Rush, 2016). A caption names one word at each
-position; the teacher's probabilities tell which other words fit, and how well. The teacher predicts
-them once for each caption in each variant, not in every epoch.
+The student learns word by word (Kim and Rush, 2016). A caption contains one word at each position;
+the teacher's probabilities also show which other words fit, and how well. The teacher predicts each
+caption of each variant once, not in every epoch.
 """
 
 from collections.abc import Sequence
@@ -15,25 +15,28 @@ from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant
 
-TOP_K = 64  # words kept at each position: nine tenths of the probability
+TOP_K = 64  # words at each position, which have nine tenths of the probability
 _BATCH_SIZE = 32  # images in a prediction of the teacher
 
 SoftTargets = tuple[np.ndarray, np.ndarray]  # ids and probabilities of the most probable words
 
 
 class DistillationBatches(keras.utils.PyDataset):
-    """Batches with soft targets: as `CaptionBatches`, but targets are the teacher's probabilities
-    (images, captions * length, vocabulary_size) float32.
+    """Batches as `CaptionBatches`, with soft targets: the teacher's probabilities (images, captions
+    * length, vocabulary_size) float32.
 
-    They are exact for the `TOP_K` most probable words; the other words share the rest evenly. So
-    the soft targets of all captions of Flickr8k take 90 MB of memory a variant."""
+    They are exact for the `TOP_K` most probable words; the other words share the rest evenly. The
+    soft targets of Flickr8k's captions take 90 MB of memory per variant.
+    """
 
     def __init__(self, batches: CaptionBatches, teacher: keras.Model):
-        """`teacher`: see `build_teacher`. It predicts here and is not needed afterwards."""
+        """`teacher`: see `build_teacher`. It makes all its predictions here."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        self._soft_targets = [_predict_soft_targets(teacher, each) for each in batches.variants]
+        self._soft_targets = [
+            _predict_soft_targets(teacher, variant) for variant in batches.variants
+        ]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -50,8 +53,8 @@ class DistillationBatches(keras.utils.PyDataset):
         self._batches.on_epoch_end()
 
     def _spread(self, word_ids: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Probabilities of the top words (positions, TOP_K) -> of all words (positions,
-        vocabulary_size)."""
+        """Returns the probabilities of all words (positions, vocabulary_size) from those of the top
+        words (positions, TOP_K)."""
         probabilities = probabilities.astype("float32")
         rest = np.maximum(1 - probabilities.sum(axis=-1, keepdims=True), 0)
         other_words = max(self._vocabulary_size - word_ids.shape[-1], 1)
@@ -61,8 +64,8 @@ class DistillationBatches(keras.utils.PyDataset):
 
 
 def _predict_soft_targets(teacher: keras.Model, variant: Variant) -> dict[str, SoftTargets]:
-    """Image name -> the soft targets of all positions of its captions that are not padding, one
-    caption after the other."""
+    """Returns image name -> soft targets of its captions, one caption after the other, without
+    padding."""
     batches = CaptionBatches([variant], _BATCH_SIZE)
     soft_targets = {}
     for index in range(len(batches)):
@@ -74,8 +77,8 @@ def _predict_soft_targets(teacher: keras.Model, variant: Variant) -> dict[str, S
 
 
 def _top_k(probabilities: np.ndarray) -> SoftTargets:
-    """Probabilities of all words (positions, vocabulary_size) -> ids, in no order, and
-    probabilities of the top words (positions, TOP_K), or of all words if there are fewer."""
+    """Returns ids and probabilities of the top words (positions, TOP_K), in no order, from the
+    probabilities of all words (positions, vocabulary_size)."""
     vocabulary_size = probabilities.shape[-1]
     count = min(TOP_K, vocabulary_size)
     word_ids = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]
@@ -86,8 +89,9 @@ def _top_k(probabilities: np.ndarray) -> SoftTargets:
 def build_teacher(
     members: Sequence[keras.Model], settings: TrainingSettings, precision: str
 ) -> keras.Model:
-    """A model with the inputs of a caption model that outputs the mean of the members'
-    probabilities of the next words. It computes in `precision`, a dtype policy of Keras."""
+    """Builds a model with the inputs of a caption model. It outputs the mean of the members'
+    probabilities of the next word (images, captions * length, vocabulary_size) float32, and
+    computes in `precision`, a dtype policy of Keras."""
     copies = []
     for member in members:
         feature_width, vocabulary_size = member.input["features"].shape[-1], member.output.shape[-1]
@@ -96,5 +100,5 @@ def build_teacher(
     logits = build_ensemble(copies)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits.output)
     teacher = keras.Model(logits.input, probabilities, name="teacher")
-    teacher.compile(jit_compile=False)  # batches differ in length; XLA would compile each length
+    teacher.compile(jit_compile=False)  # XLA would compile for each length of a batch
     return teacher

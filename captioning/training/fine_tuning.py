@@ -1,10 +1,9 @@
-"""Fine-tunes the image encoder for captioning: its last two blocks, the exit flow.
+"""Fine-tunes the exit flow of the image encoder, its last two blocks, for captioning.
 
-Xception learnt to tell a thousand kinds of objects apart, and people are none of them. First, a
-caption model learns from the feature maps of the encoder as it is; then the exit flow learns
-together with it. The backbone before the exit flow stays as it is, so it processes each image only
-once. The targets are the soft targets of a trained caption model, since the words of the captions
-would soon be known by heart.
+ImageNet, on which Xception was trained, has no class for people. First, a caption model learns from
+the feature maps of the pretrained encoder; then the exit flow learns together with it. The backbone
+before the exit flow is frozen, so it processes each image only once. A trained caption model gives
+the soft targets, because the model would soon overfit to the words of the captions.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ import numpy as np
 
 from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.vocabulary import Vocabulary
-from captioning.export.keras_to_openvino import fingerprint, make_encoder_id, to_encoder
+from captioning.export.keras_to_openvino import make_encoder_id, make_fingerprint, to_encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.openvino_runtime import encoder_name, is_other_encoder, training_precision
 from captioning.models.caption_model import (
@@ -42,25 +41,27 @@ _BATCH_SIZE = 32  # images in a prediction of the exit flow
 def fine_tune_encoder(
     data: TrainingData, images: Path, settings: TrainingSettings, weights: str, paths: Paths
 ) -> None:
-    """Fine-tunes the encoder that made the feature maps of `data`, with the trained caption model
-    in `paths.models` as teacher: writes the backbone maps of the `images`, then
+    """Fine-tunes the encoder that made the feature maps of `data`. The trained caption model in
+    `paths.models` is the teacher. Writes the backbone maps of the folder `images`, and then
     `paths.fine_tuned_weights`.
 
-    `weights`: those that the encoder was made from. Raises ValueError if weights, feature maps and
-    caption model do not belong to one encoder, before anything is computed, or if no epoch is
-    better than the encoder as it was.
+    The encoder was built from `weights`: see `build_encoder`. Raises ValueError if weights, feature
+    maps and caption model do not belong to the same encoder, or if no epoch of fine-tuning improves
+    the development CIDEr.
     """
     model, vocabulary, record = load_trained(paths)
     if is_other_encoder(record.get("encoder"), data.encoder_id):
         raise ValueError(
-            f"Expected the feature maps on which the caption model was trained, of "
-            f"{record['encoder']}, got maps of {data.encoder_id}. Train with these maps, or "
-            "restore the others."
+            f"Expected the feature maps of {record['encoder']}, on which the caption model was "
+            f"trained, got those of {data.encoder_id}. Train with these maps, or restore the "
+            "others."
         )
     encoder = load_pretrained_encoder(data.encoder_id, weights)
-    recorded = record.get("settings", {}).items()
-    teacher_settings = replace(settings, **{k: v for k, v in recorded if k in NETWORK_SETTINGS})
-    teacher = build_teacher(ensemble_members(model), teacher_settings, training_precision())
+    trained = record.get("settings", {})
+    network_settings = {name: trained[name] for name in NETWORK_SETTINGS if name in trained}
+    teacher = build_teacher(
+        ensemble_members(model), replace(settings, **network_settings), training_precision()
+    )
     backbone_data = _extract_backbone_maps(encoder, data, images, paths)
     before = make_encoder_id(encoder.whole)
     fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, paths.fine_tuning)
@@ -73,16 +74,16 @@ def fine_tune_encoder(
 
 
 def load_pretrained_encoder(encoder_id: str | None, weights: str) -> SplitEncoder:
-    """The encoder with the given id (None: the default encoder), made from `weights`: see
-    `build_encoder`. Raises ValueError if they make another encoder."""
-    expected = encoder_id or DEFAULT_ENCODER
-    encoder = build_split_encoder(encoder_name(expected), weights)
-    received = make_encoder_id(encoder.whole)
-    if is_other_encoder(expected, received):
+    """Builds the encoder with the given ID (None: the default encoder) from `weights`: see
+    `build_encoder`. Raises ValueError if these are the weights of another encoder."""
+    expected_id = encoder_id or DEFAULT_ENCODER
+    encoder = build_split_encoder(encoder_name(expected_id), weights)
+    built_id = make_encoder_id(encoder.whole)
+    if is_other_encoder(expected_id, built_id):
         raise ValueError(
-            f"Expected the weights of {expected}, the encoder of the feature maps, got {weights}, "
-            f"those of {received}. Name the weights with --weights, or extract features with an "
-            "encoder whose weights you have: `features --weights imagenet` in a new --root."
+            f"Expected the weights of {expected_id}, the encoder of the feature maps, got "
+            f"{weights}, those of {built_id}. Name the weights with --weights, or extract features "
+            "with an encoder whose weights you have: `features --weights imagenet` in a new --root."
         )
     return encoder
 
@@ -96,17 +97,17 @@ def fine_tune(
     settings: TrainingSettings,
     folder: Path,
 ) -> list[dict]:
-    """Trains the exit flow of `encoder` and returns the history.
+    """Trains the exit flow of `encoder`. Returns the history.
 
-    `teacher`: see `build_teacher`, of models trained on `data`, which holds the maps of the
-    encoder; `backbone_data`: the same data with the maps of its backbone. In the end the exit flow
-    has the weights of the epoch with the best development CIDEr. The `Run` stays in `folder`, and
-    a later call resumes it. Raises ValueError if that run had other settings, captions, words or
-    augmentations, another encoder or another teacher.
+    `data` holds the feature maps of the encoder, `backbone_data` the same captions with the maps of
+    its backbone. `teacher` (see `build_teacher`) was trained on `data`. At the end, the exit flow
+    has the weights of the epoch with the highest development CIDEr. The `Run` stays in `folder`,
+    and a later call resumes it. Raises ValueError if that run had other settings, captions, words
+    or augmentations, another encoder or another teacher.
     """
     identity = identify_run(data, vocabulary, settings) | {
         "encoder": make_encoder_id(encoder.whole),
-        "teacher": fingerprint(teacher),
+        "teacher": make_fingerprint(teacher),
     }
     stages = {cross_entropy.STAGE: settings.student_epochs, STAGE: settings.fine_tuning_epochs}
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def fine_tune(
         cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
     if run.stage == STAGE:
         _run_stage(run, encoder.exit_flow, teacher, data, backbone_data, vocabulary, settings)
-    best = run.best_model()
+    best = run.load_best_model()
     if best.name == STAGE:
         trained = best.get_layer(encoder.exit_flow.name)
         encoder.exit_flow.set_weights(trained.get_weights())
@@ -132,8 +133,8 @@ def _run_stage(
     vocabulary: Vocabulary,
     settings: TrainingSettings,
 ) -> None:
-    """Trains the exit flow together with the caption model of the stage before. The teacher uses
-    the exit flow as it was."""
+    """Trains the exit flow together with the caption model of the first stage. The teacher uses the
+    pretrained exit flow."""
     precision = training_precision()
     teacher = _connect(_copy(exit_flow, precision), teacher)
     teacher.compile(jit_compile=False)
@@ -142,17 +143,17 @@ def _run_stage(
         caption_model = build_caption_model(
             len(vocabulary), data.feature_width, settings, precision
         )
-        caption_model.set_weights(run.best_model().get_weights())
+        caption_model.set_weights(run.load_best_model().get_weights())
         return _connect(_copy(exit_flow, precision), caption_model)
 
-    exact = _copy(exit_flow, "float32")
-    exact.compile(jit_compile=False)
+    scored_exit_flow = _copy(exit_flow, "float32")
+    scored_exit_flow.compile(jit_compile=False)
     validator = Validator(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:
-        exact.set_weights(model.get_layer(exit_flow.name).get_weights())
+        scored_exit_flow.set_weights(model.get_layer(exit_flow.name).get_weights())
         backbone_maps = {name: backbone_data.features[name] for name in data.references}
-        features = _predict_feature_maps(exact, backbone_maps)
+        features = _predict_feature_maps(scored_exit_flow, backbone_maps)
         return validator.score(model.get_layer(settings.decoder), features)
 
     stage_settings = replace(
@@ -168,7 +169,7 @@ def _run_stage(
 def _extract_backbone_maps(
     encoder: SplitEncoder, data: TrainingData, images: Path, paths: Paths
 ) -> TrainingData:
-    """The same data with the maps of the backbone, plain and flipped."""
+    """Returns the same data with the maps of the backbone, plain and flipped."""
     backbone = to_encoder(encoder.backbone)
     train, development = list(data.train), list(data.development)
     plain = extract_feature_maps(backbone, images, train + development, paths.backbone_maps)
@@ -179,7 +180,8 @@ def _extract_backbone_maps(
 
 
 def _connect(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
-    """A caption model, or a teacher, behind the exit flow: its `features` are backbone maps."""
+    """Puts the exit flow before a caption model or a teacher, whose `features` become backbone
+    maps."""
     _, rows, columns, width = exit_flow.input_shape
     features = keras.Input((rows * columns, width), name="features")
     words = keras.Input((None, None), dtype="int32", name="words")
@@ -190,8 +192,8 @@ def _connect(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
 
 
 def _copy(exit_flow: keras.Model, precision: str) -> keras.Model:
-    """A copy that computes in a dtype policy of Keras. Its batch normalisation keeps the averages
-    over a million pictures, which are better than those of a batch."""
+    """Copies the exit flow; the copy computes in `precision`, a dtype policy of Keras. Its batch
+    normalisation is frozen: averages over a million images are better than those of a batch."""
 
     def copy_layer(layer: keras.Layer) -> keras.Layer:
         copied = type(layer).from_config({**layer.get_config(), "dtype": precision})
@@ -206,7 +208,7 @@ def _copy(exit_flow: keras.Model, precision: str) -> keras.Model:
 def _predict_feature_maps(
     exit_flow: keras.Model, backbone_maps: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Maps of the backbone -> maps of the encoder (cells, feature_width) float16, by image name."""
+    """Returns image name -> feature map (cells, feature_width) float16, from the backbone maps."""
     grid_shape = exit_flow.input_shape[1:]
     features = {}
     remaining = iter(backbone_maps)

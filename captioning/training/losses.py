@@ -1,7 +1,9 @@
 """The loss of training on captions, with label smoothing, and of training on rewards.
 
-Distillation compares with a teacher instead: see `captioning.training.cross_entropy`.
+`captioning.training.cross_entropy` chooses the loss of distillation, which compares with a teacher.
 """
+
+from math import isfinite
 
 import keras
 from keras import ops
@@ -11,9 +13,9 @@ from keras import ops
 class SmoothedCrossentropy(keras.losses.Loss):
     """Sparse cross-entropy from logits, with label smoothing (Szegedy et al., 2016).
 
-    `y_true` (images, positions) int, `y_pred` (images, positions, classes) logits. A share
-    `label_smoothing` of each target is spread evenly over all classes. The loss is the sum over the
-    positions, each times its sample weight: see `captioning.training.batches.CaptionBatches`.
+    `y_true` are classes (images, positions) int, `y_pred` logits (images, positions, classes). The
+    share `label_smoothing` of each target is spread evenly over all classes. The loss is the sum
+    over the positions, each times its sample weight: see `CaptionBatches`.
     """
 
     def __init__(self, label_smoothing: float = 0.0, name: str = "loss", **kwargs):
@@ -28,3 +30,11 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     def get_config(self):
         return {"label_smoothing": self.label_smoothing, "name": self.name}
+
+
+def require_finite_loss(loss: float, learning_rate: float) -> None:
+    """Raises ValueError if training has diverged."""
+    if not isfinite(loss):
+        raise ValueError(
+            f"Expected a finite loss, got {loss}. Train with a learning rate below {learning_rate}."
+        )

@@ -1,8 +1,8 @@
-"""The reward of a generated caption in self-critical training: its CIDEr-D and its BLEU-4.
+"""Computes the reward of a generated caption in self-critical training: its CIDEr-D and its BLEU-4.
 
-CIDEr-D is that of the `pycocoevalcap` package (a test compares them), for one caption at a time:
-the package scores all captions at once and weighs words by their references. BLEU-4 is smoothed,
-since most single captions share no four words with a reference.
+CIDEr-D equals that of the `pycocoevalcap` package (a test compares them). The package scores a
+whole corpus at once; this module scores one caption at a time against fixed references. BLEU-4 is
+smoothed, because most captions share no four words in a row with a reference.
 """
 
 from collections import Counter
@@ -10,14 +10,14 @@ from collections.abc import Hashable, Mapping, Sequence
 from math import exp, log, sqrt
 
 _LONGEST_NGRAM = 4
-_LENGTH_DEVIATION = 6.0  # in bigrams: how much another length than the reference's costs
+_LENGTH_DEVIATION = 6.0  # in bigrams; a larger one makes differences in length cost less
 
 Tokens = Sequence[Hashable]
-_NGramWeights = list[dict[tuple, float]]  # of each n, from 1 up
+_NGramWeights = list[dict[tuple, float]]  # for each n from 1: n-gram -> weight
 
 
 class Reward:
-    """CIDEr-D plus `bleu_weight` times BLEU-4, against fixed references."""
+    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4, against fixed references."""
 
     def __init__(self, references: Mapping[str, Sequence[Tokens]], bleu_weight: float):
         """`references`: image name -> tokenised captions."""
@@ -26,17 +26,18 @@ class Reward:
         self._bleu_weight = bleu_weight
 
     def __call__(self, image_name: str, caption: Tokens) -> float:
-        """The reward of one caption of one of the images."""
+        """Returns the reward of a caption of one of the images."""
         cider = self._cider(image_name, caption)
         return cider + self._bleu_weight * self._bleu(image_name, caption)
 
 
 class Cider:
-    """CIDEr-D (Vedantam et al., 2015) against fixed references, from 0 to 10."""
+    """Scores captions by CIDEr-D (Vedantam et al., 2015), from 0 to 10, against fixed
+    references."""
 
     def __init__(self, references: Mapping[str, Sequence[Tokens]]):
-        """`references`: image name -> tokenised captions. The weight of an n-gram follows from the
-        number of images with a reference that contains it."""
+        """`references`: image name -> tokenised captions. The number of images whose references
+        contain an n-gram determines its weight."""
         counts = {
             image_name: [_ngrams(caption) for caption in captions]
             for image_name, captions in references.items()
@@ -51,7 +52,7 @@ class Cider:
         }
 
     def __call__(self, image_name: str, caption: Tokens) -> float:
-        """The score of one caption of one of the images."""
+        """Returns the score of a caption of one of the images."""
         weights, norms, length = self._weigh(_ngrams(caption))
         references = self._references[image_name]
         total = 0.0
@@ -70,8 +71,8 @@ class Cider:
         return 10 * total / len(references) / _LONGEST_NGRAM
 
     def _weigh(self, ngrams: Counter) -> tuple[_NGramWeights, list[float], int]:
-        """TF-IDF weights and their norm for each n, and the length in bigrams, as in the
-        package."""
+        """Returns the TF-IDF weights and their norm for each n, and the length in bigrams, as in
+        the package."""
         weights: _NGramWeights = [{} for _ in range(_LONGEST_NGRAM)]
         for ngram, count in ngrams.items():
             idf = self._log_images - log(max(1, self._images_with[ngram]))
@@ -82,35 +83,35 @@ class Cider:
 
 
 class Bleu:
-    """BLEU-4 of single captions (Papineni et al., 2002) against fixed references, from 0 to 1. For
-    n-grams longer than a word, matches and total are raised by one (Lin and Och, 2004), or most
-    captions would score 0."""
+    """Scores captions by BLEU-4 (Papineni et al., 2002), from 0 to 1, against fixed references. For
+    n-grams longer than a word, matches and total are raised by one (Lin and Och, 2004); otherwise
+    most captions would score 0."""
 
     def __init__(self, references: Mapping[str, Sequence[Tokens]]):
         """`references`: image name -> tokenised captions."""
-        self._most = {}  # the largest count of each n-gram in a single reference
+        self._max_counts = {}  # image name -> n-gram -> its largest count in one reference
         self._lengths = {}
         for image_name, captions in references.items():
-            self._most[image_name] = Counter()
+            self._max_counts[image_name] = Counter()
             for caption in captions:
-                self._most[image_name] |= _ngrams(caption)
+                self._max_counts[image_name] |= _ngrams(caption)
             self._lengths[image_name] = sorted(map(len, captions))
 
     def __call__(self, image_name: str, caption: Tokens) -> float:
-        """The score of one caption of one of the images."""
+        """Returns the score of a caption of one of the images."""
         if not caption:
             return 0.0
-        most, length = self._most[image_name], len(caption)
+        max_counts, length = self._max_counts[image_name], len(caption)
         matches = [0] * _LONGEST_NGRAM
         for ngram, count in _ngrams(caption).items():
-            matches[len(ngram) - 1] += min(count, most[ngram])
+            matches[len(ngram) - 1] += min(count, max_counts[ngram])
         if not matches[0]:
             return 0.0
         log_precision = log(matches[0] / length)
         for n in range(2, _LONGEST_NGRAM + 1):
             total = max(length - n + 1, 0)
             log_precision += log((matches[n - 1] + 1) / (total + 1))
-        closest = min(self._lengths[image_name], key=lambda other: abs(other - length))
+        closest = min(self._lengths[image_name], key=lambda reference: abs(reference - length))
         return exp(log_precision / _LONGEST_NGRAM + min(0.0, 1 - closest / length))
 
 

@@ -1,9 +1,10 @@
-"""The second stage of training: the model generates captions and learns from their rewards.
+"""The second stage of training: the model generates captions, and learns from their rewards.
 
-Self-critical sequence training (Rennie et al., 2017): the model generates several captions of an
-image; those with a reward above the mean become more probable, the others less. A caption and its
-advantage are a target and a weight, so the loss is that of the first stage. The stage keeps a
-moving average of the weights over about an epoch, since the rewards of few captions are noisy.
+In self-critical sequence training (Rennie et al., 2017), the model generates several captions of an
+image. Captions with a reward above the mean of the image become more probable, the others less. A
+caption is a target and its advantage a weight, so the loss is that of the first stage. The result
+is a moving average of the weights over about an epoch, because the rewards of few captions are
+noisy.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,7 @@ from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import Variant, pad
 from captioning.training.checkpoints import Run
-from captioning.training.cross_entropy import require_finite_loss
-from captioning.training.losses import SmoothedCrossentropy
+from captioning.training.losses import SmoothedCrossentropy, require_finite_loss
 from captioning.training.rewards import Reward
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
@@ -34,12 +34,13 @@ STAGE = "self-critical"
 def run_stage(
     run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
 ) -> None:
-    """Runs the epochs of this stage that are left; the first begins with the best model so far."""
+    """Runs the remaining epochs of this stage. The first begins with the best model so far. Raises
+    ValueError if training diverges."""
     if run.epochs_done(STAGE):
-        model = run.last_model()
+        model = run.load_last_model()
         _swap_averages(model)
     else:
-        model = _build_model(run.best_model(), data, vocabulary, settings)
+        model = _build_model(run.load_best_model(), data, vocabulary, settings)
     batches = SelfCriticalBatches(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
@@ -61,7 +62,8 @@ def run_stage(
 def _build_model(
     trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
 ) -> keras.Model:
-    """The trained model without dropout, with an optimizer that averages the weights."""
+    """Builds the trained model without dropout, and compiles it with an optimizer that averages the
+    weights."""
     without_dropout = replace(settings, dropout=0.0)
     model = build_caption_model(
         len(vocabulary), data.feature_width, without_dropout, training_precision()
@@ -78,31 +80,30 @@ def _build_model(
 
 
 def _swap_averages(model: keras.Model) -> None:
-    """Exchanges the weights and their moving averages, which the optimizer holds and a saved model
-    contains."""
+    """Exchanges the weights and their moving averages. The optimizer holds the averages, also in a
+    saved model."""
     swap = keras.callbacks.SwapEMAWeights()
     swap.set_model(model)
     swap.on_test_begin()
 
 
 class SelfCriticalBatches:
-    """Batches of the captions that a decoder generates, weighted by their advantages.
+    """Batches of captions that a decoder generates, weighted by their advantages.
 
     A batch is generated when it is drawn, with the present weights of the decoder. The order of the
-    images depends on the seed and the epoch only.
+    images depends only on the seed and the epoch.
     """
 
     def __init__(self, variants: Sequence[Variant], decoder: Decoder, settings: TrainingSettings):
-        """`variants` as for `CaptionBatches`. The captions of an image are the best
-        `settings.samples` of a beam of that width: similar enough to be good, different enough to
-        compare."""
+        """`variants`: see `CaptionBatches`. Beam search of width `settings.samples` generates that
+        many captions of an image: similar enough to be good, and different enough to compare."""
         self._variants = variants
         self._decoder = decoder
         self._batch_size = settings.batch_size
         self._search = SearchSettings(beam_width=settings.samples)
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
-        # The end counts as a word, or captions would learn to break off after "in a".
+        # The end counts as a word, or the model would learn to break off after "in a".
         self._rewards = []
         for captions, _ in variants:
             references = {
@@ -115,8 +116,8 @@ class SelfCriticalBatches:
         return -(-len(self._variants[0][0]) // self._batch_size)
 
     def draw_epoch(self, epoch: int) -> Iterator[tuple[dict, np.ndarray, np.ndarray, float]]:
-        """Yields inputs, targets and weights in the form of `CaptionBatches`, and the mean reward,
-        for each batch of the epoch."""
+        """Yields inputs, targets and weights of each batch of the epoch, in the form of
+        `CaptionBatches`, and its mean reward."""
         random = np.random.default_rng([self._seed, epoch])
         image_names = random.permutation(list(self._variants[0][0]))
         for first in range(0, len(image_names), self._batch_size):
@@ -139,28 +140,27 @@ class SelfCriticalBatches:
         ]
         words, targets = pad(captions, max(map(len, captions)))
         is_word = targets != PADDING
-        weights = np.repeat(advantages(rewards), words.shape[2], axis=1)  # as targets
+        weights = np.repeat(compute_advantages(rewards), words.shape[2], axis=1)  # as targets
         weights *= is_word / is_word.sum()
         mean_reward = float(np.mean([reward for image in rewards for reward in image]))
         return {"features": features, "words": words}, targets, weights, mean_reward
 
 
-def advantages(rewards: Sequence[Sequence[float]]) -> np.ndarray:
-    """Rewards of the captions of each image -> how far each is above the mean of its image (images,
-    captions) float32, 0 where an image has fewer captions than others."""
-    above_mean = np.zeros((len(rewards), max(map(len, rewards))), "float32")
-    for row, image_rewards in zip(above_mean, rewards, strict=True):
+def compute_advantages(rewards: Sequence[Sequence[float]]) -> np.ndarray:
+    """Returns the difference between the reward of each caption and the mean of its image (images,
+    captions) float32, and 0 where an image has fewer captions than others."""
+    advantages = np.zeros((len(rewards), max(map(len, rewards))), "float32")
+    for row, image_rewards in zip(advantages, rewards, strict=True):
         row[: len(image_rewards)] = np.array(image_rewards) - np.mean(image_rewards)
-    return above_mean
+    return advantages
 
 
 def _dropout_mask(
     shape: tuple[int, int, int], rate: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Factors for features (images, cells, feature_width) that drop a share `rate` of the features
-    of an image, the same in all its cells: from the search and from the training step alike. The
-    model knows the training images by heart; what it generates from whole features teaches little.
-    """
+    """Returns factors for features (images, cells, feature_width) that drop a share `rate` of the
+    features of an image, the same in all its cells. Both the search and the training step use them:
+    the model overfits the training images, and captions from all features would teach it little."""
     images, _, feature_width = shape
     kept = random.random((images, 1, feature_width), dtype="float32") >= rate
     return kept / np.float32(1 - rate)

@@ -1,11 +1,12 @@
 """Trains a caption model from captions and features, and exports it.
 
-First the model learns to predict the next word of the captions, then it learns from the rewards of
-the captions that it generates itself. After each epoch it captions the development images: the
-epoch with the best CIDEr is kept, and a stage stops when CIDEr has not risen for a while.
+In the first stage, the model learns to predict the next word of the captions. In the second stage,
+it learns from the rewards of captions that it generates. After each epoch it captions the
+development images. The epoch with the highest CIDEr is kept, and a stage stops when CIDEr has not
+risen for some epochs.
 
-By default two models are trained in the first stage alone; together they teach a third, the
-student, which then goes through both stages and is the result.
+By default, two models run through the first stage only. Their ensemble is the teacher of a third
+model, the student, which runs through both stages and is the result.
 """
 
 import shutil
@@ -35,15 +36,15 @@ from captioning.training.checkpoints import (
     save_trained,
 )
 from captioning.training.distillation import build_teacher
-from captioning.training.training_data import TrainingData, identify_run, longest_caption
+from captioning.training.training_data import TrainingData, find_longest_caption, identify_run
 from captioning.training.validation import validate
 
 _MEMBER_FOLDER = "member-"
 
 
 def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Paths) -> list[dict]:
-    """Trains in `paths.models`, then writes the vocabulary and the exported decoder: all that
-    captioning needs besides the encoder. Returns the history."""
+    """Trains a model in `paths.models`, and writes the vocabulary and the exported decoder. With
+    the encoder, these are all that captioning needs. Returns the history."""
     vocabulary = Vocabulary.from_captions(
         (caption for image_captions in data.train.values() for caption in image_captions),
         settings.min_word_count,
@@ -57,20 +58,22 @@ def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Path
 def train(
     data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings, folder: Path
 ) -> tuple[keras.Model, list[dict]]:
-    """Trains the caption model; returns it as of its best epoch, and the history.
+    """Trains the caption model. Returns the model of the best epoch, and the history.
 
-    Trains `settings.members` models one after the other. Returns the student that they teach or,
-    without `settings.student`, their ensemble, or the only one. Each has a folder for its `Run` in
-    `folder` until the end; then `folder` holds the model and the record. Resumes an unfinished run
-    in `folder` and returns a finished one as it is. Raises ValueError if that run had other
-    settings, captions, words or augmentations, or another encoder; if an image has no features; or
-    if the decoder needs feature maps and gets pooled features.
+    Trains `settings.members` models one after the other. Returns their student or, without
+    `settings.student`, their ensemble; a single model is its own ensemble. Until the end, each
+    model has a folder for its `Run` in `folder`; then `folder` holds the model and the record. An
+    unfinished run in `folder` is resumed, and a finished run is not repeated.
+
+    Raises ValueError if that run had other settings, captions, words or augmentations, or another
+    encoder; if an image has no features; if the decoder needs feature maps and gets pooled
+    features; or if training diverges.
     """
     folder.mkdir(parents=True, exist_ok=True)
     identity = identify_run(data, vocabulary, settings)
     history = read_record(folder, identity)["history"]
     if history:
-        _remove_members(folder)  # which a run leaves behind that is killed at its very end
+        _remove_members(folder)  # a run that was killed at its end may leave them
         return load_model(folder), history
     if settings.uses_pooled_features:
         data = data.pooled()
@@ -106,23 +109,23 @@ def train(
 def export_trained(paths: Paths) -> None:
     """Exports the decoder again, from the model and the vocabulary of a finished run.
 
-    The longest caption is that of the training captions where the data set is present, and that of
-    the present export otherwise, for example for a model from elsewhere. Raises ValueError if model
-    and vocabulary are not from the same run.
+    The longest caption is that of the training captions. Without the data set, such as for a model
+    from elsewhere, it is that of the present export. Raises ValueError if model and vocabulary are
+    not from the same run.
     """
     model, vocabulary, record = load_trained(paths)
     if paths.dataset.exists():
         dataset = Dataset.load(paths.dataset)
         train_captions = select(dataset.captions, dataset.splits["train"])
-        max_length = longest_caption(clean_captions(train_captions))
+        max_length = find_longest_caption(clean_captions(train_captions))
     else:
         max_length = Decoder.load(paths.models, vocabulary).longest_caption
     export_decoder(model, vocabulary, max_length, paths.models, record.get("encoder"))
 
 
 def _member_settings(settings: TrainingSettings, number: int) -> TrainingSettings:
-    """The settings of a member, counted from 1. Members that teach skip self-critical training: it
-    gives up the probabilities of words, which they are to teach, for the reward."""
+    """The settings of the member with this number, from 1. Teachers skip self-critical training,
+    which raises the reward at the cost of the probabilities that the student learns."""
     epochs = 0 if settings.student else settings.self_critical_epochs
     return replace(settings, seed=_seed(settings, number), self_critical_epochs=epochs)
 
@@ -132,7 +135,7 @@ def _student_settings(settings: TrainingSettings) -> TrainingSettings:
 
 
 def _seed(settings: TrainingSettings, number: int) -> int:
-    """A seed of its own for each model, the student being the last."""
+    """A different seed for each model; the student has the last number."""
     return settings.seed * (settings.members + settings.student) + number - 1
 
 
@@ -151,14 +154,14 @@ def _train_model(
     settings: TrainingSettings,
     teacher: keras.Model | None = None,
 ) -> keras.Model:
-    """Runs what is left of the stages of one model; returns the best one in float32, whatever the
-    precision of the training."""
+    """Runs the remaining stages of one model. Returns the model of the best epoch in float32,
+    whatever the precision of the training."""
     if run.stage == cross_entropy.STAGE:
         cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
     if run.stage == self_critical.STAGE:
         self_critical.run_stage(run, data, vocabulary, settings)
     model = build_caption_model(len(vocabulary), data.feature_width, settings)
-    model.set_weights(run.best_model().get_weights())
+    model.set_weights(run.load_best_model().get_weights())
     return model
 
 

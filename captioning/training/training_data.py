@@ -23,11 +23,11 @@ _NO_AUGMENTATIONS = MappingProxyType({})
 class TrainingData:
     """The images of the training and the development split.
 
-    `train` and `development`: image name -> cleaned captions; `references`: image name -> the
-    captions of the development images as written. `features`: image name -> feature map (cells,
+    `train`, `development`: image name -> cleaned captions. `references`: image name -> captions as
+    written, of the development images. `features`: image name -> feature map (cells,
     feature_width), or pooled features (feature_width,), which are enough for the merge decoder.
-    `augmented_features`: augmentation -> the features of the augmented training images.
-    `encoder_id`: the encoder that made the features, None if unknown.
+    `augmented_features`: augmentation -> features of the augmented training images. `encoder_id`:
+    the encoder that made the features; None if it is unknown.
     """
 
     train: Mapping[str, Sequence[str]]
@@ -47,9 +47,9 @@ class TrainingData:
         augmented_features: Mapping[Augmentation, Features] = _NO_AUGMENTATIONS,
         encoder_id: str | None = None,
     ) -> "TrainingData":
-        """From the cleaned `descriptions` and the `captions` as written of all images. Leaves out
-        images without descriptions. A `FeatureStore` names its encoder itself; `encoder_id` is for
-        features that do not."""
+        """Selects the captions of both splits from the cleaned `descriptions` and the `captions` as
+        written of all images. Leaves out images without descriptions. Give the `encoder_id` of
+        features that do not name their encoder, as a `FeatureStore` does."""
         development = select(descriptions, splits["development"])
         return cls(
             train=select(descriptions, splits["train"]),
@@ -61,8 +61,8 @@ class TrainingData:
         )
 
     def pooled(self) -> "TrainingData":
-        """The same data with maps of one cell, the average of each feature map: all that the merge
-        decoder uses, read once instead of in every epoch."""
+        """Returns the same data with maps of one cell, the averages of the feature maps. The merge
+        decoder uses nothing else, and so reads the feature maps only once."""
         return replace(
             self,
             features=_pool(self.features, (*self.train, *self.development)),
@@ -73,7 +73,7 @@ class TrainingData:
         )
 
     def encode(self, vocabulary: Vocabulary) -> list[Variant]:
-        """Encoded captions and features of the training images, as they are and then once for each
+        """Returns encoded captions and features of the training images: plain, and then with each
         augmentation."""
         variants = [(vocabulary.encode_captions(self.train), self.features)]
         for augmentation, features in self.augmented_features.items():
@@ -85,12 +85,12 @@ class TrainingData:
         return variants
 
     def encode_development(self, vocabulary: Vocabulary) -> list[Variant]:
-        """Encoded captions and features of the development images."""
+        """Returns encoded captions and features of the development images."""
         return [(vocabulary.encode_captions(self.development), self.features)]
 
     @property
     def feature_width(self) -> int:
-        """In numbers a cell."""
+        """The number of features in each cell."""
         return next(iter(self.features.values())).shape[-1]
 
     @property
@@ -100,18 +100,18 @@ class TrainingData:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal captions of equally named images."""
+        """16 hexadecimal digits, which are equal for equal captions of images of the same names."""
         captions = json.dumps([self.train, self.development], sort_keys=True)
         return hashlib.sha256(captions.encode()).hexdigest()[:16]
 
     @property
     def longest_caption(self) -> int:
-        """In words, among the training captions: the limit of the search."""
-        return longest_caption(self.train)
+        """The length of the longest training caption in words, which limits the search."""
+        return find_longest_caption(self.train)
 
 
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:
-    """What makes two training runs the same run, in JSON's types."""
+    """Returns the identity of a training run in JSON types: equal runs have equal identities."""
     identity = {
         "settings": asdict(settings),
         "vocabulary": vocabulary.fingerprint,
@@ -123,8 +123,8 @@ def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingS
     return identity
 
 
-def longest_caption(descriptions: Captions) -> int:
-    """The length of the longest cleaned caption, in words."""
+def find_longest_caption(descriptions: Captions) -> int:
+    """Returns the length of the longest cleaned caption in words."""
     return max(
         len(caption.split())
         for image_captions in descriptions.values()
@@ -133,7 +133,8 @@ def longest_caption(descriptions: Captions) -> int:
 
 
 def _pool(features: Features, image_names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Image name -> (1, feature_width) float32, of the images that have features."""
+    """Returns image name -> map of one cell (1, feature_width) float32, of the images that have
+    features."""
     return {
         image_name: np.atleast_2d(features[image_name]).mean(axis=0, dtype="float32", keepdims=True)
         for image_name in image_names

@@ -1,4 +1,4 @@
-"""The scores of a caption model on the development images."""
+"""Scores caption models on the development images."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,8 +16,8 @@ from captioning.training.training_data import TrainingData
 
 
 class Validator:
-    """Scores a model after each epoch, in float32, as it will be used, whatever the precision of
-    the training."""
+    """Scores a model after each epoch. It computes in float32, as the finished model does, whatever
+    the precision of the training."""
 
     def __init__(self, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings):
         self._data = data
@@ -25,15 +25,15 @@ class Validator:
         self._decoder = to_decoder(self._model, vocabulary, data.longest_caption)
 
     def score(self, model: keras.Model, features: Features | None = None) -> dict[str, float]:
-        """CIDEr and BLEU-4 of the model with its present weights; on `features` by image name, if
-        an encoder that learns has changed those of the data."""
+        """Returns CIDEr, from 0 to 10, and BLEU-4, from 0 to 1, of the model with its present
+        weights. `features` (by image name) replace those of the data while the encoder learns."""
         self._model.set_weights(model.get_weights())
         features = self._data.features if features is None else features
         return _score(self._decoder, features, self._data.references)
 
 
 def validate(model: keras.Model, data: TrainingData, vocabulary: Vocabulary) -> dict[str, float]:
-    """CIDEr and BLEU-4 of a model as it is."""
+    """Returns CIDEr, from 0 to 10, and BLEU-4, from 0 to 1, of a model in its own precision."""
     decoder = to_decoder(model, vocabulary, data.longest_caption)
     return _score(decoder, data.features, data.references)
 

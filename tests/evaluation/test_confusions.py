@@ -28,7 +28,7 @@ def test_a_word_that_no_reference_contains_is_confused_with_the_word_that_two_ag
         ("a man runs", [], "there are no references"),
     ],
 )
-def test_no_confusion_is_counted_where(caption, references, why):
+def test_no_confusion_is_counted_for_an_unclear_difference(caption, references, why):
     assert confusions(caption, *references) == [], why
 
 

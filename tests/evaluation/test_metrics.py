@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from captioning.evaluation.metrics import cider_per_image, format_scores, score_captions
+from captioning.evaluation.metrics import compute_cider_per_image, format_scores, score_captions
 
 REFERENCES = {
     "dog.jpg": ["A brown dog runs on the grass .", "The dog is running over a green field ."],
@@ -24,7 +24,7 @@ def test_a_caption_equal_to_a_reference_scores_bleu_of_one():
     assert scores["ROUGE-L"] == pytest.approx(1)
 
 
-def test_bleu_is_what_counting_by_hand_gives():
+def test_bleu_equals_the_value_computed_by_hand():
     """References contain all 7 words of the first caption, all 6 of the second (its two "a" are in
     the longer reference), and one "a" of the 5 words of the third. The lengths match, so there is
     no brevity penalty."""
@@ -32,20 +32,20 @@ def test_bleu_is_what_counting_by_hand_gives():
     assert scores["BLEU-1"] == pytest.approx((7 + 6 + 1) / 18)
 
 
-def test_a_caption_of_other_words_scores_nothing():
+def test_a_caption_of_other_words_scores_zero():
     scores = score_captions(dict.fromkeys(CAPTIONS, "zebra"), REFERENCES, meteor=False)
     assert scores["CIDEr"] == 0
     assert scores["ROUGE-L"] == 0
     assert scores["BLEU-4"] < 1e-6
 
 
-def test_case_and_punctuation_do_not_count():
+def test_case_and_punctuation_do_not_change_the_scores():
     loud = {name: f"{caption.upper()} !" for name, caption in CAPTIONS.items()}
     assert score_captions(loud, REFERENCES, False) == score_captions(CAPTIONS, REFERENCES, False)
 
 
 def test_cider_is_the_mean_over_the_images():
-    per_image = cider_per_image(CAPTIONS, REFERENCES)
+    per_image = compute_cider_per_image(CAPTIONS, REFERENCES)
     assert list(per_image) == list(CAPTIONS)
     assert per_image["dog.jpg"] > per_image["boy.jpg"] > per_image["man.jpg"]
     scores = score_captions(CAPTIONS, REFERENCES, meteor=False)
@@ -67,16 +67,18 @@ def test_captions_that_break_off_are_counted():
     assert score_captions(nothing, REFERENCES, meteor=False)["broken off"] == 0
 
 
-def test_cider_is_what_its_formula_gives():
+def test_cider_equals_the_value_of_its_formula():
     """Both images have one reference. In "a dog", the word "dog" and the pair occur in one image of
     two; "a" occurs in both and weighs log(2/2) = 0. The caption has the 1-grams and 2-grams of its
     reference and no longer ones: (1 + 1 + 0 + 0) / 4 * 10 = 5. The caption "a car" shares only "a"
     with its reference, which weighs nothing: 0."""
-    per_image = cider_per_image({"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]})
+    per_image = compute_cider_per_image(
+        {"1": "a dog", "2": "a car"}, {"1": ["a dog"], "2": ["a cat"]}
+    )
     assert per_image == pytest.approx({"1": 5.0, "2": 0.0})
 
 
-def test_rouge_is_what_its_formula_gives():
+def test_rouge_equals_the_value_of_its_formula():
     """The longest common subsequence, "a dog runs", has 3 words: precision 3/4, recall 3/5.
     coco-caption takes the F-measure with beta 1.2."""
     scores = score_captions({"1": "a dog runs fast"}, {"1": ["a big dog runs away"]}, meteor=False)
@@ -93,7 +95,7 @@ def test_the_order_of_the_images_does_not_matter():
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="METEOR needs Java")
-def test_meteor_forgives_inflections():
+def test_meteor_matches_inflected_words():
     close = {**CAPTIONS, "man.jpg": "two man riding their bike"}
     far = {**CAPTIONS, "man.jpg": "zebras graze behind fences somewhere"}
     close_score, far_score = (

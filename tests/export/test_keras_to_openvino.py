@@ -18,8 +18,8 @@ from captioning.settings import SearchSettings, TrainingSettings
 
 WORDS = [f"word{number}" for number in range(20)]
 SETTINGS = TrainingSettings(embedding_units=8, units=12, heads=3)
-# Exported weights are float16, good to three digits; these networks' log-probabilities are near 3.
-CLOSE = 5e-3
+# Exported weights are float16 and have three digits; the log-probabilities here are near -3.
+TOLERANCE = 5e-3
 
 
 @pytest.fixture(scope="module", params=["merge", "attention"])
@@ -48,7 +48,7 @@ def test_the_exported_decoder_scores_every_word_as_the_keras_model_does(exported
     state = tuple(np.repeat(part, 2, axis=1) for part in decoder.initial_state(6))
     for position in range(words.shape[2]):
         log_probs, state = decoder.step(words[:, :, position], state, image_context)
-        np.testing.assert_allclose(log_probs, expected[:, :, position], atol=CLOSE)
+        np.testing.assert_allclose(log_probs, expected[:, :, position], atol=TOLERANCE)
 
 
 def test_the_exported_step_gives_the_attention_of_the_keras_model(exported, features):
@@ -63,7 +63,7 @@ def test_the_exported_step_gives_the_attention_of_the_keras_model(exported, feat
     if model.name == "merge":
         assert weights == [None, None]
         return
-    np.testing.assert_allclose(*weights, atol=CLOSE)
+    np.testing.assert_allclose(*weights, atol=TOLERANCE)
     assert weights[0].shape == (6, 2, 4)  # images, beams, cells
     np.testing.assert_allclose(weights[0].sum(axis=2), 1, atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_the_exported_step_gives_the_attention_of_the_keras_model(exported, feat
     states = model.get_layer("sequence_processor")(embedded)
     heads = layer([*model.get_layer("feature_extractor")(features), states])
     expected = keras.ops.convert_to_numpy(heads).mean(axis=1)
-    np.testing.assert_allclose(weights[0], expected, atol=CLOSE)
+    np.testing.assert_allclose(weights[0], expected, atol=TOLERANCE)
 
 
 def test_the_decoder_in_memory_and_the_exported_one_give_the_same_captions(exported, features):
@@ -82,16 +82,18 @@ def test_the_decoder_in_memory_and_the_exported_one_give_the_same_captions(expor
     in_memory = to_decoder(model, vocabulary, longest_caption=7).caption(features)
     loaded = Decoder.load(folder, vocabulary).caption(features)
     assert [caption.text for caption in in_memory] == [caption.text for caption in loaded]
-    for ours, theirs in zip(in_memory, loaded, strict=True):
-        assert ours.log_prob == pytest.approx(theirs.log_prob, abs=8 * CLOSE)
+    assert [caption.log_prob for caption in in_memory] == pytest.approx(
+        [caption.log_prob for caption in loaded], abs=8 * TOLERANCE
+    )
 
 
 def test_the_exported_networks_hold_no_einsum(exported):
-    """OpenVINO would copy keys and values at every word, and NNCF leave such products in floats."""
+    """OpenVINO would copy keys and values for every word, and NNCF would leave them in floats."""
     for name in ("decoder_prefill.xml", "decoder_step.xml"):
-        kinds = [each.get_type_name() for each in read_network(exported[2] / name).get_ops()]
-        assert "Einsum" not in kinds
-        assert "MatMul" in kinds
+        operations = read_network(exported[2] / name).get_ops()
+        type_names = [operation.get_type_name() for operation in operations]
+        assert "Einsum" not in type_names
+        assert "MatMul" in type_names
 
 
 def test_the_state_does_not_grow_from_word_to_word(exported, features):
@@ -114,10 +116,10 @@ def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, f
         log_probs = keras.ops.log_softmax(model({"features": features[[row]], "words": words}))
         log_probs = keras.ops.convert_to_numpy(log_probs)[0]
         expected = log_probs[np.arange(len(ids) - 1), ids[1:]].sum()
-        assert caption.log_prob == pytest.approx(expected, abs=len(ids) * CLOSE)
+        assert caption.log_prob == pytest.approx(expected, abs=len(ids) * TOLERANCE)
 
 
-def test_captions_found_together_are_those_found_alone(exported, features):
+def test_an_image_has_the_same_caption_alone_and_among_others(exported, features):
     decoder = Decoder.load(exported[2], exported[1])
     together = [caption.text for caption in decoder.caption(features)]
     alone = [decoder.caption(features[[row]])[0].text for row in range(len(features))]
@@ -139,7 +141,7 @@ def test_a_vocabulary_of_the_same_words_in_another_order_is_refused(exported):
     assert exported[1].fingerprint in str(caught.value)
 
 
-def test_halves_of_two_exports_are_refused(exported, tmp_path):
+def test_networks_of_two_exports_are_refused(exported, tmp_path):
     _, vocabulary, folder = exported
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     keras.utils.set_random_seed(1)
@@ -192,8 +194,8 @@ def test_an_encoder_of_an_older_version_is_refused(tmp_path):
         Encoder(tmp_path)
 
 
-def test_an_export_reports_to_nobody(exported):
-    """OpenVINO's converter, which Keras uses, would import its telemetry and send a report."""
+def test_an_export_sends_no_telemetry(exported):
+    """Keras uses OpenVINO's converter, which would import its telemetry and send a report."""
     assert "openvino.tools.ovc" in sys.modules
     assert "openvino_telemetry" not in sys.modules
 
@@ -219,11 +221,11 @@ def test_xception_scales_its_input_and_keeps_its_features_when_exported(shared, 
     scaled = keras.applications.xception.preprocess_input(images.astype("float32"))
     expected = plain.predict(scaled, verbose=0).reshape(2, 100, 2048)
 
-    received = Encoder(tmp_path)(images)
-    assert received.shape == (2, 100, 2048)
-    expected, received = expected.mean(1), received.mean(1)
-    cosine = (expected * received).sum(1) / (
-        np.linalg.norm(expected, axis=1) * np.linalg.norm(received, axis=1)
+    feature_maps = Encoder(tmp_path)(images)
+    assert feature_maps.shape == (2, 100, 2048)
+    expected, features = expected.mean(1), feature_maps.mean(1)
+    cosine = (expected * features).sum(1) / (
+        np.linalg.norm(expected, axis=1) * np.linalg.norm(features, axis=1)
     )
     assert cosine.min() > 0.9999
 

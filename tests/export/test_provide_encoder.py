@@ -22,12 +22,12 @@ from captioning.paths import Paths
 
 @pytest.fixture
 def shipped(tiny_root, monkeypatch):
-    """The tiny world's encoder in the place of the repository's."""
+    """The encoder of the tiny world, in place of the shipped one."""
     monkeypatch.setenv("CAPTIONING_MODEL", str(tiny_root))
     return Paths(tiny_root).models
 
 
-def test_a_root_without_an_encoder_is_given_the_shipped_one(shipped, tmp_path):
+def test_the_shipped_encoder_is_copied_to_a_root_without_one(shipped, tmp_path):
     encoder = provide_encoder(tmp_path / "models")
     assert encoder.image_size == (32, 48)
     for name in ("encoder.xml", "encoder.bin"):
@@ -41,7 +41,7 @@ def test_an_existing_encoder_is_kept(shipped, monkeypatch):
     assert (shipped / "encoder.xml").stat() == before
 
 
-def test_an_interrupted_copy_is_made_again(shipped, tmp_path, monkeypatch):
+def test_an_interrupted_copy_is_repeated(shipped, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("shutil.copyfile", lambda *_: (_ for _ in ()).throw(OSError))
         with pytest.raises(OSError):
@@ -57,22 +57,22 @@ def test_an_interrupted_replacement_leaves_no_network_beside_the_weights_of_anot
         provide_encoder(tmp_path / folder)
     move = Path.replace
 
-    def stop_before_structure(source, target):
+    def interrupt_before_xml(source, target):
         if target.suffix == ".xml":
             raise KeyboardInterrupt
         return move(source, target)
 
-    monkeypatch.setattr(Path, "replace", stop_before_structure)
+    monkeypatch.setattr(Path, "replace", interrupt_before_xml)
     with pytest.raises(KeyboardInterrupt):
         replace_network(tmp_path / "new" / ENCODER, tmp_path / "old" / ENCODER)
     assert not has_encoder(tmp_path / "old")
 
 
 @pytest.fixture
-def in_use(shipped, tmp_path):
+def paths_in_use(shipped, tmp_path):
     """A root folder with an encoder and the feature maps that it made."""
     paths = Paths(tmp_path)
-    export_encoder(_tiny_encoder_named("Xception"), paths.models)
+    export_encoder(_build_tiny_encoder("Xception"), paths.models)
     maps = FeatureStore(paths.feature_maps, Encoder(paths.models).encoder_id)
     maps.append("000.jpg", np.zeros((4, 18)))
     maps.save()
@@ -80,26 +80,28 @@ def in_use(shipped, tmp_path):
 
 
 @pytest.mark.parametrize("name", [None, "vgg16"])
-def test_an_encoder_whose_feature_maps_exist_is_not_replaced_by_another(in_use, name, monkeypatch):
+def test_an_encoder_whose_feature_maps_exist_is_not_replaced_by_another(
+    paths_in_use, name, monkeypatch
+):
     def build(name, weights):
         assert name == "Xception"  # VGG16 is refused before its weights are downloaded
-        images, cells = _ends(build_tiny_encoder())
-        return keras.Model(images, keras.layers.Dense(18)(*cells), name=name)
+        encoder = build_tiny_encoder()
+        return keras.Model(encoder.input, keras.layers.Dense(18)(encoder.output), name=name)
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
-    before = (in_use.models / ENCODER).read_bytes()
+    before = (paths_in_use.models / ENCODER).read_bytes()
     with pytest.raises(
         ValueError, match="the encoder that made .*feature_maps.bin, got .* would replace it"
     ):
-        provide_encoder(in_use.models, name, weights="imagenet")
-    assert (in_use.models / ENCODER).read_bytes() == before
+        provide_encoder(paths_in_use.models, name, weights="imagenet")
+    assert (paths_in_use.models / ENCODER).read_bytes() == before
 
 
 def test_an_interrupted_extraction_with_weights_resumes_with_the_same_command(
     shipped, tmp_path, monkeypatch
 ):
     def build(name, weights):
-        return _tiny_encoder_named(name)
+        return _build_tiny_encoder(name)
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
     paths = Paths(tmp_path)
@@ -112,9 +114,9 @@ def test_an_interrupted_extraction_with_weights_resumes_with_the_same_command(
 
 
 @pytest.mark.parametrize("present", ["Xception", "ResNet50V2", None])
-def test_weights_make_a_new_encoder_of_the_same_name(present, tmp_path, monkeypatch):
+def test_with_weights_a_new_encoder_of_the_same_name_is_built(present, tmp_path, monkeypatch):
     if present:
-        export_encoder(_tiny_encoder_named(present), tmp_path)
+        export_encoder(_build_tiny_encoder(present), tmp_path)
     built = []
 
     def build(name, weights):
@@ -132,13 +134,13 @@ def test_an_encoder_of_the_requested_name_is_kept(shipped):
     assert (shipped / "encoder.xml").stat() == before
 
 
-def test_another_name_makes_a_new_encoder(shipped, tmp_path, monkeypatch):
+def test_with_another_name_a_new_encoder_is_built(shipped, tmp_path, monkeypatch):
     provide_encoder(tmp_path)
     built = []
 
     def build(name, weights):
         built.append((name, weights))
-        return _tiny_encoder_named(name)
+        return _build_tiny_encoder(name)
 
     monkeypatch.setattr("captioning.models.image_encoder.build_encoder", build)
     assert provide_encoder(tmp_path, "VGG16").encoder_id.startswith("VGG16 ")
@@ -152,7 +154,7 @@ def test_an_encoder_without_an_id_has_the_default_name(shipped, monkeypatch):
     assert not has_encoder(shipped, "VGG16")
 
 
-def test_encoders_of_equal_weights_share_their_fingerprint_however_exported(tmp_path):
+def test_encoders_of_equal_weights_have_equal_fingerprints_after_any_export(tmp_path):
     encoder_ids = []
     for number, value in enumerate((0.1, 0.1, 0.1 + 1e-7)):  # all the same in float16
         images = keras.Input((8, 8, 3), dtype="uint8")
@@ -170,9 +172,6 @@ def test_encoders_of_equal_weights_share_their_fingerprint_however_exported(tmp_
     assert read_encoder_id(read_network(tmp_path / "again.xml")) == first
 
 
-def _tiny_encoder_named(name):
-    return keras.Model(*_ends(build_tiny_encoder()), name=name)
-
-
-def _ends(model):
-    return model.inputs, model.outputs
+def _build_tiny_encoder(name):
+    encoder = build_tiny_encoder()
+    return keras.Model(encoder.inputs, encoder.outputs, name=name)

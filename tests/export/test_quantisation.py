@@ -36,7 +36,7 @@ ROOT = find_model()
 
 
 def build_convolutions() -> keras.Model:
-    """All that an image network is made of: a convolution, one of single channels, a sum."""
+    """A model with a convolution, a depthwise convolution and a sum, as in an image network."""
     keras.utils.set_random_seed(0)
     images = keras.Input((32, 48, 3), dtype="uint8", name="images")
     stem = keras.layers.Rescaling(1 / 255)(images)
@@ -46,11 +46,11 @@ def build_convolutions() -> keras.Model:
     return keras.Model(images, keras.layers.Reshape((-1, 16))(total), name="encoder")
 
 
-def cosines(received: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Of feature maps (images, cells, feature_width), one an image."""
-    received, expected = (maps.reshape(len(maps), -1) for maps in (received, expected))
-    lengths = np.linalg.norm(received, axis=1) * np.linalg.norm(expected, axis=1)
-    return (received * expected).sum(axis=1) / lengths
+def cosines(maps: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The cosine between the feature maps (images, cells, feature_width) of each image."""
+    maps, expected = maps.reshape(len(maps), -1), expected.reshape(len(expected), -1)
+    lengths = np.linalg.norm(maps, axis=1) * np.linalg.norm(expected, axis=1)
+    return (maps * expected).sum(axis=1) / lengths
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def drawings(tiny_root):
 
 @pytest.fixture(scope="module")
 def quantised(drawings, tmp_path_factory):
-    """The folders of an encoder of floats and of the same in integers."""
+    """The folders of an encoder in floats and of the same encoder in integers."""
     folder = tmp_path_factory.mktemp("encoders")
     export_encoder(build_convolutions(), folder / "floats")
     quantise_encoder(folder / "floats", drawings[:12], folder / "integers")
@@ -71,7 +71,7 @@ def test_a_quantised_encoder_gives_nearly_the_same_feature_maps(quantised, drawi
     images = np.stack([load_image(path, (32, 48)) for path in drawings[12:24]])
     floats, integers = (Encoder(folder)(images) for folder in quantised)
     assert cosines(integers, floats).min() > 0.99
-    assert np.abs(integers - floats).max() > 0  # but other ones
+    assert np.abs(integers - floats).max() > 0  # nearly, but not exactly
 
 
 def integer_weights(path: Path) -> list[np.ndarray]:
@@ -83,7 +83,7 @@ def integer_weights(path: Path) -> list[np.ndarray]:
     ]
 
 
-def test_its_weights_are_integers_of_seven_bits_where_channels_are_summed(quantised):
+def test_quantised_weights_have_seven_bits_where_channels_are_summed(quantised):
     weights = {array.shape: array for array in integer_weights(quantised[1] / ENCODER)}
     depthwise = weights.pop((16, 1, 1, 3, 3))
     assert set(weights) == {(16, 3, 3, 3), (16, 16, 1, 1)}
@@ -109,7 +109,7 @@ ENCODER_ID = "Xception 0123456789abcdef"
 
 @pytest.fixture(scope="module", params=DECODERS)
 def decoders(request, tmp_path_factory):
-    """The folders of a decoder of floats and of the same in integers."""
+    """The folders of a decoder in floats and of the same decoder in integers."""
     folder = tmp_path_factory.mktemp("decoders") / request.param
     export_decoder(build_decided_model(request.param), VOCABULARY, 7, folder / "floats", ENCODER_ID)
     quantise_decoder(folder / "floats", VOCABULARY, FEATURES[:12], folder / "integers")
@@ -117,7 +117,7 @@ def decoders(request, tmp_path_factory):
 
 
 def build_decided_model(decoder: str, seed: int = 0) -> keras.Model:
-    """A model that prefers some words, as a trained one does."""
+    """A model that prefers some words, as a trained model does."""
     keras.utils.set_random_seed(seed)
     settings = TrainingSettings(embedding_units=8, units=12, heads=3, decoder=decoder)
     model = build_caption_model(len(VOCABULARY), FEATURES.shape[-1], settings)
@@ -126,9 +126,9 @@ def build_decided_model(decoder: str, seed: int = 0) -> keras.Model:
     return model
 
 
-def divergence(expected: np.ndarray, received: np.ndarray) -> float:
-    """Of log-probabilities (..., words), in nats."""
-    return (np.exp(expected) * (expected - received)).sum(axis=-1).mean()
+def divergence(expected: np.ndarray, log_probs: np.ndarray) -> float:
+    """The Kullback-Leibler divergence of log-probabilities (..., words), in nats."""
+    return (np.exp(expected) * (expected - log_probs)).sum(axis=-1).mean()
 
 
 def test_a_quantised_decoder_gives_nearly_the_same_log_probabilities(decoders):
@@ -149,13 +149,13 @@ def test_a_quantised_decoder_gives_nearly_the_same_log_probabilities(decoders):
     assert 0 < divergence(floats, integers) < 0.02 * divergence(floats, uniform)
 
 
-# In prefill and step. Attention: cells, mean, keys, values; LSTM (two), queries, attended cells,
-# gate, two after the merge, projection to the embedding, embedding. Merge: image; LSTM (two),
-# dense, embedding.
+# The multiplications by weights in prefill and step. Attention: cells, average, keys, values; LSTM
+# (two), queries, attended cells, gate, two after the merge, projection to the embedding, embedding.
+# Merge: image; LSTM (two), dense, embedding.
 PRODUCTS = {"attention": (4, 9), "merge": (1, 4)}
 
 
-def test_the_products_of_a_decoder_with_weights_become_integers_and_nothing_else(decoders):
+def test_only_multiplications_by_weights_become_integers_in_a_decoder(decoders):
     decoder = decoders[1].parent.name
     for name, products in zip((DECODER_PREFILL, DECODER_STEP), PRODUCTS[decoder], strict=True):
         users = [
@@ -180,9 +180,7 @@ def test_a_quantised_decoder_is_not_quantised_again(decoders, tmp_path):
 
 
 @pytest.mark.parametrize("replaced", [DECODER_PREFILL, DECODER_STEP])
-def test_a_decoder_of_which_a_killed_run_replaced_one_file_is_quantised_whole(
-    replaced, decoders, tmp_path
-):
+def test_a_decoder_with_one_quantised_file_is_quantised_completely(replaced, decoders, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(decoders[0], half)
     for suffix in (".xml", ".bin"):
@@ -209,7 +207,7 @@ def root(tiny_root, tmp_path):
 
 
 def mark_networks(monkeypatch):
-    """Replaces quantising by adding a comment to the files."""
+    """Replaces quantisation by a function that adds a comment to the files."""
 
     def mark(names, target):
         for path in (target / name for name in names):
@@ -233,7 +231,7 @@ def contents(models: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in models.iterdir() if path.suffix != ".keras"}
 
 
-def test_quantised_networks_without_a_loss_are_kept(root, monkeypatch, capsys):
+def test_quantised_networks_that_caption_as_well_are_kept(root, monkeypatch, capsys):
     mark_networks(monkeypatch)
     assert cli.main(["--root", str(root), "quantise"]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
@@ -268,14 +266,14 @@ def test_training_images_calibrate_both_networks(root, monkeypatch):
 
 @pytest.mark.slow
 def test_only_networks_in_floats_are_quantised(root, monkeypatch):
-    """Both; then the decoder, exported again, beside a quantised encoder; then the encoder."""
+    """First both networks; then the decoder, exported again; then the encoder."""
     paths = Paths(root)
     monkeypatch.setattr("captioning.export.quantisation.TOLERANCE", 1.0)
     floats = contents(paths.models)
     quantise_within_tolerance(paths)
     integers = contents(paths.models)
     assert all(floats[name] != integers[name] for name in floats if name.endswith(".bin"))
-    with pytest.raises(ValueError, match="Encoder and decoder in .* are quantised already"):
+    with pytest.raises(ValueError, match="got both quantised already"):
         quantise_within_tolerance(paths)
 
     assert cli.main(["--root", str(root), "export"]) == 0
@@ -297,7 +295,7 @@ def test_networks_that_caption_worse_are_not_kept(root, monkeypatch, capsys):
         grey = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(0.0, offset=1.0)(images))
         blind = keras.Model(images, keras.layers.Reshape((4, 18))(grey), name="encoder")
         monkeypatch.setattr(
-            "captioning.export.keras_to_openvino.fingerprint", lambda model: fingerprint
+            "captioning.export.keras_to_openvino.make_fingerprint", lambda model: fingerprint
         )
         export_encoder(blind, target)
 
@@ -307,12 +305,12 @@ def test_networks_that_caption_worse_are_not_kept(root, monkeypatch, capsys):
     mark_networks(monkeypatch)
     monkeypatch.setattr("captioning.export.quantisation.quantise_encoder", write_blind_encoder)
     assert cli.main(["--root", str(root), "quantise"]) == 1
-    expected = "stays as it is: with decoder_prefill.xml, decoder_step.xml, encoder.xml in 8-bit"
+    expected = "after) with decoder_prefill.xml, decoder_step.xml, encoder.xml in 8-bit integers"
     assert expected in capsys.readouterr().err
     assert contents(models) == before
 
 
-def test_a_decoder_of_another_encoder_is_refused_first(root, monkeypatch):
+def test_a_decoder_of_another_encoder_is_refused_before_anything_is_quantised(root, monkeypatch):
     paths = Paths(root)
     encoder = build_tiny_encoder()
     export_encoder(keras.Model(encoder.inputs, encoder.outputs, name="another"), paths.models)
@@ -332,13 +330,13 @@ def test_at_most_half_a_point_of_cider_may_be_lost(after, kept, root, monkeypatc
     if kept:
         assert quantise_within_tolerance(paths) == (0.58, after)
     else:
-        with pytest.raises(QualityLoss, match=r"0.51 .*58.00 before, 57.49 after.* at most 0.5\."):
+        with pytest.raises(QualityLoss, match=r"at most 0.5, got 0.51 .58.00 before, 57.49 after"):
             quantise_within_tolerance(paths)
     assert bool(marked(paths.models)) == kept
 
 
 def test_both_encoders_are_compared_on_maps_extracted_in_the_same_way(root, monkeypatch):
-    """Those in feature_maps.bin may come from another precision or processor."""
+    """The maps in feature_maps.bin may have another precision."""
     paths = Paths(root)
     mark_networks(monkeypatch)
     paths.feature_maps.write_bytes(bytes(paths.feature_maps.stat().st_size))
@@ -348,23 +346,23 @@ def test_both_encoders_are_compared_on_maps_extracted_in_the_same_way(root, monk
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_no_feature_map_is_open_when_their_folder_is_removed(root, monkeypatch):
-    """Windows would refuse. Tested on Linux, where a process lists the files that it maps."""
+    """Windows would refuse to remove it. Linux lists the files that a process maps."""
     mark_networks(monkeypatch)
     any_open = []
 
-    def check_and_move(source, target):
+    def check_open_files(source, target):
         open_files = Path("/proc/self/maps").read_text()
         maps = ("calibration.bin", "before.bin", "after.bin")
         any_open.append(any(name in open_files for name in maps))
 
-    monkeypatch.setattr("captioning.export.quantisation.replace_network", check_and_move)
+    monkeypatch.setattr("captioning.export.quantisation.replace_network", check_open_files)
     quantise_within_tolerance(Paths(root))
     assert any_open == [False] * 3
 
 
 @pytest.mark.slow
 @pytest.mark.real
-def test_every_fast_path_agrees_with_keras_in_float32_on_photographs(shared, tmp_path):
+def test_lower_precisions_agree_with_keras_in_float32_on_photographs(shared, tmp_path):
     (weights,) = (shared / "xception").glob("*.h5")
     xception = build_encoder("Xception", weights)
     paths = sorted((ROOT / "examples").glob("*.jpg"))

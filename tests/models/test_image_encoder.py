@@ -11,8 +11,8 @@ from captioning.inference.networks import Encoder
 from captioning.models.image_encoder import (
     build_encoder,
     build_split_encoder,
-    image_size,
-    keras_name,
+    find_image_size,
+    find_keras_name,
 )
 
 PREPROCESSING = {
@@ -70,21 +70,21 @@ def test_the_exported_encoder_computes_what_keras_computes_after_its_own_preproc
 )
 def test_images_have_the_size_that_the_network_was_trained_on(side, names):
     for name in names.split():
-        assert image_size(name) == (side, side)
+        assert find_image_size(name) == (side, side)
 
 
 def test_every_network_of_keras_has_a_known_size():
     with pytest.raises(ValueError) as caught:
-        keras_name("AlexNet")
+        find_keras_name("AlexNet")
     listed = str(caught.value).partition("Choose one of ")[2].rstrip(".").split(", ")
     assert len(listed) >= 40  # as of Keras 3.15
     assert {"Xception", "ResNet50V2", "ConvNeXtXLarge", "MobileNetV3Small"} <= set(listed)
-    assert all(224 <= image_size(name)[0] <= 600 for name in listed)
+    assert all(224 <= find_image_size(name)[0] <= 600 for name in listed)
 
 
 def test_a_name_may_be_in_capital_or_small_letters():
-    assert keras_name("resnet50v2") == "ResNet50V2"
-    assert image_size("XCEPTION") == (299, 299)
+    assert find_keras_name("resnet50v2") == "ResNet50V2"
+    assert find_image_size("XCEPTION") == (299, 299)
 
 
 @pytest.mark.parametrize("name", ["AlexNet", "imagenet_utils", ""])
@@ -151,7 +151,7 @@ def test_a_keras_that_names_no_size_is_an_error_with_advice(monkeypatch):
 
     monkeypatch.setattr(keras.applications, "VGG16", silent)
     with pytest.raises(RuntimeError, match="names the image size of VGG16, got Keras"):
-        image_size("VGG16")
+        find_image_size("VGG16")
 
 
 @pytest.mark.slow

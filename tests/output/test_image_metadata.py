@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from captioning.output.image_metadata import copy_paths, write_with_description
+from captioning.output.image_metadata import choose_copy_paths, write_with_description
 
 ORIENTATION, MAKER, DESCRIPTION = 0x0112, 0x010F, 0x010E
 CAPTION = "a dog runs"
@@ -135,10 +135,10 @@ def test_a_format_that_cannot_hold_a_description_is_refused(tmp_path, picture, n
 def test_copies_keep_their_places_below_the_folder_that_holds_all_images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a, b, c = "photos/a.jpg", "photos/2024/a.jpg", str(tmp_path / "more/../photos/c.jpg")
-    assert copy_paths([a], Path("out")) == {a: Path("out/a.jpg")}
-    assert copy_paths([a, b, c], Path("out")) == {
+    assert choose_copy_paths([a], Path("out")) == {a: Path("out/a.jpg")}
+    assert choose_copy_paths([a, b, c], Path("out")) == {
         a: Path("out/a.jpg"),
         b: Path("out/2024/a.jpg"),
         c: Path("out/c.jpg"),
     }
-    assert copy_paths([], Path("out")) == {}
+    assert choose_copy_paths([], Path("out")) == {}

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from captioning.training.batches import CaptionBatches, one_caption_per_row, pad
+from captioning.training.batches import CaptionBatches, pad, separate_captions
 
 CAPTIONS = {"dog.jpg": [[1, 7, 8, 2], [1, 9, 2]], "cat.jpg": [[1, 5, 6, 7, 8, 2]]}
 FEATURES = {
@@ -14,7 +14,8 @@ FEATURES = {
 }
 
 
-def many(images, captions=5, seed=0):
+def make_variant(images, captions=5, seed=0):
+    """Encoded captions of random lengths, and feature maps that hold the number of the image."""
     random = np.random.default_rng(seed)
     encoded = {
         f"{image}.jpg": [
@@ -26,29 +27,26 @@ def many(images, captions=5, seed=0):
     return encoded, features
 
 
-def rows(batches):
-    """Every image of an epoch, as (features, words, targets, weights)."""
+def list_rows(batches):
+    """Yields (features, words, targets, weights) of every image of an epoch."""
     for index in range(len(batches)):
         inputs, targets, weights = batches[index]
         yield from zip(inputs["features"], inputs["words"], targets, weights, strict=True)
 
 
-def by_caption(words, *arrays):
-    """Arrays (positions,) of one image in the shape of its words (captions, length)."""
-    return [array.reshape(words.shape) for array in arrays]
+def list_captions(batches):
+    """The number in the features and the ids of every caption of an epoch."""
+    captions = []
+    for features, words, targets, weights in list_rows(batches):
+        targets, weights = targets.reshape(words.shape), weights.reshape(words.shape)
+        for ids, next_ids, id_weights in zip(words, targets, weights, strict=True):
+            is_word = id_weights > 0
+            if is_word.any():
+                captions.append((int(features.flat[0]), [*ids[is_word], next_ids[is_word][-1]]))
+    return sorted(captions)
 
 
-def captions_in(batches):
-    """Every caption of an epoch, as (number in the features, ids)."""
-    return sorted(
-        (int(image.flat[0]), [*ids[counts > 0], *target[counts > 0][-1:]])
-        for image, words, targets, weights in rows(batches)
-        for ids, target, counts in zip(words, *by_caption(words, targets, weights), strict=True)
-        if counts.any()
-    )
-
-
-def test_one_batch_holds_shifted_words_and_targets_padded_on_the_right():
+def test_targets_are_the_words_shifted_by_one_and_padded_on_the_right():
     batches = CaptionBatches([(CAPTIONS, FEATURES)], batch_size=2)
     assert len(batches) == 1
     inputs, targets, weights = batches[0]
@@ -67,62 +65,63 @@ def test_one_batch_holds_shifted_words_and_targets_padded_on_the_right():
     assert weights.dtype == np.float32
 
 
-def test_padding_takes_the_most_captions_and_the_longest():
-    words, targets = pad([[[1, 5, 2]], [[1, 6, 7, 2], [1, 8]]], most_captions=2)
+def test_padding_extends_to_the_most_captions_and_the_longest_one():
+    words, targets = pad([[[1, 5, 2]], [[1, 6, 7, 2], [1, 8]]], max_captions=2)
     assert words.tolist() == [[[1, 5, 0], [0, 0, 0]], [[1, 6, 7], [1, 0, 0]]]
     assert targets.tolist() == [[5, 2, 0, 0, 0, 0], [6, 7, 2, 8, 0, 0]]
 
 
 def test_an_epoch_holds_every_caption_once_with_the_features_of_its_image():
-    captions, features = many(images=40)
+    captions, features = make_variant(images=40)
     expected = sorted(
         (image, list(ids)) for image, encoded in enumerate(captions.values()) for ids in encoded
     )
-    assert captions_in(CaptionBatches([(captions, features)], 7)) == expected
+    assert list_captions(CaptionBatches([(captions, features)], 7)) == expected
 
 
 def test_an_epoch_draws_one_variant_of_each_image_with_the_captions_of_that_variant():
-    captions, features = many(images=60)
-    other_captions = {name: [ids[::-1] for ids in each] for name, each in captions.items()}
+    captions, features = make_variant(images=60)
+    other_captions = {
+        name: [ids[::-1] for ids in image_captions] for name, image_captions in captions.items()
+    }
     other_features = {name: array + 100 for name, array in features.items()}
     batches = CaptionBatches([(captions, features), (other_captions, other_features)], 8)
-    seen = {}
-    for epoch in range(2):
-        found = captions_in(batches)
-        assert len(found) == 300
-        for number, ids in found:
-            variant = number // 100
-            name = f"{number % 100}.jpg"
-            assert ids in [list(each) for each in (captions, other_captions)[variant][name]]
-            seen.setdefault(epoch, set()).add(number)
+    drawn = []
+    for _ in range(2):
+        epoch = list_captions(batches)
+        assert len(epoch) == 300
+        for number, ids in epoch:
+            variant = (captions, other_captions)[number // 100]
+            assert ids in [list(expected) for expected in variant[f"{number % 100}.jpg"]]
+        drawn.append({number for number, _ in epoch})
         batches.on_epoch_end()
-    assert 20 <= sum(number >= 100 for number in seen[0]) <= 40
-    assert seen[0] != seen[1]
+    assert 20 <= sum(number >= 100 for number in drawn[0]) <= 40
+    assert drawn[0] != drawn[1]
 
 
 def test_the_last_batch_is_smaller_and_no_batch_is_empty():
-    captions, features = many(images=20)
+    captions, features = make_variant(images=20)
     batches = CaptionBatches([(captions, features)], 8)
     assert sorted(len(batches[index][1]) for index in range(len(batches))) == [4, 8, 8]
 
 
-def test_images_of_a_batch_have_longest_captions_of_similar_length():
-    captions, features = many(images=640, captions=1)
+def test_the_longest_captions_of_the_images_of_a_batch_have_similar_lengths():
+    captions, features = make_variant(images=640, captions=1)
     batches = CaptionBatches([(captions, features)], 8)
-    weights = [batches[index][2] for index in range(len(batches))]
-    padding = 1 - sum((each > 0).sum() for each in weights) / sum(each.size for each in weights)
-    assert padding < 0.1  # shuffled without regard to length, it is near a half
+    weights = np.concatenate([batches[index][2].ravel() for index in range(len(batches))])
+    padding = (weights == 0).mean()
+    assert padding < 0.1  # in batches of any lengths, it is near a half
 
 
 def test_a_word_weighs_the_same_in_short_and_in_long_captions():
-    captions, features = many(images=50)
+    captions, features = make_variant(images=50)
     batches = CaptionBatches([(captions, features)], 16)
-    weights = [batches[index][2] for index in range(len(batches))]
-    assert len(np.unique(np.concatenate([each[each > 0] for each in weights]))) == 1
-    assert sum(each.sum() for each in weights) / len(weights) == pytest.approx(1, abs=1e-5)
+    weights = np.concatenate([batches[index][2].ravel() for index in range(len(batches))])
+    assert len(np.unique(weights[weights > 0])) == 1
+    assert weights.sum() / len(batches) == pytest.approx(1, abs=1e-5)
 
 
-def test_the_first_two_batches_differ_in_length_wherever_any_do():
+def test_the_first_two_batches_differ_in_length_if_any_do():
     """Keras takes what is equal in the first two batches for fixed, and breaks on the third."""
     captions = {f"{i}.jpg": [[1, *[5] * n, 2]] for i, n in enumerate((3, 3, 3, 3, 3, 3, 3, 9))}
     features = {name: np.zeros((1, 2), "float32") for name in captions}
@@ -141,10 +140,10 @@ def test_batches_are_as_wide_as_the_most_captions_of_any_image():
 
 
 def test_epochs_differ_and_can_be_repeated():
-    captions, features = many(images=30)
+    captions, features = make_variant(images=30)
 
     def words(batches):
-        return [row[1].tolist() for row in rows(batches)]
+        return [row[1].tolist() for row in list_rows(batches)]
 
     batches = CaptionBatches([(captions, features)], 8, seed=3)
     first = words(batches)
@@ -157,12 +156,12 @@ def test_epochs_differ_and_can_be_repeated():
 
 
 def test_an_image_without_features_is_named():
-    with pytest.raises(ValueError, match="got none of 1, among them dog.jpg"):
+    with pytest.raises(ValueError, match="got none of 1, such as dog.jpg"):
         CaptionBatches([(CAPTIONS, {"cat.jpg": FEATURES["cat.jpg"]})], 3)
 
 
-def test_every_caption_may_have_a_row_of_its_own():
-    captions, features = one_caption_per_row((CAPTIONS, FEATURES))
+def test_separate_captions_have_a_row_each():
+    captions, features = separate_captions((CAPTIONS, FEATURES))
     assert captions == {
         "dog.jpg#0": [[1, 7, 8, 2]],
         "dog.jpg#1": [[1, 9, 2]],
@@ -171,25 +170,25 @@ def test_every_caption_may_have_a_row_of_its_own():
     assert [features[row].tolist() for row in captions] == [[[1, 2]], [[1, 2]], [[3, 4]]]
 
 
-def test_rows_of_one_caption_hold_the_same_captions_with_less_padding():
-    variant = many(images=64)
+def test_rows_of_separate_captions_have_less_padding():
+    variant = make_variant(images=64)
     together = CaptionBatches([variant], batch_size=8)
-    alone = CaptionBatches([one_caption_per_row(variant)], batch_size=40)
+    alone = CaptionBatches([separate_captions(variant)], batch_size=40)
     assert len(alone) == len(together) == 8
-    assert captions_in(alone) == captions_in(together)
+    assert list_captions(alone) == list_captions(together)
     sizes = [sum(batches[n][1].size for n in range(8)) for batches in (alone, together)]
     assert sizes[0] < 0.8 * sizes[1]
 
 
 def test_rows_without_features_are_named():
     with pytest.raises(ValueError, match="cat.jpg#0"):
-        CaptionBatches([one_caption_per_row((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
+        CaptionBatches([separate_captions((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
 
 
-def test_the_wider_the_groups_the_less_padding():
-    captions, features = many(400, captions=1)
+def test_larger_groups_have_less_padding():
+    captions, features = make_variant(400, captions=1)
     padded = [
-        np.mean([(words == 0).mean() for _, words, *_ in rows(batches)])
+        np.mean([(words == 0).mean() for _, words, *_ in list_rows(batches)])
         for batches in (
             CaptionBatches([(captions, features)], 10, batches_per_group=size)
             for size in (1, 4, 40)
@@ -199,12 +198,12 @@ def test_the_wider_the_groups_the_less_padding():
 
 
 def test_batches_are_drawn_by_threads_of_keras():
-    """Drawn by TensorFlow, they would have its tuner of input pipelines waited for."""
-    drawn_by = []
+    """If TensorFlow drew them, every epoch would end with a wait for its autotuner."""
+    threads = []
 
-    class Watched(CaptionBatches):
+    class RecordingBatches(CaptionBatches):
         def __getitem__(self, index):
-            drawn_by.append(threading.current_thread())
+            threads.append(threading.current_thread())
             return super().__getitem__(index)
 
     words = keras.Input((None, None), dtype="int32", name="words")
@@ -213,9 +212,9 @@ def test_batches_are_drawn_by_threads_of_keras():
     logits = keras.layers.Reshape((-1, 50))(logits)
     model = keras.Model({"features": features, "words": words}, logits)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    captions, of_images = many(12)
-    model.fit(Watched([(captions, of_images)], 4), epochs=2, verbose=0, shuffle=False)
-    first_looks, epochs = drawn_by[:2], drawn_by[2:]  # in the first two, Keras looks for shapes
-    assert set(first_looks) == {threading.main_thread()}
-    assert len(epochs) == 2 * 3
-    assert all(thread.name.endswith("(worker)") for thread in epochs)
+    model.fit(RecordingBatches([make_variant(12)], 4), epochs=2, verbose=0, shuffle=False)
+    # First, Keras reads the shapes of two batches.
+    shape_threads, epoch_threads = threads[:2], threads[2:]
+    assert set(shape_threads) == {threading.main_thread()}
+    assert len(epoch_threads) == 2 * 3
+    assert all(thread.name.endswith("(worker)") for thread in epoch_threads)

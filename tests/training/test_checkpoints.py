@@ -2,8 +2,7 @@ import pytest
 
 from captioning.training.checkpoints import (
     MONITOR,
-    best_epoch,
-    epochs_of_last_model,
+    find_best_epoch,
     load_model,
     read_record,
 )
@@ -12,7 +11,7 @@ from captioning.training.checkpoints import (
 @pytest.mark.parametrize("content", ["", "{}", "[]"])
 def test_a_damaged_record_is_an_error_with_advice(tmp_path, content):
     (tmp_path / "training.json").write_text(content)
-    with pytest.raises(ValueError, match="training.json is damaged .* Delete it to train again"):
+    with pytest.raises(ValueError, match="training.json, got a damaged .* Delete it to train"):
         read_record(tmp_path)
 
 
@@ -26,17 +25,9 @@ def test_the_advice_for_a_missing_model_depends_on_whether_it_was_trained(tmp_pa
 
 def test_the_best_epoch_is_the_first_with_the_highest_development_cider():
     history = [{MONITOR: score, "val_loss": 2.0} for score in (0.1, 0.5, 0.4, 0.5)]
-    assert best_epoch(history) == 1
+    assert find_best_epoch(history) == 1
 
 
-def test_where_no_epoch_scores_anything_the_one_with_the_lowest_loss_is_best():
+def test_if_all_epochs_score_0_the_epoch_with_the_lowest_loss_is_best():
     history = [{MONITOR: 0.0, "val_loss": loss} for loss in (3.0, 2.0, 1.0, 1.5)]
-    assert best_epoch(history) == 2
-
-
-def test_the_last_model_is_the_student_or_the_last_member():
-    members = [{"stage": "cross-entropy", "member": 1}, {"stage": "cross-entropy", "member": 2}]
-    ensemble, student = {"stage": "ensemble"}, {"stage": "cross-entropy"}
-    assert epochs_of_last_model([*members, ensemble]) == members[1:]
-    assert epochs_of_last_model([*members, ensemble, student]) == [student]
-    assert epochs_of_last_model([student, student]) == [student, student]
+    assert find_best_epoch(history) == 2

@@ -49,28 +49,27 @@ def test_the_target_of_every_word_is_the_mean_of_the_members_probabilities(
             [keras.ops.softmax(member.predict_on_batch(inputs)) for member in members], axis=0
         )
         assert probabilities.shape == (*targets.shape, WORDS)
-        spoken = weights > 0
-        np.testing.assert_allclose(probabilities[spoken], expected[spoken], rtol=1e-3)
-        assert not probabilities[~spoken].any()
+        is_word = weights > 0
+        np.testing.assert_allclose(probabilities[is_word], expected[is_word], rtol=1e-3)
+        assert not probabilities[~is_word].any()
 
 
 def test_words_below_the_top_k_share_the_rest_evenly(teacher, batches, monkeypatch):
     monkeypatch.setattr("captioning.training.distillation.TOP_K", 3)
-    inputs, probabilities, weights = DistillationBatches(batches, teacher)[0]
-    whole = teacher.predict_on_batch(inputs)[weights > 0]
-    kept = probabilities[weights > 0]
-    top = np.argsort(-whole)[:, :3]
+    inputs, targets, weights = DistillationBatches(batches, teacher)[0]
+    probabilities = teacher.predict_on_batch(inputs)[weights > 0]
+    soft_targets = targets[weights > 0]
+    order = np.argsort(-probabilities)
+    top, others = order[:, :3], order[:, 3:]
+    expected = np.take_along_axis(probabilities, top, -1)
+    np.testing.assert_allclose(np.take_along_axis(soft_targets, top, -1), expected, rtol=1e-3)
+    rest = (1 - expected.sum(axis=-1, keepdims=True)) / (WORDS - 3)
     np.testing.assert_allclose(
-        np.take_along_axis(kept, top, -1), np.take_along_axis(whole, top, -1), rtol=1e-3
-    )
-    others = np.argsort(-whole)[:, 3:]
-    rest = (1 - np.take_along_axis(whole, top, -1).sum(axis=-1, keepdims=True)) / (WORDS - 3)
-    np.testing.assert_allclose(
-        np.take_along_axis(kept, others, -1), np.repeat(rest, WORDS - 3, axis=-1), rtol=1e-3
+        np.take_along_axis(soft_targets, others, -1), np.repeat(rest, WORDS - 3, axis=-1), rtol=1e-3
     )
 
 
-def test_a_teacher_predicts_each_variant_and_only_once(teacher, batches, monkeypatch):
+def test_a_teacher_predicts_each_variant_only_once(teacher, batches, monkeypatch):
     ((captions, features),) = batches.variants
     flipped = {name: -array for name, array in features.items()}
     batches = CaptionBatches([(captions, features), (captions, flipped)], 4)
@@ -80,11 +79,11 @@ def test_a_teacher_predicts_each_variant_and_only_once(teacher, batches, monkeyp
     monkeypatch.setattr(teacher, "predict_on_batch", None)  # not to be called again
     for index in range(3):
         _, probabilities, weights = distilled[index]
-        spoken = weights > 0
-        np.testing.assert_allclose(probabilities[spoken], expected[index][spoken], rtol=1e-3)
+        is_word = weights > 0
+        np.testing.assert_allclose(probabilities[is_word], expected[index][is_word], rtol=1e-3)
 
 
-def test_keras_draws_them_as_it_draws_batches_without_a_teacher(teacher, batches):
+def test_keras_draws_batches_with_and_without_a_teacher_in_the_same_way(teacher, batches):
     distilled = DistillationBatches(batches, teacher)
     assert (distilled.workers, distilled.max_queue_size) == (
         batches.workers,
@@ -92,12 +91,12 @@ def test_keras_draws_them_as_it_draws_batches_without_a_teacher(teacher, batches
     )
 
 
-def test_they_are_shuffled_after_each_epoch(teacher, batches):
+def test_batches_with_soft_targets_are_shuffled_after_each_epoch(teacher, batches):
     distilled = DistillationBatches(batches, teacher)
     first = [distilled[index][0]["features"] for index in range(3)]
     distilled.on_epoch_end()
     second = [distilled[index][0]["features"] for index in range(3)]
-    assert any(not np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+    assert any(not np.array_equal(*features) for features in zip(first, second, strict=True))
 
 
 def test_a_student_learns_the_probabilities_of_its_teacher(teacher, batches):
@@ -119,7 +118,8 @@ def test_a_student_learns_the_probabilities_of_its_teacher(teacher, batches):
 
 def test_in_lower_precision_a_teacher_predicts_nearly_the_same(members, teacher, batches):
     in_bfloat16 = build_teacher(members, SETTINGS, "mixed_bfloat16")
-    exact, rounded = (DistillationBatches(batches, each)[0][1] for each in (teacher, in_bfloat16))
+    _, expected, _ = DistillationBatches(batches, teacher)[0]
+    _, rounded, _ = DistillationBatches(batches, in_bfloat16)[0]
     assert rounded.dtype == np.float32
-    # bfloat16 has 8 bits, so a rounding errs by 1/256; a dozen of them follow one another.
-    np.testing.assert_allclose(rounded, exact, atol=12 / 256 * exact.max())
+    # bfloat16 has 8 bits: a dozen roundings, one after the other, err by up to 1/256 each.
+    np.testing.assert_allclose(rounded, expected, atol=12 / 256 * expected.max())

@@ -1,4 +1,4 @@
-"""The exit flow of a tiny encoder is fine-tuned together with a caption model, on tiny drawings."""
+"""The exit flow of a tiny encoder is fine-tuned together with a caption model, on drawings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ SETTINGS = TrainingSettings(
 
 @pytest.fixture(scope="module", autouse=True)
 def float32():
-    """So that two runs may be compared closely, on every processor."""
+    """Tests compare two runs closely, which needs float32 on every processor."""
     with pytest.MonkeyPatch.context() as patch:
         for module in ("cross_entropy", "fine_tuning"):
             patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
@@ -39,7 +39,7 @@ def float32():
 
 @pytest.fixture(scope="module")
 def encoder() -> SplitEncoder:
-    """A backbone of 4 x 6 cells, and an exit flow of 2 x 3."""
+    """An encoder whose backbone has 4 x 6 cells and whose exit flow has 2 x 3."""
     keras.utils.set_random_seed(5)
     images = keras.Input((32, 48, 3), dtype="uint8")
     grid = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(-4 / 255, offset=4)(images))
@@ -61,8 +61,8 @@ def encoder() -> SplitEncoder:
 
 @pytest.fixture(scope="module")
 def world(encoder, tiny_data, tmp_path_factory):
-    """The arguments of `fine_tune` after the encoder: a teacher, the data with the maps of the
-    encoder, with those of its backbone, and a vocabulary."""
+    """Arguments of `fine_tune`: a teacher, data with the maps of the encoder, data with the maps of
+    its backbone, and a vocabulary."""
     images = tmp_path_factory.mktemp("images")
     for name, (image, _) in drawings(36).items():
         image.save(images / name)
@@ -71,7 +71,7 @@ def world(encoder, tiny_data, tmp_path_factory):
         pixels = np.stack([load(images / name, (32, 48)) for name in names])
         return dict(zip(names, network.predict(pixels, verbose=0), strict=True))
 
-    def data_of(network: keras.Model) -> TrainingData:
+    def make_data(network: keras.Model) -> TrainingData:
         plain = encode(network, [*tiny_data.train, *tiny_data.development], load_image)
         flipped = encode(network, list(tiny_data.train), HORIZONTAL_FLIP.load_image)
         return replace(tiny_data, features=plain, augmented_features={HORIZONTAL_FLIP: flipped})
@@ -80,7 +80,7 @@ def world(encoder, tiny_data, tmp_path_factory):
     keras.utils.set_random_seed(6)
     model = build_caption_model(len(vocabulary), 9, SETTINGS)
     teacher = build_teacher([model], SETTINGS, "float32")
-    return teacher, data_of(encoder.whole), data_of(encoder.backbone), vocabulary
+    return teacher, make_data(encoder.whole), make_data(encoder.backbone), vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def pretrained(encoder):
 
 @pytest.fixture(autouse=True)
 def pretrained_encoder(encoder, pretrained):
-    """Every test begins with the encoder as it was, as a new process does."""
+    """Every test begins with the pretrained encoder, as a new process does."""
     encoder.exit_flow.set_weights(pretrained)
 
 
@@ -107,7 +107,7 @@ def finished(encoder, pretrained, world, tmp_path_factory):
     """A finished run."""
     folder, predictions = tmp_path_factory.mktemp("finished"), []
 
-    class Watched(DistillationBatches):
+    class RecordingBatches(DistillationBatches):
         def __init__(self, batches, teacher):
             super().__init__(batches, teacher)
             predictions.append(
@@ -119,29 +119,29 @@ def finished(encoder, pretrained, world, tmp_path_factory):
 
     encoder.exit_flow.set_weights(pretrained)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("captioning.training.cross_entropy.DistillationBatches", Watched)
+        patch.setattr("captioning.training.cross_entropy.DistillationBatches", RecordingBatches)
         history = fine_tune(encoder, *world, SETTINGS, folder)
-    return Finished(folder, history, weights_by_layer(encoder), predictions)
+    return Finished(folder, history, get_layer_weights(encoder), predictions)
 
 
-def weights_by_layer(encoder):
+def get_layer_weights(encoder):
     weights = {layer.name: layer.get_weights() for layer in encoder.exit_flow.layers}
     return weights | {"backbone": encoder.backbone.get_weights()}
 
 
 @pytest.mark.slow
-def test_the_exit_flow_learns_and_nothing_else_of_the_encoder(encoder, finished):
+def test_of_the_encoder_only_the_exit_flow_learns(encoder, finished):
     assert [epoch["stage"] for epoch in finished.history] == [
         "cross-entropy",
         "fine-tuning",
         "fine-tuning",
     ]
-    before, after = weights_by_layer(encoder), finished.encoder_weights
-    for one, other in zip(before["convolution"], after["convolution"], strict=True):
-        assert not np.allclose(one, other)
+    pretrained, trained = get_layer_weights(encoder), finished.encoder_weights
+    for before, after in zip(pretrained["convolution"], trained["convolution"], strict=True):
+        assert not np.allclose(before, after)
     for name in ("normalisation", "backbone"):
-        for one, other in zip(before[name], after[name], strict=True):
-            np.testing.assert_array_equal(one, other)
+        for before, after in zip(pretrained[name], trained[name], strict=True):
+            np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.slow
@@ -161,69 +161,69 @@ def test_a_caption_model_learns_more_with_the_exit_flow_than_alone(
 
 
 @pytest.mark.slow
-def test_the_teacher_uses_the_exit_flow_as_it_was(finished):
+def test_the_teacher_uses_the_pretrained_exit_flow(finished):
     first, _, second, _ = finished.predictions  # training and development, in both stages
-    for (images, expected), (same_images, received) in zip(first, second, strict=True):
-        assert images == same_images
-        np.testing.assert_allclose(received, expected, atol=1e-5)
+    for (expected_images, expected), (images, probabilities) in zip(first, second, strict=True):
+        assert images == expected_images
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_a_run_with_another_teacher_is_not_resumed(encoder, world, finished):
     _, *data, vocabulary = world
     other = build_teacher([build_caption_model(len(vocabulary), 9, SETTINGS)], SETTINGS, "float32")
-    with pytest.raises(ValueError, match="belongs to another run: teacher"):
+    with pytest.raises(ValueError, match="that of another run: teacher"):
         fine_tune(encoder, other, *data, vocabulary, SETTINGS, finished.folder)
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_resumes_as_if_nothing_had_happened(
+def test_a_killed_run_has_the_result_of_an_uninterrupted_run(
     encoder, pretrained, world, finished, tmp_path, monkeypatch
 ):
     add_epoch = Run.add_epoch
 
-    def killed_after_two(run, model, numbers):
+    def kill_after_second_epoch(run, model, numbers):
         add_epoch(run, model, numbers)
         if len(run.history) == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Run, "add_epoch", killed_after_two)
+        patch.setattr(Run, "add_epoch", kill_after_second_epoch)
         fine_tune(encoder, *world, SETTINGS, tmp_path)
     encoder.exit_flow.set_weights(pretrained)
     history = fine_tune(encoder, *world, SETTINGS, tmp_path)
-    for one, other in zip(finished.history, history, strict=True):
-        assert one["stage"] == other["stage"]
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
-        # A mean over batches, which differs a little with the way in which they are shuffled.
-        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=2e-3)
-    for name, weights in weights_by_layer(encoder).items():
-        for one, other in zip(weights, finished.encoder_weights[name], strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+    for epoch, expected in zip(history, finished.history, strict=True):
+        assert epoch["stage"] == expected["stage"]
+        assert epoch["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        # The loss is a mean over batches, which depends a little on their order.
+        assert epoch["val_loss"] == pytest.approx(expected["val_loss"], rel=2e-3)
+    for name, layer_weights in get_layer_weights(encoder).items():
+        for weights, expected in zip(layer_weights, finished.encoder_weights[name], strict=True):
+            np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("ciders", "kept"), [([0.1, 0.4, 0.3], "first epoch"), ([0.4, 0.3, 0.2], "pretrained")]
+    ("ciders", "best"), [([0.1, 0.4, 0.3], "first epoch"), ([0.4, 0.3, 0.2], "pretrained")]
 )
 def test_the_exit_flow_of_the_best_epoch_is_kept(
-    encoder, pretrained, world, tmp_path, monkeypatch, ciders, kept
+    encoder, pretrained, world, tmp_path, monkeypatch, ciders, best
 ):
-    weights, ciders = {"pretrained": pretrained}, iter(ciders)
+    recorded, ciders = {"pretrained": pretrained}, iter(ciders)
     add_epoch = Run.add_epoch
 
-    def watched(run, model, numbers):
+    def record_weights(run, model, numbers):
         add_epoch(run, model, numbers | {"development CIDEr": next(ciders)})
         if model.name == STAGE:
-            weights.setdefault("first epoch", model.get_layer("exit_flow").get_weights())
+            recorded.setdefault("first epoch", model.get_layer("exit_flow").get_weights())
 
-    monkeypatch.setattr(Run, "add_epoch", watched)
+    monkeypatch.setattr(Run, "add_epoch", record_weights)
     fine_tune(encoder, *world, SETTINGS, tmp_path)
-    for one, other in zip(weights[kept], encoder.exit_flow.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for weights, expected in zip(encoder.exit_flow.get_weights(), recorded[best], strict=True):
+        np.testing.assert_array_equal(weights, expected)
 
 
-def test_weights_that_make_another_encoder_are_refused(encoder, monkeypatch):
+def test_the_weights_of_another_encoder_are_refused(encoder, monkeypatch):
     monkeypatch.setattr(fine_tuning, "build_split_encoder", lambda name, weights: encoder)
     assert load_pretrained_encoder(make_encoder_id(encoder.whole), "imagenet") is encoder
     with pytest.raises(ValueError, match="Expected the weights of tiny 0123"):

@@ -12,16 +12,16 @@ WORDS = [f"word{number}" for number in range(30)]
 
 @pytest.fixture(scope="module")
 def world():
-    """References of 20 images, some with only one, and captions of all lengths."""
-    chance = random.Random(0)
+    """One to five references and a caption of 20 images, of different lengths."""
+    rng = random.Random(0)
 
-    def sentence():
-        return [chance.choice(WORDS) for _ in range(chance.randint(1, 12))]
+    def draw_caption():
+        return [rng.choice(WORDS) for _ in range(rng.randint(1, 12))]
 
     references = {
-        f"{number}.jpg": [sentence() for _ in range(chance.randint(1, 5))] for number in range(20)
+        f"{number}.jpg": [draw_caption() for _ in range(rng.randint(1, 5))] for number in range(20)
     }
-    captions = {name: sentence() for name in references}
+    captions = {name: draw_caption() for name in references}
     captions["3.jpg"] = references["3.jpg"][0]
     captions["4.jpg"] = references["4.jpg"][0][:3] * 2  # repeated words
     captions["5.jpg"] = ["unknown", "words"]
@@ -29,15 +29,15 @@ def world():
 
 
 def test_cider_is_that_of_the_published_package(world):
-    references, generated = world
+    references, captions = world
     _, expected = PublishedCider().compute_score(
-        {name: [" ".join(one) for one in captions] for name, captions in references.items()},
-        {name: [" ".join(caption)] for name, caption in generated.items()},
+        {name: list(map(" ".join, tokens)) for name, tokens in references.items()},
+        {name: [" ".join(tokens)] for name, tokens in captions.items()},
     )
     cider = Cider(references)
-    received = [cider(name, caption) for name, caption in generated.items()]
-    assert received == pytest.approx(list(expected), abs=1e-12)
-    assert max(received) > 1 > min(received) == 0
+    scores = [cider(name, caption) for name, caption in captions.items()]
+    assert scores == pytest.approx(list(expected), abs=1e-12)
+    assert max(scores) > 1 > min(scores) == 0
 
 
 def test_tokens_may_be_ids():
@@ -46,7 +46,7 @@ def test_tokens_may_be_ids():
     assert words("a.jpg", ["a", "dog"]) == ids("a.jpg", [4, 5]) > 0
 
 
-def test_breaking_off_costs_reward_if_the_end_counts_as_a_word():
+def test_a_caption_that_breaks_off_has_less_reward_if_the_end_counts_as_a_word():
     reward = Cider({"a.jpg": [["dog", "on", "grass", "END"]], "b.jpg": [["two", "cats", "END"]]})
     whole = reward("a.jpg", ["dog", "on", "grass", "END"])
     assert whole > reward("a.jpg", ["dog", "on", "grass"])
@@ -57,13 +57,13 @@ def test_an_empty_caption_has_no_reward():
     assert Cider({"a.jpg": [["a", "dog"]], "b.jpg": [["a"]]})("a.jpg", []) == 0
 
 
-def test_bleu_counts_each_n_gram_as_often_as_a_reference_holds_it():
+def test_bleu_counts_an_n_gram_at_most_as_often_as_a_reference_contains_it():
     bleu = Bleu({"a.jpg": [["a", "dog", "runs", "on", "grass"], ["the", "dog", "runs"]]})
     assert bleu("a.jpg", ["a", "dog", "runs", "on", "grass"]) == 1
-    # Words 2/4; pairs 1/3, with one more of each 2/4; then 1/3 and 1/2. Long enough.
-    received = bleu("a.jpg", ["the", "dog", "dog", "sits"])
-    assert received == pytest.approx((2 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25)
-    # Every word is right; the nearest reference is a word longer.
+    # The words have precision 2/4; the longer n-grams, with one more match each, 2/4, 1/3 and 1/2.
+    score = bleu("a.jpg", ["the", "dog", "dog", "sits"])
+    assert score == pytest.approx((2 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25)
+    # All n-grams match; the closest reference is a word longer.
     assert bleu("a.jpg", ["dog", "runs"]) == pytest.approx(exp(1 - 3 / 2))
     assert bleu("a.jpg", ["cats"]) == bleu("a.jpg", []) == 0
 
@@ -71,13 +71,15 @@ def test_bleu_counts_each_n_gram_as_often_as_a_reference_holds_it():
 def test_bleu_is_that_of_the_published_package_if_every_n_gram_matches():
     references = [["a", "man", "rides", "a", "red", "bike", "down", "a", "hill"]]
     caption = ["a", "man", "rides", "a", "red", "bike"]
-    _, each = PublishedBleu(4).compute_score(
+    _, image_scores = PublishedBleu(4).compute_score(
         {"a.jpg": [" ".join(references[0])]}, {"a.jpg": [" ".join(caption)]}, verbose=0
     )
-    assert Bleu({"a.jpg": references})("a.jpg", caption) == pytest.approx(each[3][0], rel=1e-6)
+    assert Bleu({"a.jpg": references})("a.jpg", caption) == pytest.approx(
+        image_scores[3][0], rel=1e-6
+    )
 
 
-def test_a_reward_is_the_weighted_sum_of_both(world):
+def test_a_reward_is_the_weighted_sum_of_cider_and_bleu(world):
     references, captions = world
     cider, bleu = Cider(references), Bleu(references)
     reward, cider_alone = Reward(references, bleu_weight=2.0), Reward(references, bleu_weight=0.0)

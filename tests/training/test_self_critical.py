@@ -10,7 +10,7 @@ from captioning.inference.beam_search import Hypothesis
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.losses import SmoothedCrossentropy
-from captioning.training.self_critical import SelfCriticalBatches, advantages
+from captioning.training.self_critical import SelfCriticalBatches, compute_advantages
 
 VOCABULARY = Vocabulary([f"word{number}" for number in range(12)])
 SETTINGS = TrainingSettings(
@@ -42,16 +42,16 @@ def variants():
 
 
 def test_advantages_are_rewards_above_the_mean_of_their_image():
-    found = advantages([[1.0, 3.0], [2.0, 2.0, 5.0]])
-    np.testing.assert_allclose(found, [[-1, 1, 0], [-1, -1, 2]])
+    advantages = compute_advantages([[1.0, 3.0], [2.0, 2.0, 5.0]])
+    np.testing.assert_allclose(advantages, [[-1, 1, 0], [-1, -1, 2]])
 
 
 def test_an_epoch_generates_several_captions_of_every_image(decoder, variants):
     batches = SelfCriticalBatches(variants, decoder, SETTINGS)
-    found = list(batches.draw_epoch(0))
-    assert len(found) == len(batches) == 3
-    assert [len(targets) for _, targets, _, _ in found] == [3, 3, 1]
-    for inputs, targets, weights, reward in found:
+    epoch = list(batches.draw_epoch(0))
+    assert len(epoch) == len(batches) == 3
+    assert [len(targets) for _, targets, _, _ in epoch] == [3, 3, 1]
+    for inputs, targets, weights, reward in epoch:
         images, captions, length = inputs["words"].shape
         assert targets.shape == weights.shape == (images, captions * length)
         assert captions == 4
@@ -60,31 +60,31 @@ def test_an_epoch_generates_several_captions_of_every_image(decoder, variants):
         assert np.isfinite(reward)
 
 
-def test_a_weight_is_the_advantage_of_its_own_caption_in_its_own_variant():
-    """A decoder that always generates the same two captions: of some images the first is right if
-    they are plain, the second if they are flipped; of the others neither."""
+def test_a_weight_is_the_advantage_of_its_caption_in_its_variant():
+    """The decoder always generates the same two captions. For some images, the first is right if
+    they are plain, and the second if they are flipped; for the others, neither is right."""
 
-    class Parrot:
+    class ConstantDecoder:
         def search(self, features, search):
             return [[Hypothesis((4, 5), -1.0), Hypothesis((6,), -2.0)] for _ in features]
 
     known, unknown = ([f"{number}.jpg" for number in part] for part in (range(6), range(6, 9)))
-    plain = dict.fromkeys(known, [[START, 4, 5, END]]) | dict.fromkeys(unknown, [[START, 9, END]])
-    other = dict.fromkeys(known, [[START, 6, END]]) | dict.fromkeys(unknown, [[START, 9, END]])
-    features = {name: np.full((1, 2), name in known, "float32") for name in plain}
-    flipped = {name: 10 + array for name, array in features.items()}
-    variants = [(plain, features), (other, flipped)]
+    others = dict.fromkeys(unknown, [[START, 9, END]])
+    plain = dict.fromkeys(known, [[START, 4, 5, END]]) | others
+    flipped = dict.fromkeys(known, [[START, 6, END]]) | others
+    plain_features = {name: np.full((1, 2), name in known, "float32") for name in plain}
+    flipped_features = {name: 10 + array for name, array in plain_features.items()}
+    variants = [(plain, plain_features), (flipped, flipped_features)]
     settings = replace(SETTINGS, batch_size=9, samples=2)
-    ((inputs, targets, weights, _),) = SelfCriticalBatches(variants, Parrot(), settings).draw_epoch(
-        0
-    )
+    batches = SelfCriticalBatches(variants, ConstantDecoder(), settings)
+    ((inputs, targets, weights, _),) = batches.draw_epoch(0)
     assert targets[0].tolist() == [4, 5, END, 6, END, 0]
     weights = weights.reshape(9, 2, 3)
     signs = {1: [1, -1], 11: [-1, 1]}  # plain and known, flipped and known
     kinds = inputs["features"][:, 0, 0].tolist()
     assert set(signs) <= set(kinds)
-    for kind, of_image in zip(kinds, weights, strict=True):
-        assert kind not in signs or np.sign(of_image[:, 0]).tolist() == signs[kind]
+    for kind, image_weights in zip(kinds, weights, strict=True):
+        assert kind not in signs or np.sign(image_weights[:, 0]).tolist() == signs[kind]
     np.testing.assert_allclose(weights[:, 0], np.repeat(weights[:, :1, 0], 3, axis=1))
     assert (weights[:, 1, 2] == 0).all()
 
@@ -99,10 +99,10 @@ def test_an_epoch_can_be_repeated_and_differs_from_the_next(decoder, variants):
     assert not np.array_equal(features(0), features(1))
 
 
-def test_dropped_features_are_dropped_in_all_cells_of_an_image_and_for_the_decoder_too(variants):
+def test_features_are_dropped_in_all_cells_of_an_image_and_for_the_decoder_too(variants):
     searched = []
 
-    class Listener:
+    class RecordingDecoder:
         def search(self, features, search):
             searched.append(features.copy())
             return [[Hypothesis((4,), -1.0)] for _ in features]
@@ -110,7 +110,7 @@ def test_dropped_features_are_dropped_in_all_cells_of_an_image_and_for_the_decod
     ((_, plain),) = variants
     variants = [(variants[0][0], {name: np.ones((3, 1000), "float32") for name in plain})]
     settings = replace(SETTINGS, batch_size=7, samples=2, self_critical_dropout=0.25)
-    ((inputs, *_),) = SelfCriticalBatches(variants, Listener(), settings).draw_epoch(0)
+    ((inputs, *_),) = SelfCriticalBatches(variants, RecordingDecoder(), settings).draw_epoch(0)
     (features,) = searched
     np.testing.assert_array_equal(inputs["features"], features)
     np.testing.assert_array_equal(features, np.repeat(features[:, :1], 3, axis=1))
@@ -119,7 +119,9 @@ def test_dropped_features_are_dropped_in_all_cells_of_an_image_and_for_the_decod
     assert not np.array_equal(features[0], features[1])
 
 
-def test_a_step_makes_captions_more_probable_by_their_weights(model, decoder, variants):
+def test_a_training_step_raises_the_weighted_log_probability_of_the_captions(
+    model, decoder, variants
+):
     model.compile(keras.optimizers.SGD(0.05), SmoothedCrossentropy(), jit_compile=False)
     inputs, targets, weights, _ = next(
         SelfCriticalBatches(variants, decoder, replace(SETTINGS, batch_size=7)).draw_epoch(0)

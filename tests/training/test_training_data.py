@@ -7,18 +7,18 @@ from captioning.training.training_data import TrainingData
 CAPTIONS = {"dog.jpg": ["a dog on the left"]}
 
 
-def test_an_augmentation_has_its_own_features_and_captions():
+def test_an_augmentation_has_other_features_and_captions():
     plain, flipped = {"dog.jpg": np.zeros((1, 2))}, {"dog.jpg": np.ones((1, 2))}
     vocabulary = Vocabulary(["a", "dog", "on", "the", "left", "right"])
     data = TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain, {HORIZONTAL_FLIP: flipped})
-    (first, first_features), (second, second_features) = data.encode(vocabulary)
-    assert vocabulary.decode(first["dog.jpg"][0][1:]) == "a dog on the left"
-    assert vocabulary.decode(second["dog.jpg"][0][1:]) == "a dog on the right"
-    assert (first_features, second_features) == (plain, flipped)
+    (plain_ids, plain_features), (flipped_ids, flipped_features) = data.encode(vocabulary)
+    assert vocabulary.decode(plain_ids["dog.jpg"][0][1:]) == "a dog on the left"
+    assert vocabulary.decode(flipped_ids["dog.jpg"][0][1:]) == "a dog on the right"
+    assert (plain_features, flipped_features) == (plain, flipped)
     assert len(TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain).encode(vocabulary)) == 1
 
 
-def test_pooled_maps_have_one_cell_with_the_average():
+def test_a_pooled_map_has_one_cell_with_the_average():
     maps = {"dog.jpg": np.array([[1, 2], [3, 6]], "float16"), "unused.jpg": np.ones((2, 2))}
     flipped = {"dog.jpg": np.array([[0, 1], [0, 2]], "float16")}
     data = TrainingData(CAPTIONS, {}, {}, maps, {HORIZONTAL_FLIP: flipped}).pooled()
