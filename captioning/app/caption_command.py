@@ -11,11 +11,11 @@ from pathlib import Path
 from captioning.app.console import run_command
 from captioning.app.options import (
     add_search,
+    make_search_settings,
     parse_beam_width,
     parse_figure_path,
     parse_page_path,
     parse_share,
-    search_settings,
 )
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
                 images,
                 root=options.model,
                 top=options.top,
-                search=search_settings(options, length_normalisation=options.length_normalisation),
+                search=make_search_settings(
+                    options, length_normalisation=options.length_normalisation
+                ),
                 format_name=options.format,
                 output=options.output,
                 copies_folder=options.describe,

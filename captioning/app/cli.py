@@ -21,7 +21,7 @@ from captioning.app.options import (
     add_root,
     add_source,
     add_training,
-    search_settings,
+    make_search_settings,
 )
 from captioning.paths import Paths, find_model
 from captioning.settings import TrainingSettings
@@ -105,7 +105,7 @@ def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("evaluate", add_evaluation, help="caption the images of a split, and score the captions")
 def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
-    _, scores = pipeline.evaluate(paths, options.split, search_settings(options))
+    _, scores = pipeline.evaluate(paths, options.split, make_search_settings(options))
     if options.json:
         print(json.dumps(scores))
     else:
@@ -141,7 +141,7 @@ def _quantise(paths: Paths, options: argparse.Namespace) -> None:
     help="write a page about a training run: curves, scores, captions, confused words",
 )
 def _report(paths: Paths, options: argparse.Namespace) -> None:
-    search = search_settings(options)
+    search = make_search_settings(options)
     print(pipeline.report(paths, options.split, search, options.output))
 
 

@@ -176,22 +176,22 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         type=parse_beam_width,
         metavar="N",
         help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        f"search (default {SearchSettings.beam_width}, with consensus {CONSENSUS_BEAM_WIDTH})",
+        f"search (default {SearchSettings.beam_width}; {CONSENSUS_BEAM_WIDTH} with consensus)",
     )
     parser.add_argument(
         "--decode",
         choices=DECODINGS,
         default=SearchSettings.decoding,
-        help="take the most probable caption (beam), or the one that agrees best with the others "
-        "(consensus: better, and a quarter slower; default %(default)s)",
+        help="how to choose the best caption: beam takes the most probable; consensus takes the "
+        "one that agrees best with the others, which is better and a quarter slower (default "
+        "%(default)s)",
     )
 
 
-def search_settings(options: argparse.Namespace, **others: float) -> SearchSettings:
-    """The settings of the options of `add_search`; `others` are further fields."""
-    is_consensus = options.decode == "consensus"
-    width = CONSENSUS_BEAM_WIDTH if is_consensus else SearchSettings.beam_width
-    return SearchSettings(options.beam_width or width, decoding=options.decode, **others)
+def make_search_settings(options: argparse.Namespace, **others: float) -> SearchSettings:
+    """Returns the settings that the options of `add_search` name, and `others` (name -> value)."""
+    default = CONSENSUS_BEAM_WIDTH if options.decode == "consensus" else SearchSettings.beam_width
+    return SearchSettings(options.beam_width or default, decoding=options.decode, **others)
 
 
 def add_evaluation(parser: argparse.ArgumentParser) -> None:

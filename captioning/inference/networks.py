@@ -175,13 +175,13 @@ class Decoder:
         )
 
     def _ranked(self, features: FeatureMaps, search: SearchSettings) -> Iterator[list[Hypothesis]]:
-        """The hypotheses of `search`, best first as its `decoding` says."""
-        found = self.search(features, search)
+        """The hypotheses of `search` for each image, in the order of its `decoding`, best first."""
+        searched = self.search(features, search)
         if search.decoding == "beam":
-            return found
+            return searched
         return (
             rank_by_consensus(hypotheses, self._rarities, search.length_normalisation)
-            for hypotheses in found
+            for hypotheses in searched
         )
 
     def search(
