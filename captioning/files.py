@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from captioning.errors import UserError
+
 
 @contextmanager
 def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
@@ -63,7 +65,7 @@ def read_text(path: Path, advice: str, characters: int = -1) -> str:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no {path}. {advice}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected text in UTF-8 in {path}, got other bytes ({error}). Save it as UTF-8, or "
             "create it again."
         ) from error

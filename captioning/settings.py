@@ -11,6 +11,8 @@ from math import ceil, isfinite
 from numbers import Integral, Real
 from typing import Any
 
+from captioning.errors import UserError
+
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
@@ -125,10 +127,10 @@ class TrainingSettings:
     def __post_init__(self):
         require_valid(self)
         if self.decoder == "attention" and self.heads > self.units:
-            raise ValueError(f"Expected heads to be at most units, {self.units}, got {self.heads}.")
+            raise UserError(f"Expected heads to be at most units, {self.units}, got {self.heads}.")
         shortest = min(self.epochs, self.student_epochs, self.fine_tuning_epochs)
         if self.warmup_epochs >= shortest:
-            raise ValueError(
+            raise UserError(
                 f"Expected warmup_epochs to be less than {shortest}, the fewest epochs of a stage, "
                 f"got {self.warmup_epochs}."
             )
@@ -179,4 +181,4 @@ def require_valid(settings: object) -> None:
         is_finite = not isinstance(value, Real) or isfinite(value)
         if not (has_type and is_finite and check.is_valid(value)):
             expected = f"{type_name} {check.expected}".rstrip()
-            raise ValueError(f"Expected {attribute.name} to be {expected}, got {value!r}.")
+            raise UserError(f"Expected {attribute.name} to be {expected}, got {value!r}.")

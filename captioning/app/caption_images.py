@@ -9,6 +9,7 @@ from pathlib import Path
 
 from captioning.app.console import print_utf_8
 from captioning.data.image_paths import find_images, normalise, resolve
+from captioning.errors import UserError
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
@@ -41,14 +42,14 @@ def caption_images(
     descriptions, a gallery of all images, or a figure of the attention of each word in one image.
 
     An image that fails stops nothing; its error is printed to stderr at the end. Raises OSError or
-    ValueError if nothing can be captioned.
+    UserError if nothing can be captioned.
     """
     _refuse_same_file(output, gallery_path, attention_path)
     caption_format = _choose_format(format_name, output)
     image_paths, problems = find_images(images, skip=copies_folder)
     failures = [str(problem) for problem in problems]
     if attention_path and len(image_paths) > 1:
-        raise ValueError(
+        raise UserError(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
         )
     captioner = Captioner.load(root)
@@ -67,7 +68,7 @@ def caption_images(
         extras.finish()
     except BrokenPipeError:  # the reader closed the pipe early, as `head` does
         return SOME_FAILED
-    except (OSError, ValueError) as error:  # such as a full disk
+    except (OSError, UserError) as error:  # such as a full disk
         failures.append(str(error))
     finally:
         for failure in failures:
@@ -119,7 +120,7 @@ class _Extras:
         for write in self._writers:
             try:
                 write(path, caption)
-            except (OSError, ValueError) as error:
+            except (OSError, UserError) as error:
                 yield str(error)
         if self._gallery_path:
             self._captions[Path(path)] = caption
@@ -142,7 +143,7 @@ def _refuse_same_file(
     paths = [path for path in (gallery_path, attention_path) if path]
     paths += [output] if _is_file(output) else []
     if len({resolve(path) for path in paths}) < len(paths):
-        raise ValueError(
+        raise UserError(
             "Expected different files for --output, --gallery and --attention, got the same file "
             "twice. Name another file."
         )
@@ -153,7 +154,7 @@ def _choose_format(name: str | None, output: str | None) -> CaptionFormat:
     if name is None:
         ending = Path(output).suffix.lower() if _is_file(output) else ""
         if ending not in _ENDINGS:
-            raise ValueError(
+            raise UserError(
                 f"Expected an --output file that ends in .txt, .jsonl or .csv, got {output}. "
                 "Rename it, or choose a --format."
             )

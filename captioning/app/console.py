@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
+from captioning.errors import UserError
+
 INTERRUPTED = 130  # the exit status that shells report after Ctrl-C
 
 # Package -> what to install for it: the core, ".", or an extra of pyproject.toml.
@@ -31,10 +33,11 @@ REQUIREMENTS = {
 def run_command(command: Callable[[], int], failed: int) -> int:
     """Runs a command, and returns its exit status.
 
-    An OSError, a ValueError or a missing package becomes one line on stderr and the status
-    `failed`. Ctrl-C and SIGTERM end the command with the line "Stopped." and the status
-    `INTERRUPTED`. A reader that closes the pipe early, as `head` does, ends it without a line. The
-    function restores signals and streams.
+    An OSError, a UserError or a missing package becomes one line on stderr and the status
+    `failed`; every other error is a fault of the program and keeps its traceback. Ctrl-C and
+    SIGTERM end the command with the line "Stopped." and the status `INTERRUPTED`. A reader that
+    closes the pipe early, as `head` does, ends it without a line. The function restores signals and
+    streams.
     """
     with _any_text_printable(), _sigterm_as_ctrl_c():
         try:
@@ -47,7 +50,7 @@ def run_command(command: Callable[[], int], failed: int) -> int:
         except ModuleNotFoundError as error:
             print(_how_to_install(error), file=sys.stderr)
             return failed
-        except (OSError, ValueError) as error:
+        except (OSError, UserError) as error:
             print(error, file=sys.stderr)
             return failed
         except KeyboardInterrupt:

@@ -15,6 +15,7 @@ import gradio
 import numpy as np
 
 from captioning.data.images import open_image
+from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps
 from captioning.inference.captioner import Captioner
 from captioning.output.attention_figure import draw_overlays, explain_scale
@@ -150,7 +151,7 @@ def caption_photograph(
         num_captions = min(search.beam_width, _MAX_CAPTIONS)
         (captions,) = captioner.caption_batch([path], num_captions, search)
         photograph = open_image(path, at_least=_TILE_SIZE)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, UserError) as error:
         message = escape(str(error).replace(path, Path(path).name))
         gradio.Warning(message, duration=None)
         return _EMPTY
@@ -159,7 +160,7 @@ def caption_photograph(
         attention = captioner.attention(path, captions[0])
         photograph.thumbnail((_TILE_SIZE, _TILE_SIZE))
         overlays = draw_overlays(photograph, attention)
-    except ValueError as error:  # a feature map that is no square cannot be drawn
+    except UserError as error:  # a feature map that is no square cannot be drawn
         return captions[0].text, rows, None, str(error)
     tiles = list(zip(overlays, _labels(attention), strict=True))
     return captions[0].text, rows, tiles, explain_scale(attention)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioning.errors import UserError
 from captioning.paths import Paths
 from captioning.settings import DEMO_PORT, SearchSettings, TrainingSettings
 
@@ -50,15 +51,15 @@ def check(
     from captioning.data.vocabulary import clean_captions
 
     if bool(captions) != bool(images):
-        raise ValueError(
+        raise UserError(
             "Expected captions and images, or for Flickr8k neither, got one of the two. Name both."
         )
     dataset = read_dataset(captions or [paths.texts], images or paths.images)
     findings = check_dataset(dataset)
     try:
         dataset = keep_usable(dataset, findings)
-    except ValueError as error:  # the findings are the reason
-        raise ValueError(f"{findings}\n{error}") from error
+    except UserError as error:  # the findings are the reason
+        raise UserError(f"{findings}\n{error}") from error
     write_descriptions(paths.descriptions, clean_captions(dataset.captions))
     dataset.save(paths.dataset)
     return dataset, findings

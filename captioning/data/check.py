@@ -12,6 +12,7 @@ from captioning.data.image_paths import list_image_names
 from captioning.data.images import UnreadableImage, load_image
 from captioning.data.read_dataset import similar_images
 from captioning.data.vocabulary import clean_caption
+from captioning.errors import UserError
 
 # Flickr8k's caption for an image that the annotator could not see.
 PLACEHOLDER = "broken image"
@@ -109,7 +110,7 @@ def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
     splits = {split: splits[split] for split in dataset.splits}
     for split, names in splits.items():
         if not names:
-            raise ValueError(
+            raise UserError(
                 f"Expected an image with a usable caption in the {split} split, got none in "
                 f"{dataset.splits[split][:3]}. Correct the findings of the check."
             )

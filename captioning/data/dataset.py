@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captioning.errors import UserError
 from captioning.files import read_text, write_atomically
 from captioning.settings import SPLITS, SplitSettings
 
@@ -76,7 +77,7 @@ class Dataset:
                 raise ValueError(f"its splits are {', '.join(splits)}")
             return cls(path.parent / images, captions, splits)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"Expected a data set in {path}, got a damaged or another file ({error}). Write it "
                 "again: `python -m captioning check`."
             ) from error
@@ -103,7 +104,7 @@ def complete_splits(
     missing = [split for split in ("test", "development") if split not in splits]
     training_images = len(splits.get("train", ()))
     if training_images <= len(missing):
-        raise ValueError(
+        raise UserError(
             f"Expected {len(missing) + 1} training images or more, one to train on and one for "
             f"each split to be drawn ({', '.join(missing) or 'none'}), got {training_images}. Add "
             "captioned images, or move some to the training split."
@@ -132,7 +133,7 @@ def read_descriptions(path: Path) -> Captions:
     for number, line in enumerate(lines if lines != [""] else [], start=1):
         image_name, tab, caption = line.rpartition("\t")  # a name may contain tabs
         if not tab:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {number}: Expected an image name, a tab and a caption, got "
                 f"{line[:80]!r}. Write the file again: `python -m captioning check`."
             )

@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
+from captioning.errors import UserError
 from captioning.files import write_atomically
 
 PAUSES = (0, 1, 4, 16)  # seconds before each attempt: most connections are back within a minute
@@ -130,7 +131,7 @@ def unpack(
     """
     with _open_zip(archive_path) as archive:
         if len(archive.infolist()) > MAX_MEMBERS:
-            raise ValueError(
+            raise UserError(
                 f"Expected at most {MAX_MEMBERS:,} members in {archive_path}, got "
                 f"{len(archive.infolist()):,}. If you trust the archive, unpack it by hand."
             )
@@ -141,7 +142,7 @@ def unpack(
                 members[folder / name] = member
         unpacked_bytes = sum(member.file_size for member in members.values())
         if unpacked_bytes > MAX_UNPACKED_BYTES:
-            raise ValueError(
+            raise UserError(
                 f"Expected at most {MAX_UNPACKED_BYTES:,} bytes in {archive_path}, got "
                 f"{unpacked_bytes:,}. If you trust the archive, unpack it by hand."
             )
@@ -157,7 +158,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(
+        raise UserError(
             f"Expected a whole zip archive in {path}, got another file or a part ({error}). Delete "
             "the file and download it again."
         ) from error
@@ -176,7 +177,7 @@ def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ..
         "an unusual compression": member.compress_type not in USUAL_COMPRESSION,
     }
     for fault in (fault for fault, is_present in faults.items() if is_present):
-        raise ValueError(
+        raise UserError(
             f"Expected plain files and folders in {archive_path}, got {fault}: "
             f"{member.filename!r}. Nothing was unpacked. If you trust the archive, unpack it by "
             "hand."
@@ -189,7 +190,7 @@ def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path)
         with archive.open(member) as source, write_atomically(path) as target:
             shutil.copyfileobj(source, target)  # at its end, zipfile compares the CRC
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(
+        raise UserError(
             f"Expected whole files in {archive.filename}, got a damaged one: {member.filename!r} "
             f"({error}). Delete the archive, download it and unpack it again: whole files are kept."
         ) from error

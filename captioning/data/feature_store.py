@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from captioning.errors import UserError
+
 _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
 
 
@@ -49,12 +51,12 @@ class FeatureStore(Mapping):
         """Writes a map (cells, feature_width), which can be read after the next `save`. Raises
         ValueError if the image already has a map, or if the stored maps have another shape."""
         if image_name in self._rows or image_name in self._unsaved:
-            raise ValueError(
+            raise UserError(
                 f"Expected one feature map of {image_name} in {self._path}, got another. Append "
                 "each image once."
             )
         if self._shape not in (None, feature_map.shape):
-            raise ValueError(
+            raise UserError(
                 f"Expected a feature map of shape {self._shape}, as in {self._path}, got "
                 f"{feature_map.shape}. Delete {self._path.name} and {self._index_path.name} to "
                 "extract all maps again."
@@ -90,7 +92,7 @@ class FeatureStore(Mapping):
             for line in lines:
                 self._read_line(line)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(
+            raise UserError(
                 f"Expected an index of feature maps in {self._index_path}, got a damaged one "
                 f"({error}). Delete it to extract all maps again."
             ) from error
@@ -99,7 +101,7 @@ class FeatureStore(Mapping):
         size = len(self._rows) * cells * feature_width * _DTYPE.itemsize
         actual_size = self._path.stat().st_size if self._path.exists() else 0
         if actual_size < size:
-            raise ValueError(
+            raise UserError(
                 f"Expected {len(self._rows):,} feature maps, {size:,} bytes, in {self._path}, got "
                 f"{actual_size:,} bytes. Delete {self._index_path.name} beside it to extract all "
                 "maps again."
@@ -119,7 +121,7 @@ class FeatureStore(Mapping):
     def _refuse_other_encoder(self, encoder_id: str | None) -> None:
         is_known = None not in (self.encoder_id, encoder_id)
         if is_known and self.encoder_id != encoder_id:
-            raise ValueError(
+            raise UserError(
                 f"Expected features of the encoder {encoder_id} in {self._path}, got those of "
                 f"{self.encoder_id}. Delete it and {self._index_path.name} to extract all features "
                 "again, or restore the other encoder."

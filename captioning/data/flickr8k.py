@@ -9,6 +9,7 @@ from pathlib import Path
 
 from captioning.data.dataset import Captions, Splits
 from captioning.data.download import download, unpack
+from captioning.errors import UserError
 from captioning.files import read_text, write_atomically
 from captioning.paths import Paths
 
@@ -53,7 +54,7 @@ def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
         if not _is_complete(folder):
             archive_path = _find_or_download(archive_name, paths.root, source)
             if not unpack(archive_path, folder, should_unpack):
-                raise ValueError(
+                raise UserError(
                     f"Expected Flickr8k's files in {archive_path}, got others. Delete the archive "
                     "and download it again."
                 )
@@ -68,7 +69,7 @@ def read_captions(path: Path) -> Captions:
     for number, line in enumerate(_lines(path), start=1):
         match = CAPTION_LINE.fullmatch(line)
         if match is None:
-            raise ValueError(
+            raise UserError(
                 f'{path}, line {number}: Expected "image.jpg#0", a tab and a caption, got '
                 f"{line[:80]!r}. Unpack the archive again, or correct the line."
             )

@@ -23,6 +23,7 @@ from typing import Any
 
 from captioning.data.dataset import Captions, Splits, parse_split
 from captioning.data.flickr8k import CAPTION_FILE, CAPTION_LINE, read_captions, read_splits
+from captioning.errors import UserError
 from captioning.files import read_text
 from captioning.settings import SPLITS
 
@@ -49,7 +50,7 @@ def read_caption_file(path: Path) -> tuple[Captions, Splits]:
         return read_captions(path), read_splits(path.parent)
     if find_delimiter(first_line):
         return _group(read_table(path))
-    raise ValueError(
+    raise UserError(
         f"{path}, line 1: Expected a header such as image,caption, or lines such as image.jpg#0, a "
         "tab and a caption, or JSON in the layout of COCO's captions or Karpathy's splits, got "
         f"{first_line[:80]!r}. Add the header, or name another file."
@@ -69,14 +70,14 @@ def read_table(path: Path) -> Iterator[tuple[str, str, str | None]]:
     for line, fields in _rows(text, delimiter, path):
         fields = _correct(fields, columns, caption, delimiter)
         if len(fields) != len(columns) or not fields[image]:
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {line}: Expected {len(columns)} fields, as in the header "
                 f"{header!r}, got {delimiter.join(fields)[:80]!r}. Correct the line; put a caption "
                 f'that contains "{delimiter}" in quotation marks.'
             )
         word = "" if split is None else fields[split]
         if word and not parse_split(word):
-            raise ValueError(
+            raise UserError(
                 f"{path}, line {line}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. "
                 "Correct the line, or leave the field empty."
             )
@@ -99,7 +100,7 @@ def read_json(path: Path) -> Iterator[tuple[str, str, str | None]]:
     try:
         content = json.loads(read_text(path, _ADVICE))
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
+        raise UserError(
             f"Expected whole JSON in {path}, got a part or other text ({error}). Fetch the file "
             "again, or correct it."
         ) from error
@@ -138,7 +139,7 @@ def _rows(text: str, delimiter: str, path: Path) -> Iterator[tuple[int, list[str
                 yield line, fields
             line = rows.line_num + 1
     except csv.Error as error:
-        raise ValueError(
+        raise UserError(
             f"{path}, line {line}: Expected matching quotation marks, got an error: {error}. "
             'Correct the line: enclose a caption that begins with one in "...", and double those '
             "inside it."
@@ -167,7 +168,7 @@ def _coco(images: list, annotations: list, path: Path) -> Iterator[tuple[str, st
         where = f"{path}, annotations[{number}]"
         image_id = _get(annotation, "image_id", int | str, where)
         if image_id not in names:
-            raise ValueError(
+            raise UserError(
                 f'{where}: Expected the id of one of the {len(names)} "images", got {image_id!r}. '
                 "Add that image, or delete the entry."
             )
@@ -182,7 +183,7 @@ def _karpathy(images: list, path: Path) -> Iterator[tuple[str, str, str]]:
             name = f"{_get(image, 'filepath', str, where)}/{name}"
         word = _get(image, "split", str, where)
         if not parse_split(word):
-            raise ValueError(
+            raise UserError(
                 f"{where}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. Correct the "
                 "entry."
             )
@@ -192,7 +193,7 @@ def _karpathy(images: list, path: Path) -> Iterator[tuple[str, str, str]]:
 
 def _get(entry: Any, key: str, kind: Any, where: str) -> Any:
     if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
-        raise ValueError(
+        raise UserError(
             f'{where}: Expected "{key}", as in a caption file of COCO or Karpathy, got '
             f"{str(entry)[:80]}. Correct the entry, or name another file."
         )

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioning.data.image_files import Refusal, decode, open_file, repaired_versions
+from captioning.errors import UserError
 
 # A path, the bytes of an image file, a file opened in binary mode, an image of Pillow, or an array:
 # (height, width) or (height, width, 1) for grey, (height, width, 3) for RGB, 4 for RGBA.
@@ -39,7 +40,7 @@ _TURNS = {
 }  # EXIF orientation -> the transformation that sets the image upright
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """An image that cannot be read. `reason` is a few words that follow its name in the message."""
 
     def __init__(self, name: str, reason: str, advice: str):
@@ -137,7 +138,7 @@ def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Ima
 def _from_array(array: np.ndarray) -> Image.Image:
     is_image = array.ndim == 2 or array.ndim == 3 and array.shape[2] in (1, 3, 4)
     if not (is_image and array.size and array.dtype.kind in "biuf"):
-        raise ValueError(
+        raise UserError(
             "Expected an array of numbers (height, width) or (height, width, 1) for grey, (height, "
             "width, 3) for RGB or (height, width, 4) for RGBA, several images as a list, got "
             f"{array.shape} of {array.dtype}."
@@ -205,7 +206,7 @@ def _integer_range(values: np.ndarray) -> tuple[int, int]:
 def _float_range(values: np.ndarray) -> tuple[float, float]:
     finite = np.isfinite(values)
     if not finite.any():
-        raise ValueError("Expected finite pixel values, got none. Check the image.")
+        raise UserError("Expected finite pixel values, got none. Check the image.")
     low = float(values.min(where=finite, initial=np.inf))
     high = float(values.max(where=finite, initial=-np.inf))
     for white in (1, 255):

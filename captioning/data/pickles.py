@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from captioning.errors import UserError
 from captioning.files import write_atomically
 
 # Protocol 5 writes an array without a second copy in memory.
@@ -68,7 +69,7 @@ def load_words(path: Path) -> list[str]:
             elif name not in _LIST or number > _OPCODES_PER_WORD * (1 + len(words)):
                 raise _unexpected(name, argument)
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected a pickled list of words in {path}, got another file ({error}). Restore the "
             "file (this one may come from another project), or train again."
         ) from error
@@ -83,7 +84,7 @@ def load_vectors(path: Path) -> dict[str, np.ndarray]:
         arrays = _run(_read_opcodes(path, MAX_VECTORS_BYTES, "EMPTY_DICT"))
         return _as_vectors(arrays, max_bytes=_MAX_GROWTH * path.stat().st_size)
     except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(
+        raise UserError(
             f"Expected a pickled dict of image name -> vector of floats in {path}, got another "
             f"file ({error}). Delete it and run `python -m captioning features --pooled`."
         ) from error

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from captioning.data.dataset import Captions, Dataset, Splits, complete_splits, parse_split
 from captioning.data.formats import read_caption_file
 from captioning.data.image_paths import image_extensions, list_image_names
+from captioning.errors import UserError
 from captioning.settings import SPLITS, SplitSettings
 
 
@@ -43,7 +44,7 @@ def read_dataset(
     existing_names = set(existing)
     drawable = [name for name in matched if name in existing_names]
     if not drawable:
-        raise ValueError(_describe_mismatch(images, list(captions), existing))
+        raise UserError(_describe_mismatch(images, list(captions), existing))
     if "train" in splits and splits.keys() < set(SPLITS):  # the others are drawn from it
         splits["train"] = [name for name in splits["train"] if name in existing_names]
     return Dataset(images, matched, complete_splits(splits, drawable, shares))
@@ -93,7 +94,7 @@ def _read_all(paths: Sequence[Path]) -> tuple[Captions, Splits]:
         if split and not file_splits:
             file_splits = {split: list(file_captions)}
         if captions and bool(splits) != bool(file_splits):
-            raise ValueError(
+            raise UserError(
                 f"{path}: Expected splits in all of the {len(paths)} caption files or in none, got "
                 'both. Call each file after its split, such as "captions_train.csv".'
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from captioning.data.pickles import load_words, save_pickle
+from captioning.errors import UserError
 
 # Reserved ids. Their names are never words: cleaned captions contain no angle brackets.
 PADDING, START, END, UNKNOWN = range(4)
@@ -71,7 +72,7 @@ class Vocabulary:
         self.ids = {word: word_id for word_id, word in enumerate(self.words)}
         if len(self.ids) != len(self.words):
             repeated = [word for word, count in Counter(self.words).items() if count > 1]
-            raise ValueError(
+            raise UserError(
                 f"Expected every word of a vocabulary once, got {repeated[:5]} more than once. "
                 "Build the vocabulary with Vocabulary.from_captions."
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from captioning.data.feature_store import encoder_id_of
+from captioning.errors import UserError
 from captioning.evaluation.metrics import score_captions
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Decoder
@@ -30,7 +31,7 @@ def evaluate(
     decoder.require_encoder(encoder_id_of(features))
     missing = [image_name for image_name in references if image_name not in features]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Expected features of all {len(references)} images of the split, got none of "
             f"{len(missing)}, such as {missing[0]}. Extract the features of all images first; "
             "replace images that cannot be read."

@@ -14,6 +14,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
+from captioning.errors import UserError
 from captioning.evaluation.content_words import score_content_words
 from captioning.evaluation.ptb_tokenizer import tokenize
 
@@ -95,7 +96,7 @@ def _tokenize(
     joined by blanks, with the images in the same order."""
     if captions.keys() != references.keys() or not captions:
         unmatched = sorted(captions.keys() ^ references.keys())
-        raise ValueError(
+        raise UserError(
             "Expected one caption and its references for each image, got captions of "
             f"{len(captions)} and references of {len(references)} images; {len(unmatched)} are in "
             f"only one of them, such as {unmatched[:3]}. Caption the whole split."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.feature_store import FeatureStore
+from captioning.errors import UserError
 from captioning.inference.networks import Encoder
 from captioning.inference.openvino_runtime import (
     ENCODER,
@@ -52,7 +53,7 @@ def _read_name(folder: Path) -> str:
     """The name of the encoder in `folder`; the default if it holds none that can be read."""
     try:
         return encoder_name(_read_id(folder))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, UserError):
         return DEFAULT_ENCODER
 
 
@@ -105,8 +106,8 @@ def _has_name(encoder_id: str | None, name: str) -> bool:
     return encoder_name(encoder_id).casefold() == name.casefold()
 
 
-def _replacement_error(path: Path, encoder_id: str | None, new_id: str | None) -> ValueError:
-    return ValueError(
+def _replacement_error(path: Path, encoder_id: str | None, new_id: str | None) -> UserError:
+    return UserError(
         f"Expected {encoder_id or DEFAULT_ENCODER}, the encoder that made {path}, got "
         f"{new_id or DEFAULT_ENCODER}, which would replace it. Delete the feature maps and their "
         ".json files to start again, or name neither another encoder nor weights."

@@ -15,6 +15,7 @@ import numpy as np
 from captioning.data.dataset import Dataset, select
 from captioning.data.images import load_image
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.networks import Decoder, Encoder, RunNetwork
@@ -41,7 +42,7 @@ TOLERANCE = 0.005  # of development CIDEr, which is printed as 0.5; runs differ 
 _DECODER_FILES = DECODER_PREFILL, DECODER_STEP
 
 
-class QualityLoss(ValueError):
+class QualityLoss(UserError):
     """The quantised networks lose more than `TOLERANCE` of the development CIDEr."""
 
 
@@ -61,7 +62,7 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
     Decoder.load(paths.models, vocabulary).require_encoder(encoder_id)
     in_floats = [name for name, network in networks.items() if not _is_quantised(network)]
     if not in_floats:
-        raise ValueError(
+        raise UserError(
             f"Expected encoder or decoder in {paths.models} in floats, got both quantised already. "
             "To quantise them again, make new ones: `python -m captioning features --weights "
             "FILE`, then `python -m captioning export`."
@@ -98,7 +99,7 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
     """
     network = read_network(source / ENCODER)
     if _is_quantised(network):
-        raise ValueError(
+        raise UserError(
             f"Expected an encoder in floats, got {source / ENCODER}, which is quantised already. "
             "To quantise it again, make a new one: `python -m captioning features --weights FILE`."
         )
@@ -126,7 +127,7 @@ def quantise_decoder(
     Other operations stay in floats: normalisation would lose small differences.
     """
     if all(_is_quantised(read_network(source / name)) for name in _DECODER_FILES):
-        raise ValueError(
+        raise UserError(
             f"Expected a decoder in floats, got that in {source}, which is quantised already. To "
             "quantise it again, export a new one: `python -m captioning export`."
         )

@@ -12,6 +12,7 @@ from math import isqrt
 import numpy as np
 
 from captioning.data.vocabulary import clean_caption
+from captioning.errors import UserError
 from captioning.inference.networks import Decoder
 
 ATTENTION, OCCLUSION = "attention", "occlusion"
@@ -33,7 +34,7 @@ class AttentionMaps:
         words, cells = self.weights.shape
         side = isqrt(cells)
         if side**2 != cells:
-            raise ValueError(
+            raise UserError(
                 f"Expected a square feature map, such as 10 x 10 cells, got {cells} cells. Use an "
                 "encoder for square images."
             )
@@ -46,7 +47,7 @@ def compute_attention(decoder: Decoder, features: np.ndarray, caption: str) -> A
     ValueError for a caption without words."""
     words = tuple(clean_caption(caption).split())
     if not words:
-        raise ValueError(f"Expected a caption of one word or more, got {caption!r}.")
+        raise UserError(f"Expected a caption of one word or more, got {caption!r}.")
     word_ids = decoder.vocabulary.encode(" ".join(words))[:-1]  # without the end
     log_probs, weights = _score_words(decoder, features[None], word_ids)
     if weights is not None:
@@ -60,7 +61,7 @@ def _occlude(
     """Returns weights (words, cells), in proportion to how much the `log_probs` (words,) fall
     without each cell."""
     if len(features) < 2:
-        raise ValueError(
+        raise UserError(
             "Expected a feature map of 2 cells or more for occlusion, got 1. Use feature maps that "
             "are not pooled."
         )

@@ -11,6 +11,7 @@ from PIL import Image
 
 from captioning.data.images import ImageLike, load_image
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
 from captioning.inference.extract_features import encode_images
 from captioning.inference.networks import Caption, Decoder, Encoder
@@ -35,7 +36,7 @@ class Captioner:
     def __init__(self, encoder: Encoder, decoder: Decoder):
         """Raises ValueError if the decoder was trained with another encoder."""
         if encoder.feature_width != decoder.feature_width:
-            raise ValueError(
+            raise UserError(
                 f"Expected an encoder with the decoder's {decoder.feature_width} features a cell, "
                 f"got one with {encoder.feature_width}. Take both from the same training run."
             )

@@ -16,6 +16,7 @@ import numpy as np
 from captioning.data.feature_store import FeatureStore
 from captioning.data.images import ImageLike, load_image
 from captioning.data.pickles import load_vectors, save_pickle
+from captioning.errors import UserError
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
 
 _DECODING_THREADS = 2  # the encoder needs the cores more
@@ -121,7 +122,7 @@ def _start_loading(
     future: Future = Future()
     try:
         future.set_result(load(image, size))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, UserError, TypeError) as error:
         future.set_exception(error)
     return future
 
@@ -129,7 +130,7 @@ def _start_loading(
 def _loaded(future: Future) -> np.ndarray | Exception:
     try:
         return future.result()
-    except (OSError, ValueError, TypeError) as error:  # the errors of `load_image`
+    except (OSError, UserError, TypeError) as error:  # the errors of `load_image`
         return error
 
 
@@ -203,7 +204,7 @@ def _require_same_encoder(
         new = _pool(new)
     lengths = np.linalg.norm(old) * np.linalg.norm(new)
     if old.shape != new.shape or (old * new).sum() < _SAME_ENCODER * lengths:
-        raise ValueError(
+        raise UserError(
             f"Expected features of this encoder and of these images in {path}, got others for "
             f"{image_name}. Delete the file (and {path.name}.json, if there is one) to extract all "
             "features again, or restore the other encoder."

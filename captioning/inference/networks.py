@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
+from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.openvino_runtime import (
@@ -62,7 +63,7 @@ class Encoder:
         network = read_network(folder / ENCODER)
         output_shape = network.output(0).partial_shape
         if len(output_shape) != 3:
-            raise ValueError(
+            raise UserError(
                 f"Expected feature maps (batch, cells, feature_width) from {folder / ENCODER}, got "
                 f"{output_shape} from an older version. Delete the folder, extract the features "
                 "and train again."
@@ -118,12 +119,12 @@ class Decoder:
         prefill, step = (read_network(folder / name) for name in (DECODER_PREFILL, DECODER_STEP))
         metadata = read_decoder_metadata(step, folder / DECODER_STEP)
         if read_decoder_metadata(prefill, folder / DECODER_PREFILL) != metadata:
-            raise ValueError(
+            raise UserError(
                 f"Expected {DECODER_PREFILL} and {DECODER_STEP} of one export in {folder}, got "
                 "those of two. Fetch both again, or export the model again."
             )
         if metadata["vocabulary"] != vocabulary.fingerprint:
-            raise ValueError(
+            raise UserError(
                 f"Expected the vocabulary {metadata['vocabulary']} of the model in {folder}, got "
                 f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take both from the same "
                 "training run."
@@ -142,7 +143,7 @@ class Decoder:
         """Raises ValueError if the decoder was trained with another encoder. An unknown ID, None,
         is accepted on either side."""
         if is_other_encoder(self.encoder_id, encoder_id):
-            raise ValueError(
+            raise UserError(
                 f"Expected the encoder that the decoder was trained with, {self.encoder_id}, got "
                 f"{encoder_id}. Restore that encoder, or extract the features and train again with "
                 "this one."
@@ -161,7 +162,7 @@ class Decoder:
         finds fewer. Widens a beam that is narrower than `num_captions`. Raises ValueError unless
         `num_captions` is from 1 to `WIDEST_BEAM`."""
         if not isinstance(num_captions, int) or not 1 <= num_captions <= WIDEST_BEAM:
-            raise ValueError(
+            raise UserError(
                 f"Expected num_captions to be a whole number from 1 to {WIDEST_BEAM}, got "
                 f"{num_captions!r}."
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from captioning.errors import UserError
 from captioning.settings import DEFAULT_ENCODER
 
 ENCODER = "encoder.xml"
@@ -113,7 +114,7 @@ def read_network(path: Path) -> openvino.Model:
     try:
         return _core().read_model(path)
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected a network in {path} and in the .bin file beside it, got a missing or "
             "damaged one. Fetch both again, or export the model again."
         ) from error
@@ -158,7 +159,7 @@ def read_decoder_metadata(network: openvino.Model, path: Path) -> dict[str, str]
             key: str(network.get_rt_info([_SECTION, key]).value) for key in DECODER_METADATA_KEYS
         }
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected metadata about the vocabulary in {path}, got none: an older version or "
             "another program wrote it. Export the model again."
         ) from error

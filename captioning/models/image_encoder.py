@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
+from captioning.errors import UserError
 from captioning.files import replace_when_written
 
 IMAGENET = "imagenet"
@@ -65,7 +66,7 @@ def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> Spl
     network = _image_network(name, weights)
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
     if len(sums) < 2:
-        raise ValueError(
+        raise UserError(
             f"Expected an encoder with residual blocks, got {name}. Fine-tune one such as Xception "
             "or ResNet50V2."
         )
@@ -82,7 +83,7 @@ def find_keras_name(name: str) -> str:
     Raises ValueError if Keras has no such network."""
     names = {network.casefold(): network for network in _image_networks()}
     if name.casefold() not in names:
-        raise ValueError(
+        raise UserError(
             f"Expected an image network of keras.applications, got {name}. Choose one of "
             f"{', '.join(names.values())}."
         )
@@ -158,7 +159,7 @@ def _refuse_lost_scale(network: keras.Model, name: str, weights: str | Path) -> 
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
             _, variance, _ = layer.get_weights()
             if (variance != 1).any():
-                raise ValueError(
+                raise UserError(
                     f'Expected "imagenet" for the ImageNet weights of {name}, got {weights}, which '
                     "Keras would scale wrongly. Put the file into ~/.keras/models and name no file."
                 )

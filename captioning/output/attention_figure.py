@@ -17,6 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from PIL import ExifTags, Image
 
 from captioning.data.images import ImageLike, open_image
+from captioning.errors import UserError
 from captioning.files import require_mark, write_atomically
 from captioning.inference.attention import ATTENTION, OCCLUSION, AttentionMaps
 
@@ -160,7 +161,7 @@ def find_fonts(text: str) -> list[str]:
             families.append(font.name)
             missing -= letters
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Expected a font with the letters {' '.join(sorted(missing))}, got none on this "
             "computer. Install one, such as Noto Sans for that script."
         )

@@ -14,6 +14,7 @@ from operator import itemgetter
 from os.path import commonprefix
 from pathlib import Path
 
+from captioning.errors import UserError
 from captioning.files import write_atomically
 from captioning.inference.networks import Caption
 from captioning.output.caption_formats import CaptionFormat
@@ -79,7 +80,7 @@ class CaptionFile:
             end = self._resume()
         except ValueError as error:
             options = f"--format {caption_format.name} {f'--top {top}' if top else 'without --top'}"
-            raise ValueError(
+            raise UserError(
                 f"Expected captions written with {options}, got {path}, which {error}. Repeat the "
                 "options that it was written with, or name another file."
             ) from error
@@ -114,7 +115,7 @@ class CaptionFile:
         except ValueError:
             captions = {}
         if list(captions) != before:
-            raise ValueError(
+            raise UserError(
                 f"Expected {self._path} as this run wrote it, got a file that another program has "
                 "changed. It stays as it is: check its lines, or delete it and run again."
             )

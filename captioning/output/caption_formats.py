@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from captioning.errors import UserError
 from captioning.inference.networks import Caption
 
 
@@ -50,7 +51,7 @@ def _read_text(line: str) -> tuple[str, list[Caption]]:
     # Captions contain no colons or braces, but lines of the other formats do.
     match = re.fullmatch(r"(.+): ([^:{}]*?)(?: \((-?\d+\.\d+)\))?", line, re.DOTALL)
     if match is None:
-        raise ValueError(f"Expected an image and its caption, got {line}.")
+        raise UserError(f"Expected an image and its caption, got {line}.")
     image_name, caption, log_prob = match.groups(default=math.nan)
     return image_name, [Caption(caption, float(log_prob))]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyexiv2
 
+from captioning.errors import UserError
 from captioning.files import write_atomically
 
 _SILENT = 4  # log level of pyexiv2, which warns of the metadata of some cameras
@@ -57,7 +58,7 @@ def _describe(image_path: Path, caption: str) -> bytes:
             return _add_description(content, caption)
         except RuntimeError as error:  # the only exception of pyexiv2
             if damaged is None:
-                raise ValueError(
+                raise UserError(
                     "Expected JPEG, PNG, TIFF, WebP or JPEG 2000, which hold a description, got "
                     f"{image_path} ({error}). Save it as one of these first."
                 ) from error

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from captioning.data.vocabulary import PADDING
+from captioning.errors import UserError
 
 # Images are sorted by their longest caption within groups of this many batches: enough that the
 # captions of a batch have similar lengths, and few enough that every epoch has other batches.
@@ -146,7 +147,7 @@ def pad(
 def _require_features(captions: EncodedCaptions, features: Features) -> None:
     missing = [image_name for image_name in captions if image_name not in features]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Expected features of all {len(captions)} captioned images, got none of "
             f"{len(missing)}, such as {missing[0]}. Extract the features of all images first."
         )

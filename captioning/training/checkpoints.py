@@ -14,6 +14,7 @@ from types import MappingProxyType
 import keras
 
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.files import replace_when_written, write_atomically
 from captioning.paths import Paths
 
@@ -127,7 +128,7 @@ def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
     fingerprint = record.get("vocabulary", vocabulary.fingerprint)
     size = model.output_shape[-1]
     if fingerprint != vocabulary.fingerprint or size != len(vocabulary):
-        raise ValueError(
+        raise UserError(
             f"Expected the vocabulary of {paths.models / MODEL} in {paths.vocabulary}, "
             f"{fingerprint} of {size} words, got {vocabulary.fingerprint} of {len(vocabulary)}. "
             "Take both from one training run."
@@ -150,12 +151,12 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
         if not isinstance(record, dict) or "history" not in record:
             raise ValueError("it holds no history")
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f"Expected the record of a training run in {path}, got a damaged file ({error}). "
             "Delete it to train again."
         ) from error
     if differences := list(_differences(record, identity)):
-        raise ValueError(
+        raise UserError(
             f"Expected the record of this run in {path}, got that of another run: "
             f"{'; '.join(differences)}. Delete it to begin a new run, or restore what you changed "
             "to resume that run."

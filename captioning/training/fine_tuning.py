@@ -16,6 +16,7 @@ import numpy as np
 
 from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.export.keras_to_openvino import make_encoder_id, make_fingerprint, to_encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.openvino_runtime import encoder_name, is_other_encoder, training_precision
@@ -51,7 +52,7 @@ def fine_tune_encoder(
     """
     model, vocabulary, record = load_trained(paths)
     if is_other_encoder(record.get("encoder"), data.encoder_id):
-        raise ValueError(
+        raise UserError(
             f"Expected the feature maps of {record['encoder']}, on which the caption model was "
             f"trained, got those of {data.encoder_id}. Train with these maps, or restore the "
             "others."
@@ -66,7 +67,7 @@ def fine_tune_encoder(
     before = make_encoder_id(encoder.whole)
     fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, paths.fine_tuning)
     if make_encoder_id(encoder.whole) == before:
-        raise ValueError(
+        raise UserError(
             "Expected a better development CIDEr than before fine-tuning, got none in any epoch. "
             f"Delete {paths.fine_tuning} and try other settings."
         )
@@ -80,7 +81,7 @@ def load_pretrained_encoder(encoder_id: str | None, weights: str) -> SplitEncode
     encoder = build_split_encoder(encoder_name(expected_id), weights)
     built_id = make_encoder_id(encoder.whole)
     if is_other_encoder(expected_id, built_id):
-        raise ValueError(
+        raise UserError(
             f"Expected the weights of {expected_id}, the encoder of the feature maps, got "
             f"{weights}, those of {built_id}. Name the weights with --weights, or extract features "
             "with an encoder whose weights you have: `features --weights imagenet` in a new --root."

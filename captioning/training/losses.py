@@ -8,6 +8,8 @@ from math import isfinite
 import keras
 from keras import ops
 
+from captioning.errors import UserError
+
 
 @keras.saving.register_keras_serializable("captioning")
 class SmoothedCrossentropy(keras.losses.Loss):
@@ -35,6 +37,6 @@ class SmoothedCrossentropy(keras.losses.Loss):
 def require_finite_loss(loss: float, learning_rate: float) -> None:
     """Raises ValueError if training has diverged."""
     if not isfinite(loss):
-        raise ValueError(
+        raise UserError(
             f"Expected a finite loss, got {loss}. Train with a learning rate below {learning_rate}."
         )

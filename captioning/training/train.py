@@ -18,6 +18,7 @@ import keras
 
 from captioning.data.dataset import Dataset, select
 from captioning.data.vocabulary import Vocabulary, clean_captions
+from captioning.errors import UserError
 from captioning.export.keras_to_openvino import export_decoder
 from captioning.inference.networks import Decoder
 from captioning.inference.openvino_runtime import training_precision
@@ -78,7 +79,7 @@ def train(
     if settings.uses_pooled_features:
         data = data.pooled()
     elif not data.has_feature_maps:
-        raise ValueError(
+        raise UserError(
             f'Expected feature maps for the decoder "{settings.decoder}", got pooled features. '
             'Extract feature maps, or train the decoder "merge".'
         )

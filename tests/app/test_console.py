@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from captioning.app.console import INTERRUPTED, REQUIREMENTS, print_utf_8, run_command
+from captioning.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,15 +45,16 @@ def test_a_command_without_an_error_returns_its_status(capsys):
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("error", [ValueError("Expected a dog, got a cat."), OSError("No dog.")])
+@pytest.mark.parametrize("error", [UserError("Expected a dog, got a cat."), OSError("No dog.")])
 def test_an_expected_error_is_one_line(error, capsys):
     assert run_command(raising(error), failed=2) == 2
     assert capsys.readouterr() == ("", f"{error}\n")
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(TypeError, match="a bug"):
-        run_command(raising(TypeError("a bug")), failed=2)
+@pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, RuntimeError])
+def test_a_bug_keeps_its_traceback(kind):
+    with pytest.raises(kind, match="a bug"):
+        run_command(raising(kind("a bug")), failed=2)
 
 
 def test_the_error_of_a_missing_package_names_the_command_that_installs_it(capsys):
@@ -123,7 +125,7 @@ def test_a_command_runs_without_standard_streams(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert run_command(command, failed=1) == 0
-    assert run_command(raising(ValueError("to nobody")), failed=1) == 1
+    assert run_command(raising(UserError("to nobody")), failed=1) == 1
     assert (sys.stdout, sys.stderr) == (None, None)
 
 
