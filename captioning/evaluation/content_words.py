@@ -1,8 +1,8 @@
-"""Scores how many content words of a caption its reference captions support.
+"""Scores how many content words of a caption occur in its reference captions.
 
-Content words are all but the function words below: nouns, verbs, adjectives and numbers, with a few
-adverbs. They are compared as stems of lemmas, so that "dogs" supports "dog", "a man sits" supports
-"sitting", and "children" supports "child". English only.
+Content words are all words but the function words below: nouns, verbs, adjectives, numbers and a
+few adverbs. This module compares the stems of their lemmas, so that "dogs" in a reference supports
+"dog", "sits" supports "sitting", and "children" supports "child". It works for English only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,10 +29,10 @@ FUNCTION_WORDS = frozenset(
 _stemmer = snowballstemmer.stemmer("english")
 
 
-def content_words(caption: str) -> list[str]:
-    """The content words of a tokenised caption, in order, each as the stem of its lemma.
+def find_content_words(caption: str) -> list[str]:
+    """Returns the content words of a tokenised caption in order, each as the stem of its lemma.
 
-    >>> content_words("two children are sitting on the dog 's beach")
+    >>> find_content_words("two children are sitting on the dog 's beach")
     ['two', 'child', 'sit', 'dog', 'beach']
     """
     return [_stem(word) for word in caption.lower().split() if word not in FUNCTION_WORDS]
@@ -45,25 +45,26 @@ def score_content_words(
     same images.
 
     "supported words" is the share, from 0 to 1, of all content words that occur in a reference of
-    their image; 0 without content words. Each reference is left out in turn and the mean taken, so
-    that the captions compare with people's, each of which has the others as its references.
-    "content words" is their mean number in a caption: it must not fall while the share rises.
+    their image; 0 if there are none. It is the mean over leaving out each reference in turn, so
+    that you can compare it with the share of a reference caption, which has one reference less.
+    "content words" is their mean number in a caption. A better model does not raise the share by
+    lowering this number.
     """
     total, supported = 0, 0.0
     for image_name, caption in captions.items():
-        words = content_words(caption)
+        words = find_content_words(caption)
         total += len(words)
-        reference_words = [set(content_words(line)) for line in references[image_name]]
+        reference_words = [set(find_content_words(line)) for line in references[image_name]]
         supported += sum(_support(word, reference_words) for word in words)
     return {"supported words": supported / max(total, 1), "content words": total / len(captions)}
 
 
 def _support(word: str, reference_words: Sequence[set[str]]) -> float:
-    """The share of the ways to leave one reference out in which another holds the word."""
-    holding = sum(word in words for words in reference_words)
-    if holding == 1 and len(reference_words) > 1:
+    """The mean, over leaving out each reference, of whether another reference contains the word."""
+    count = sum(word in words for words in reference_words)
+    if count == 1 and len(reference_words) > 1:
         return 1 - 1 / len(reference_words)
-    return float(holding > 0)
+    return float(count > 0)
 
 
 @cache

@@ -73,7 +73,7 @@ def format_scores(scores: Mapping[str, float]) -> str:
 
 
 def format_score(name: str, score: float) -> str:
-    """Writes a metric times 100, as papers do, a count as it is, and a mean of counts with one
+    """Writes a metric times 100, as papers do; a count as it is; a mean of counts with one
     decimal."""
     if name in COUNTS:
         return f"{score:,}"

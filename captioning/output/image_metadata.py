@@ -21,12 +21,18 @@ _JPEG_METADATA = (b"Exif\0\0", b"Photoshop 3.0\0")
 
 def choose_copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
     """Returns image path -> path of its copy. A copy has the place below `folder` that its image
-    has below the deepest folder that holds all images. Raises ValueError if there is no such
+    has below the deepest folder that holds all images. Raises UserError if there is no such
     folder, because the images are on several drives of Windows."""
     absolute_paths = {path: Path(os.path.abspath(path)) for path in image_paths}
     if not absolute_paths:
         return {}
-    shared = os.path.commonpath([path.parent for path in absolute_paths.values()])
+    try:
+        shared = os.path.commonpath([path.parent for path in absolute_paths.values()])
+    except ValueError as error:
+        raise UserError(
+            "Expected images on one drive to copy, got images on several. Caption those of each "
+            "drive separately."
+        ) from error
     return {
         path: folder / absolute.relative_to(shared) for path, absolute in absolute_paths.items()
     }

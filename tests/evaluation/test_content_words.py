@@ -1,14 +1,14 @@
 import pytest
 
-from captioning.evaluation.content_words import content_words, score_content_words
+from captioning.evaluation.content_words import find_content_words, score_content_words
 
 
 def test_function_words_are_left_out_and_the_others_are_stems_of_lemmas():
-    assert content_words("two children are sitting on the dog 's beach") == [
+    assert find_content_words("two children are sitting on the dog 's beach") == [
         "two", "child", "sit", "dog", "beach",
     ]  # fmt: skip
-    assert content_words("A man plays with men playing") == ["man", "play", "man", "play"]
-    assert content_words("there is one on it") == ["one"]
+    assert find_content_words("A man plays with men playing") == ["man", "play", "man", "play"]
+    assert find_content_words("there is one on it") == ["one"]
 
 
 def test_a_word_is_supported_by_any_reference_of_its_image_in_any_form():
@@ -16,7 +16,7 @@ def test_a_word_is_supported_by_any_reference_of_its_image_in_any_form():
     references = {"dog.jpg": dog, "men.jpg": ["two men sit"]}
     captions = {"dog.jpg": "a brown dog jumps on grass", "men.jpg": "a man is sitting in the grass"}
     scores = score_content_words(captions, references)
-    # brown, dog and grass of four; man and sit of three, since grass is another image's.
+    # Supported: brown, dog and grass of four words; man and sit of three.
     assert scores == {"supported words": pytest.approx(5 / 7), "content words": 3.5}
 
 
@@ -26,6 +26,6 @@ def test_a_word_of_one_reference_counts_less_since_each_reference_is_left_out_in
     assert scores["supported words"] == pytest.approx((1 + 3 / 4) / 2)
 
 
-def test_captions_without_content_words_support_nothing():
+def test_a_caption_without_content_words_has_no_supported_words():
     scores = score_content_words({"dog.jpg": "it is there"}, {"dog.jpg": ["a dog"]})
     assert scores == {"supported words": 0, "content words": 0}

@@ -128,7 +128,7 @@ def test_scores_are_printed_times_a_hundred_and_counts_as_they_are():
 def test_supported_words_are_counted_after_tokenising():
     captions = {name: f"{caption.title()}." for name, caption in CAPTIONS.items()}
     scores = score_captions(captions, REFERENCES, meteor=False)
-    # dog and run are in both references, and 7 words in one of two; no reference holds the horse.
+    # dog and run occur in both references, 7 words in one of two, and horse in none.
     assert scores["supported words"] == pytest.approx((2 + 7 / 2) / 10)
     assert scores["content words"] == pytest.approx(10 / 3)
     lines = dict(line.rsplit(maxsplit=1) for line in format_scores(scores).splitlines())

@@ -1,9 +1,11 @@
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from captioning.errors import UserError
 from captioning.output.image_metadata import choose_copy_paths, write_with_description
 
 ORIENTATION, MAKER, DESCRIPTION = 0x0112, 0x010F, 0x010E
@@ -142,3 +144,9 @@ def test_copies_keep_their_places_below_the_folder_that_holds_all_images(tmp_pat
         c: Path("out/c.jpg"),
     }
     assert choose_copy_paths([], Path("out")) == {}
+
+
+def test_images_on_several_drives_are_refused(monkeypatch):
+    monkeypatch.setattr("os.path.commonpath", Mock(side_effect=ValueError))  # as on Windows
+    with pytest.raises(UserError, match="Expected images on one drive to copy, got"):
+        choose_copy_paths(["a.jpg"], Path("out"))
