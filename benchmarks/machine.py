@@ -47,7 +47,7 @@ def machine(options: Namespace) -> list[Row]:
 
 def multiply(precision: str) -> Work:
     """A chain of matrix products in OpenVINO; an item is one multiply-add."""
-    from captioning.inference.openvino_runtime import compile_network, openvino
+    from captioning.inference.openvino_runtime import Network, compile_network, openvino
 
     ops = openvino.opset13
     random = np.random.default_rng(0)
@@ -60,7 +60,7 @@ def multiply(precision: str) -> Work:
             weights = ops.fake_quantize(weights, *map(np.float32, (-1, 1, -1, 1)), levels=255)
         matrix = ops.matmul(matrix, weights, False, False)
     network = openvino.Model([ops.reduce_max(matrix, [0, 1])], [parameter])
-    run = compile_network(network, "bf16" if precision == "bfloat16" else "f32")
+    run = Network(compile_network(network, "bf16" if precision == "bfloat16" else "f32"))
     inputs = random.random(shape, "float32")
 
     def work() -> int:

@@ -27,17 +27,18 @@ _MODULES = {
 }
 
 
-def load(root: "str | Path | None" = None) -> "Captioner":
+def load(root: "str | Path | None" = None, cache: bool = True) -> "Captioner":
     """Loads a trained model.
 
     `root`: the folder that holds `models/` and `tokenizer.p`; by default the folder that the
-    environment variable CAPTIONING_MODEL names, else the model that comes with this package. Raises
-    FileNotFoundError if a part of the model is missing, ValueError if a part is damaged or the
-    parts do not belong together.
+    environment variable CAPTIONING_MODEL names, else the model that comes with this package.
+    `cache`: whether compiled networks are kept in the user's cache folder, which makes the next
+    start faster. Raises FileNotFoundError if a part of the model is missing, ValueError if a part
+    is damaged or the parts do not belong together.
     """
     from captioning.inference.captioner import Captioner
 
-    return Captioner.load(root)
+    return Captioner.load(root, cache)
 
 
 def __getattr__(name: str):

@@ -1,11 +1,14 @@
 """The names of all files that the steps read and write, below a root folder; and the lookup of the
-model to caption with."""
+model to caption with and of the model cache."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 MODEL_VARIABLE = "CAPTIONING_MODEL"
+CACHE_VARIABLE = "CAPTIONING_CACHE"
+NO_CACHE = "off"  # the value of the variable that stands for no folder
 
 _PACKAGE = Path(__file__).parent
 
@@ -105,3 +108,19 @@ def find_model(root: str | Path | None = None) -> Path:
         return Path(named_folder)
     shipped = _PACKAGE / "shipped"
     return shipped if shipped.is_dir() else _PACKAGE.parent
+
+
+def find_cache() -> Path | None:
+    """Returns the folder of the model cache: the value of the environment variable
+    CAPTIONING_CACHE, else `captioning` in the folder that the system keeps for caches of this user.
+    Returns None if the value is "off", or if this user has no such folder."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return None if chosen == NO_CACHE else Path(chosen)
+    if sys.platform == "win32":
+        folder = os.environ.get("LOCALAPPDATA", "")
+    elif sys.platform == "darwin":
+        folder = os.path.expanduser("~/Library/Caches")
+    else:
+        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder, "captioning") if os.path.isabs(folder) else None

@@ -34,6 +34,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_model_cache(tmp_path_factory):
+    """No test reads or fills the model cache of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAPTIONING_CACHE", str(tmp_path_factory.mktemp("model_cache")))
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_models():
     """Keras keeps every model that a test builds until its session is cleared: 4.5 GB in all."""

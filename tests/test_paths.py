@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from captioning import paths as module
-from captioning.paths import Paths, find_model
+from captioning.paths import Paths, find_cache, find_model
 
 
 @pytest.fixture
@@ -51,3 +51,39 @@ def test_the_checkout_contains_a_model():
     shipped = Paths(find_model())
     assert shipped.vocabulary.is_file()
     assert (shipped.models / "encoder.xml").is_file()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The home folder of a user whose environment names no folder for caches."""
+    for variable in ("CAPTIONING_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("platform", "folder"),
+    [("linux", ".cache/captioning"), ("darwin", "Library/Caches/captioning"), ("win32", None)],
+)
+def test_the_model_cache_is_in_the_cache_folder_of_the_user(platform, folder, home, monkeypatch):
+    monkeypatch.setattr(module.sys, "platform", platform)
+    assert find_cache() == (home / folder if folder else None)
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable"), [("linux", "XDG_CACHE_HOME"), ("win32", "LOCALAPPDATA")]
+)
+def test_the_system_names_the_cache_folder_of_the_user(platform, variable, home, monkeypatch):
+    monkeypatch.setattr(module.sys, "platform", platform)
+    monkeypatch.setenv(variable, str(home / "of_the_system"))
+    assert find_cache() == home / "of_the_system" / "captioning"
+    monkeypatch.setenv(variable, "relative")  # would be another folder after each change of folder
+    assert find_cache() is None
+
+
+def test_the_environment_names_the_model_cache_or_switches_it_off(home, monkeypatch):
+    monkeypatch.setenv("CAPTIONING_CACHE", str(home / "mine"))
+    assert find_cache() == home / "mine"
+    monkeypatch.setenv("CAPTIONING_CACHE", "off")
+    assert find_cache() is None

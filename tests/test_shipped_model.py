@@ -18,6 +18,7 @@ from captioning.evaluation.evaluate import evaluate_end_to_end
 from captioning.export.keras_to_openvino import make_encoder_id
 from captioning.inference.openvino_runtime import (
     ENCODER,
+    Network,
     compile_network,
     openvino,
     read_encoder_id,
@@ -124,7 +125,7 @@ def test_the_shipped_encoder_is_a_quantised_xception_with_a_fine_tuned_exit_flow
     backbone = openvino.Model([residual_sums[-2].output(0)], network.get_parameters())
     paths = sorted((PATHS.root / "examples").glob("*.jpg"))[:4]
     images = np.stack([load_image(path, (299, 299)) for path in paths])
-    features = compile_network(backbone)([images])[0].mean((2, 3))  # channels first
+    features = Network(compile_network(backbone))([images])[0].mean((2, 3))  # channels first
     expected = pretrained.backbone.predict(images, verbose=0).mean(1)
     cosine = (features * expected).sum(1)
     cosine /= np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)

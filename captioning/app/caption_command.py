@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
                 copies_folder=options.describe,
                 gallery_path=options.gallery,
                 attention_path=options.attention,
+                cache=not options.no_cache,
             )
 
     return run_command(command, failed=NONE_CAPTIONED)
@@ -129,5 +130,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="the folder that holds models/ and tokenizer.p (default: that of the environment "
         "variable CAPTIONING_MODEL, else the model that comes with the program)",
+    )
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="compile the networks anew, and do not keep them to start faster the next time",
     )
     return parser

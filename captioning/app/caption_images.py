@@ -32,9 +32,10 @@ def caption_images(
     copies_folder: Path | None = None,
     gallery_path: Path | None = None,
     attention_path: Path | None = None,
+    cache: bool = True,
 ) -> int:
     """Captions the `images` (files, folders, patterns: see `find_images`) with the model in `root`
-    (see `captioning.paths.find_model`). Returns the exit status.
+    (see `captioning.paths.find_model`), with or without the model `cache`. Returns the exit status.
 
     The captions go to the file `output` or to standard output, in the format `format_name`: the
     best caption of each image or, with `top`, the `top` best. Images already in the file are
@@ -52,7 +53,7 @@ def caption_images(
         raise UserError(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
         )
-    captioner = Captioner.load(root)
+    captioner = Captioner.load(root, cache)
     extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
     results = _open_results(output, caption_format, top, images, image_paths)
     captioned = 0

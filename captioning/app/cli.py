@@ -23,7 +23,7 @@ from captioning.app.options import (
     add_training,
     make_search_settings,
 )
-from captioning.paths import Paths, find_model
+from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
 
 FAILED = 1  # the exit status
@@ -170,6 +170,22 @@ def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():
         paths = Paths(find_model())
     pipeline.serve(paths, options.port, options.open)
+
+
+@_step(
+    "clear-cache",
+    help="delete the compiled networks that are kept to start faster",
+    description="Delete the compiled networks that are kept to start faster: those in the folder "
+    "that the environment variable CAPTIONING_CACHE names, else in the cache folder of this user.",
+)
+def _clear_cache(paths: Paths, options: argparse.Namespace) -> None:
+    from captioning.inference.model_cache import clear_cache
+
+    if folder := find_cache():
+        networks, size = clear_cache(folder)
+        print(f"Deleted {networks} compiled networks ({size / 1e6:.0f} MB) in {folder}.")
+    else:
+        print("There is no model cache.")
 
 
 def _settings(paths: Paths, options: argparse.Namespace) -> TrainingSettings:

@@ -15,7 +15,7 @@ from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
 from captioning.inference.extract_features import encode_images
 from captioning.inference.networks import Caption, Decoder, Encoder
-from captioning.paths import Paths, find_model
+from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import SearchSettings
 
 # Images in order, each with its error if it could not be read.
@@ -45,15 +45,18 @@ class Captioner:
         self.decoder = decoder
 
     @classmethod
-    def load(cls, root: str | Path | None = None) -> "Captioner":
+    def load(cls, root: str | Path | None = None, cache: bool = True) -> "Captioner":
         """Loads the model in the folder `root`, which contains `models/` and `tokenizer.p`; by
-        default, the model that `captioning.paths.find_model` finds. Raises FileNotFoundError if a
-        part is missing, ValueError if a part is damaged or the parts do not belong together."""
+        default, the model that `captioning.paths.find_model` finds. `cache`: whether compiled
+        networks are kept for the next start, in the folder that `captioning.paths.find_cache`
+        finds. Raises FileNotFoundError if a part is missing, ValueError if a part is damaged or the
+        parts do not belong together."""
         paths = Paths(find_model(root))
+        folder = find_cache() if cache else None
         vocabulary = Vocabulary.load(paths.vocabulary)
         with ThreadPoolExecutor(1) as pool:  # compiling a network leaves half of the cores idle
-            decoder = pool.submit(Decoder.load, paths.models, vocabulary)
-            encoder = Encoder(paths.models)
+            decoder = pool.submit(Decoder.load, paths.models, vocabulary, folder)
+            encoder = Encoder(paths.models, cache=folder)
         return cls(encoder, decoder.result())
 
     def caption(self, image: ImageLike, search: SearchSettings = SearchSettings()) -> Caption:

@@ -13,16 +13,15 @@ from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.consensus import rank_by_consensus
+from captioning.inference.model_cache import load_network
 from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
-    compile_network,
     image_size,
     is_other_encoder,
     read_decoder_metadata,
     read_encoder_id,
-    read_network,
 )
 from captioning.settings import DEFAULT_ENCODER, WIDEST_BEAM, SearchSettings
 
@@ -56,11 +55,12 @@ class Encoder:
     of the feature map; `encoder_id`: see `openvino_runtime.read_encoder_id`.
     """
 
-    def __init__(self, folder: Path, precision: str = "f32"):
+    def __init__(self, folder: Path, precision: str = "f32", cache: Path | None = None):
         """Reads `encoder.xml` and `encoder.bin` in `folder`; `precision`: "f32" or "bf16", see
-        `openvino_runtime.compile_network`. Raises FileNotFoundError or ValueError for missing or
-        damaged files."""
-        network = read_network(folder / ENCODER)
+        `openvino_runtime.compile_options`; `cache`: a folder for compiled networks, see
+        `model_cache.load_network`. Raises FileNotFoundError or ValueError for missing or damaged
+        files."""
+        network, self._run = load_network(folder / ENCODER, precision, cache)
         output_shape = network.output(0).partial_shape
         if len(output_shape) != 3:
             raise UserError(
@@ -71,7 +71,6 @@ class Encoder:
         self.encoder_id = read_encoder_id(network)
         self.image_size = image_size(network)
         self.feature_width = output_shape[2].get_length()
-        self._run = compile_network(network, precision)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Takes uint8 RGB (batch, height, width, 3) of `image_size`. Returns float32 feature maps
@@ -112,11 +111,14 @@ class Decoder:
         self._rarities = vocabulary.rarities
 
     @classmethod
-    def load(cls, folder: Path, vocabulary: Vocabulary) -> "Decoder":
-        """Reads `decoder_prefill.xml`, `decoder_step.xml` and their .bin files in `folder`. Raises
-        FileNotFoundError if one is missing, ValueError if the two come from different exports or
-        were trained with another vocabulary."""
-        prefill, step = (read_network(folder / name) for name in (DECODER_PREFILL, DECODER_STEP))
+    def load(cls, folder: Path, vocabulary: Vocabulary, cache: Path | None = None) -> "Decoder":
+        """Reads `decoder_prefill.xml`, `decoder_step.xml` and their .bin files in `folder`.
+        `cache`: a folder for compiled networks, see `model_cache.load_network`. Raises
+        FileNotFoundError if a file is missing, ValueError if the two networks come from different
+        exports or were trained with another vocabulary."""
+        (prefill, run_prefill), (step, run_step) = (
+            load_network(folder / name, cache=cache) for name in (DECODER_PREFILL, DECODER_STEP)
+        )
         metadata = read_decoder_metadata(step, folder / DECODER_STEP)
         if read_decoder_metadata(prefill, folder / DECODER_PREFILL) != metadata:
             raise UserError(
@@ -130,8 +132,8 @@ class Decoder:
                 "training run."
             )
         return cls(
-            compile_network(prefill),
-            compile_network(step),
+            run_prefill,
+            run_step,
             vocabulary,
             int(metadata["longest_caption"]),
             int(metadata["feature_width"]),

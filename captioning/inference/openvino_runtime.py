@@ -107,30 +107,53 @@ class Network:
 def read_network(path: Path) -> openvino.Model:
     """Reads an exported network, `path` (.xml) and the .bin file beside it. Raises
     FileNotFoundError if it is missing and ValueError if it is damaged."""
+    return parse_network(path, *read_network_files(path))
+
+
+def read_network_files(path: Path) -> tuple[bytes, bytes]:
+    """Returns the contents of an exported network, `path` (.xml) and the .bin file beside it.
+    Raises what `read_network` raises for missing files."""
     if not path.exists():
         raise FileNotFoundError(
             f"There is no {path}. Name the folder of the exported model, or train one."
         )
     try:
-        return _core().read_model(path)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+    except FileNotFoundError as error:
+        raise _damaged(path) from error
+
+
+def parse_network(path: Path, xml: bytes, weights: bytes) -> openvino.Model:
+    """Makes a network of the contents of its files. Raises ValueError, which names `path`, if they
+    are damaged."""
+    try:
+        return core().read_model(xml, weights)
     except RuntimeError as error:
-        raise UserError(
-            f"Expected a network in {path} and in the .bin file beside it, got a missing or "
-            "damaged one. Fetch both again, or export the model again."
-        ) from error
+        raise _damaged(path) from error
 
 
-def compile_network(network: openvino.Model, precision: str = "f32") -> Network:
-    """Prepares a network to run on the CPU. `precision` of its floating-point layers: "f32", or
+def _damaged(path: Path) -> UserError:
+    return UserError(
+        f"Expected a network in {path} and in the .bin file beside it, got a missing or "
+        "damaged one. Fetch both again, or export the model again."
+    )
+
+
+def compile_network(network: openvino.Model, precision: str = "f32") -> openvino.CompiledModel:
+    """Prepares a network to run on the CPU: see `compile_options`."""
+    return core().compile_model(network, "CPU", compile_options(precision))
+
+
+def compile_options(precision: str) -> dict[str, str]:
+    """Returns how OpenVINO compiles a network. `precision` of its floating-point layers: "f32", or
     "bf16", which is faster on processors with units for it. OpenVINO's default depends on the
     processor, and so would the captions."""
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    return Network(_core().compile_model(network, "CPU", options))
+    return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
 
 
 def has_bfloat16_units() -> bool:
     """Returns whether this processor computes in bfloat16 without conversions."""
-    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def training_precision() -> str:
@@ -214,8 +237,6 @@ def replace_network(source: Path, target: Path) -> None:
 
 
 @cache
-def _core() -> openvino.Core:
-    core = openvino.Core()
-    # Read weights instead of mapping them: files may be replaced while a model is in use.
-    core.set_property({"ENABLE_MMAP": False})
-    return core
+def core() -> openvino.Core:
+    """Returns OpenVINO's entry point, one for the whole program."""
+    return openvino.Core()

@@ -124,6 +124,16 @@ def test_the_error_of_an_unknown_ending_names_the_known_ones(name, caption, imag
     assert json.loads(Path(name).read_text(encoding="utf-8"))["caption"]
 
 
+def test_only_without_no_cache_are_compiled_networks_kept(
+    caption, image_paths, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CAPTIONING_CACHE", str(tmp_path / "cache"))
+    printed = caption(image_paths[0], "--no-cache")
+    assert not (tmp_path / "cache").exists()
+    assert caption(image_paths[0]) == printed
+    assert len([*(tmp_path / "cache").iterdir()]) == 3
+
+
 def test_a_dash_as_output_is_standard_output(caption, folder):
     expected = caption("photos")
     assert caption("photos", "--output", "-") == expected

@@ -259,3 +259,18 @@ def test_names_that_the_console_cannot_print_are_escaped(tmp_path):
     assert rb"images without a caption: \u732b.png" in done.stdout
     splits = json.loads((tmp_path / "run" / "dataset.json").read_text())["splits"]
     assert sum(map(len, splits.values())) == 11
+
+
+def test_clear_cache_names_the_folder_and_says_how_much_it_deleted(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CAPTIONING_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    for digit in "01":
+        (tmp_path / "cache" / f"{digit * 64}.network").write_bytes(bytes(1_600_000))
+    assert main(["clear-cache"]) == 0
+    assert capsys.readouterr().out == (
+        f"Deleted 2 compiled networks (3 MB) in {tmp_path / 'cache'}.\n"
+    )
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setenv("CAPTIONING_CACHE", "off")
+    assert main(["clear-cache"]) == 0
+    assert capsys.readouterr().out == "There is no model cache.\n"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from captioning.inference.openvino_runtime import (
+    Network,
     compile_network,
     hide_modules,
     openvino,
@@ -120,7 +121,7 @@ def double():
     ops = openvino.opset13
     numbers = ops.parameter([-1, 3], np.float32)
     doubled = ops.multiply(numbers, np.float32(2))
-    return compile_network(openvino.Model([doubled], [numbers]))
+    return Network(compile_network(openvino.Model([doubled], [numbers])))
 
 
 def test_outputs_do_not_change_when_the_network_runs_again(double):
