@@ -1,12 +1,17 @@
-"""Writes files atomically: a file is written whole or not at all. Reads text."""
+"""Writes files atomically and by one program at a time: a file is written whole or not at all.
+Reads text."""
 
-import secrets
+import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from captioning.errors import UserError
+
+_SAVING = ".saving-"  # begins the name of a file that is not whole yet
+_LONGEST_NAME = 240  # bytes; file systems allow 255
 
 
 @contextmanager
@@ -15,34 +20,80 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
     of the block.
 
     Writes to a temporary file beside `path`, so that readers find the old file or the new one,
-    never half of one. If the block raises, deletes the temporary file and keeps the old one.
+    never half of one. If the block raises, deletes the temporary file and keeps the old one. Its
+    name is always the same: the next run replaces what a killed run left. Two programs that may
+    write one file at once need `only_writer`.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f'Expected the mode "wb" or "w", which write a whole file, got {mode!r}.')
     text_format = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    with _replacing(path, temporary), temporary.open(mode.replace("w", "x"), **text_format) as file:
+    with (
+        replace_when_written(path) as temporary,
+        temporary.open(mode.replace("w", "x"), **text_format) as file,
+    ):
         yield file
 
 
 @contextmanager
 def replace_when_written(path: Path) -> Iterator[Path]:
     """As `write_atomically`, for a library that writes a file itself: yields the temporary path,
-    with the ending of `path`. Overwrites a file that a killed run left there."""
-    temporary = path.with_name(f".saving-{path.name}")
-    with _replacing(path, temporary):
-        yield temporary
+    with the ending of `path`."""
+    name = path.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix
+    temporary = path.with_name(f"{_SAVING}{name}")
+    with name_in_errors(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:  # also after Ctrl-C
+            with suppress(OSError):
+                temporary.unlink()
+            raise
 
 
 @contextmanager
-def _replacing(path: Path, temporary: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def name_in_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Makes errors of the operating system in the block, such as that of a full disk, name `path`
+    in one line, instead of no file or the `temporary` one."""
     try:
         yield
-        temporary.replace(path)
-    except BaseException:  # also after Ctrl-C
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(temporary)):
+            raise  # it has its own message, or names another file
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Lets no other program write `path`, a file or a folder, until the end of the block.
+
+    The operating system ends the lock with the process, even if that is killed. Only programs that
+    use this function are kept out. Raises BlockingIOError if one of them writes `path` already.
+    """
+    from filelock import FileLock, Timeout  # here: captioning to the console needs no lock
+
+    path = path.resolve()
+    is_folder = path.is_dir()
+    lock_path = path / ".captioning.lock" if is_folder else path.with_name(f".{path.name}.lock")
+    lock = FileLock(lock_path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(
+            f"Expected one run at a time that writes {path}, got a second. Wait until the other "
+            f"has ended, or name another {'folder' if is_folder else 'file'}."
+        ) from error
+    except OSError as error:  # names the folder: nobody knows the file of the lock
+        raise OSError(error.errno, os.strerror(error.errno), str(lock_path.parent)) from error
+    try:
+        yield
+    finally:
+        if os.name != "nt":  # there, filelock removes the file
+            lock_path.unlink(missing_ok=True)  # before another run can hold it
+        lock.release()
 
 
 def require_mark(path: Path, mark: str) -> None:

@@ -5,11 +5,13 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from captioning.app.console import print_utf_8
 from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.errors import UserError
+from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
@@ -43,9 +45,9 @@ def caption_images(
     descriptions, a gallery of all images, or a figure of the attention of each word in one image.
 
     An image that fails stops nothing; its error is printed to stderr at the end. Raises OSError or
-    UserError if nothing can be captioned.
+    UserError if nothing can be captioned, for example because another run writes the same file.
     """
-    _refuse_same_file(output, gallery_path, attention_path)
+    written_files = _written_files(output, gallery_path, attention_path)
     caption_format = _choose_format(format_name, output)
     image_paths, problems = find_images(images, skip=copies_folder)
     failures = [str(problem) for problem in problems]
@@ -53,30 +55,33 @@ def caption_images(
         raise UserError(
             f"Expected one image to draw with --attention, got {len(image_paths)}. Name one image."
         )
-    captioner = Captioner.load(root, cache)
-    extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
-    results = _open_results(output, caption_format, top, images, image_paths)
-    captioned = 0
-    try:
-        for path, captions in _stream(captioner, image_paths, results.captions, top or 1, search):
-            if isinstance(captions, Exception):
-                failures.append(str(captions))
-                continue
-            captioned += 1
-            results.add(make_image_name(path), captions)
-            failures += extras.add(path, captions[0].text)
-        results.finish()
-        extras.finish()
-    except BrokenPipeError:  # the reader closed the pipe early, as `head` does
-        return SOME_FAILED
-    except (OSError, UserError) as error:  # such as a full disk
-        failures.append(str(error))
-    finally:
-        for failure in failures:
-            print(failure, file=sys.stderr)
-    if not captioned:
-        return NONE_CAPTIONED
-    return SOME_FAILED if failures else ALL_CAPTIONED
+    with _only_writer_of(written_files):
+        captioner = Captioner.load(root, cache)
+        extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
+        results = _open_results(output, caption_format, top, images, image_paths)
+        captioned = 0
+        try:
+            for path, captions in _stream(
+                captioner, image_paths, results.captions, top or 1, search
+            ):
+                if isinstance(captions, Exception):
+                    failures.append(str(captions))
+                    continue
+                captioned += 1
+                results.add(make_image_name(path), captions)
+                failures += extras.add(path, captions[0].text)
+            results.finish()
+            extras.finish()
+        except BrokenPipeError:  # the reader closed the pipe early, as `head` does
+            return SOME_FAILED
+        except (OSError, UserError) as error:  # such as a full disk
+            failures.append(str(error))
+        finally:
+            for failure in failures:
+                print(failure, file=sys.stderr)
+        if not captioned:
+            return NONE_CAPTIONED
+        return SOME_FAILED if failures else ALL_CAPTIONED
 
 
 class _Extras:
@@ -138,16 +143,27 @@ def _is_file(output: str | None) -> bool:
     return output not in (None, _STANDARD_OUTPUT)
 
 
-def _refuse_same_file(
+def _written_files(
     output: str | None, gallery_path: Path | None, attention_path: Path | None
-) -> None:
+) -> list[Path]:
+    """The files that the command writes as a whole. Raises UserError if two are the same."""
     paths = [path for path in (gallery_path, attention_path) if path]
-    paths += [output] if _is_file(output) else []
+    paths += [Path(output)] if _is_file(output) else []
     if len({resolve(path) for path in paths}) < len(paths):
         raise UserError(
             "Expected different files for --output, --gallery and --attention, got the same file "
             "twice. Name another file."
         )
+    return paths
+
+
+@contextmanager
+def _only_writer_of(paths: Iterable[Path]) -> Iterator[None]:
+    with ExitStack() as locks:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            locks.enter_context(only_writer(path))
+        yield
 
 
 def _choose_format(name: str | None, output: str | None) -> CaptionFormat:

@@ -14,6 +14,7 @@ INTERRUPTED = 130  # the exit status that shells report after Ctrl-C
 
 # Package -> what to install for it: the core, ".", or an extra of pyproject.toml.
 REQUIREMENTS = {
+    "filelock": ".",
     "numpy": ".",
     "openvino": ".",
     "PIL": ".",

@@ -11,12 +11,14 @@ and `serve` and `check` do not need it at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioning.errors import UserError
+from captioning.files import only_writer
 from captioning.paths import Paths
 from captioning.settings import DEMO_PORT, SearchSettings, TrainingSettings
 
@@ -25,9 +27,25 @@ if TYPE_CHECKING:
 
     from captioning.data.check import Findings
     from captioning.data.dataset import Captions, Dataset
-    from captioning.training.training_data import TrainingData
+
+_FIRST_STEPS = ("download", "check")  # they may begin in a new root folder
 
 
+def _only_writer_of_root(step: Callable) -> Callable:
+    """Decorates a step that writes to the root folder: it raises BlockingIOError while another run
+    writes there."""
+
+    @wraps(step)
+    def run(paths: Paths, *arguments, **options):
+        if step.__name__ in _FIRST_STEPS:
+            paths.root.mkdir(parents=True, exist_ok=True)
+        with only_writer(paths.root):
+            return step(paths, *arguments, **options)
+
+    return run
+
+
+@_only_writer_of_root
 def download(paths: Paths, source: Path | None = None) -> None:
     """Unpacks Flickr8k's images and captions. Takes the archives from `source`, an archive or a
     folder, and downloads the others: see `download_flickr8k`."""
@@ -36,6 +54,7 @@ def download(paths: Paths, source: Path | None = None) -> None:
     download_flickr8k(paths, source)
 
 
+@_only_writer_of_root
 def check(
     paths: Paths, captions: Sequence[Path] | None = None, images: Path | None = None
 ) -> tuple[Dataset, Findings]:
@@ -65,6 +84,7 @@ def check(
     return dataset, findings
 
 
+@_only_writer_of_root
 def extract_features(
     paths: Paths, encoder: str | None = None, weights: str | None = None, pooled: bool = False
 ) -> Mapping[str, np.ndarray]:
@@ -113,17 +133,20 @@ def default_settings(
     return replace(settings, **(overrides or {}))
 
 
+@_only_writer_of_root
 def train(paths: Paths, settings: TrainingSettings | None = None) -> list[dict]:
     """Trains the caption model, and exports its decoder. Writes `models/` and `tokenizer.p`.
 
     Returns the history: a dict of stage and numbers for each epoch. Resumes a run that was stopped.
     """
     from captioning.training.train import train_and_export
+    from captioning.training.training_data import load_training_data
 
     settings = settings or default_settings(paths)
-    return train_and_export(_training_data(paths, settings), settings, paths)
+    return train_and_export(load_training_data(paths, settings), settings, paths)
 
 
+@_only_writer_of_root
 def fine_tune(
     paths: Paths, settings: TrainingSettings | None = None, weights: str = "imagenet"
 ) -> Path:
@@ -134,9 +157,10 @@ def fine_tune(
     """
     from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
+    from captioning.training.training_data import load_training_data
 
     settings = settings or default_settings(paths)
-    data = _training_data(paths, settings)
+    data = load_training_data(paths, settings)
     fine_tune_encoder(data, Dataset.load(paths.dataset).images, settings, weights, paths)
     return paths.fine_tuned_weights
 
@@ -152,6 +176,7 @@ def evaluate(
     return captions, scores
 
 
+@_only_writer_of_root
 def export(paths: Paths) -> None:
     """Exports the decoder again from the trained Keras model."""
     from captioning.training.train import export_trained
@@ -159,6 +184,7 @@ def export(paths: Paths) -> None:
     export_trained(paths)
 
 
+@_only_writer_of_root
 def quantise(paths: Paths) -> tuple[float, float]:
     """Replaces encoder and decoder by their 8-bit versions, unless the captions get worse.
 
@@ -200,37 +226,6 @@ def serve(paths: Paths, port: int = DEMO_PORT, open_browser: bool = False) -> No
         serve_page(Captioner.load(paths.root), port, open_browser)
     except KeyboardInterrupt:  # the way to end it
         pass
-
-
-def _training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
-    """The captions with the feature maps. If there are no maps and the decoder needs none, the
-    captions with the pooled features."""
-    from captioning.data.augmentation import AUGMENTATIONS
-    from captioning.data.dataset import Dataset, read_descriptions
-    from captioning.data.feature_store import FeatureStore
-    from captioning.data.pickles import load_vectors
-    from captioning.inference.openvino_runtime import ENCODER, read_encoder_id, read_network
-    from captioning.training.training_data import TrainingData
-
-    dataset = Dataset.load(paths.dataset)
-    captions = read_descriptions(paths.descriptions), dataset.captions, dataset.splits
-    if maps := FeatureStore(paths.feature_maps):
-        stores = {
-            augmentation: FeatureStore(paths.augmented_feature_maps(augmentation.name))
-            for augmentation in AUGMENTATIONS
-        }
-        augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
-        return TrainingData.from_splits(*captions, maps, augmented_maps)
-    if settings.uses_pooled_features and paths.features.exists():
-        encoder_path = paths.models / ENCODER  # features.p does not name its encoder
-        encoder_id = read_encoder_id(read_network(encoder_path)) if encoder_path.exists() else None
-        pooled_features = load_vectors(paths.features)
-        return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
-    step = "features --pooled" if settings.uses_pooled_features else "features"
-    raise FileNotFoundError(
-        f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
-        f"`python -m captioning {step}`."
-    )
 
 
 def _caption_split(

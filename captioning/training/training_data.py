@@ -8,11 +8,18 @@ from types import MappingProxyType
 
 import numpy as np
 
-from captioning.data.augmentation import Augmentation
-from captioning.data.dataset import Captions, select
-from captioning.data.feature_store import encoder_id_of
+from captioning.data.augmentation import AUGMENTATIONS, Augmentation
+from captioning.data.dataset import Captions, Dataset, read_descriptions, select
+from captioning.data.feature_store import FeatureStore, encoder_id_of
+from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.openvino_runtime import without_precision
+from captioning.inference.openvino_runtime import (
+    ENCODER,
+    read_encoder_id,
+    read_network,
+    without_precision,
+)
+from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features, Variant
 
@@ -108,6 +115,30 @@ class TrainingData:
     def longest_caption(self) -> int:
         """The length of the longest training caption in words, which limits the search."""
         return find_longest_caption(self.train)
+
+
+def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
+    """The captions with the feature maps. If there are no maps and the decoder needs none, the
+    captions with the pooled features. Raises FileNotFoundError if there are neither."""
+    dataset = Dataset.load(paths.dataset)
+    captions = read_descriptions(paths.descriptions), dataset.captions, dataset.splits
+    if maps := FeatureStore(paths.feature_maps):
+        stores = {
+            augmentation: FeatureStore(paths.augmented_feature_maps(augmentation.name))
+            for augmentation in AUGMENTATIONS
+        }
+        augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
+        return TrainingData.from_splits(*captions, maps, augmented_maps)
+    if settings.uses_pooled_features and paths.features.exists():
+        encoder_path = paths.models / ENCODER  # features.p does not name its encoder
+        encoder_id = read_encoder_id(read_network(encoder_path)) if encoder_path.exists() else None
+        pooled_features = load_vectors(paths.features)
+        return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
+    step = "features --pooled" if settings.uses_pooled_features else "features"
+    raise FileNotFoundError(
+        f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
+        f"`python -m captioning {step}`."
+    )
 
 
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:

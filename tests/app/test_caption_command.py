@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from captioning.app import caption_command
+from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
 from captioning.output.caption_formats import FORMATS
 from captioning.paths import Paths
@@ -409,6 +410,20 @@ def test_images_already_in_the_file_are_skipped(caption, folder, monkeypatch):
     assert captioned == [str(Path("photos/1.jpg"))]
     with open("captions.csv", newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == IN_ORDER
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [("--output", "captions.jsonl"), ("--gallery", "page.html"), ("--attention", "figure.png")],
+)
+def test_a_second_run_that_writes_the_same_file_is_refused(caption, folder, option, name):
+    with only_writer(folder / name):
+        status, lines, errors = caption("photos/1.jpg", option, name)
+    assert (status, lines) == (2, [])
+    (error,) = errors
+    assert error.startswith(f"Expected one run at a time that writes {folder / name}, got a second")
+    assert caption("photos/1.jpg", option, name)[0] == 0
+    assert {path.name for path in folder.iterdir()} == {"photos", name}
 
 
 def test_a_file_of_another_kind_is_refused_in_one_line(caption, folder):

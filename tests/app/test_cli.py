@@ -10,7 +10,9 @@ from PIL import Image
 
 from captioning.app import pipeline
 from captioning.app.cli import _parser, main
-from captioning.data.dataset import Dataset
+from captioning.data.dataset import Dataset, write_descriptions
+from captioning.files import only_writer
+from captioning.paths import Paths
 from captioning.settings import SearchSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
@@ -232,6 +234,27 @@ def test_a_step_without_its_packages_names_the_command_that_installs_them(tmp_pa
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].endswith('pip install ".[train]"')
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "step", ["download", "check", "features", "train", "fine-tune", "export", "quantise"]
+)
+def test_a_step_is_refused_in_one_line_while_another_writes_to_the_folder(step, tmp_path, capsys):
+    paths = Paths(tmp_path)
+    captions = {"a.jpg": ["a dog"]}
+    Dataset(paths.images, captions, {"train": ["a.jpg"]}).save(paths.dataset)
+    write_descriptions(paths.descriptions, captions)
+    with only_writer(tmp_path):
+        assert main(["--root", str(tmp_path), step]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"Expected one run at a time that writes {tmp_path}, got a second.")
+    assert {path.name for path in tmp_path.iterdir()} == {"dataset.json", "descriptions.txt"}
+
+
+def test_a_step_in_a_missing_folder_does_not_create_it(tmp_path, capsys):
+    assert main(["--root", str(tmp_path / "missing"), "features"]) == 1
+    assert "missing" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_ends_a_step_with_one_word(tmp_path, capsys, monkeypatch):
