@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from captioning.errors import UserError
+from captioning.files import name_in_errors
 
+_LINE_START = b'{"encoder": '  # of the index
 _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
 
 
@@ -17,14 +19,15 @@ class FeatureStore(Mapping):
 
     `path` contains the maps one after the other. `path`.json contains a line for each `save`: the
     image names, the shape of their maps and the encoder that computed them, if it is known. A map
-    counts as stored once a line lists its image; the next run overwrites anything else that a
-    killed run appended. The arrays are views of the file: using one reads the disk.
+    counts as stored once a line lists its image; the next run overwrites anything else that a run
+    appended before it was killed or the disk was full. The arrays are views of the file: using one
+    reads the disk.
     """
 
     def __init__(self, path: Path, encoder_id: str | None = None):
         """Opens the files, or creates them for the maps of the encoder `encoder_id` (see
-        `captioning.inference.openvino_runtime.read_encoder_id`). Raises ValueError if the files do
-        not belong together or contain maps of another encoder."""
+        `captioning.inference.openvino_runtime.read_encoder_id`). Raises UserError if the files do
+        not belong together, if a map consists of zeros, or for maps of another encoder."""
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
@@ -36,6 +39,7 @@ class FeatureStore(Mapping):
             self._read_index()
             self._refuse_other_encoder(encoder_id)
         self._map_file()
+        self._refuse_zeros()
 
     def __getitem__(self, image_name: str) -> np.ndarray:
         row = self._rows[image_name]
@@ -86,9 +90,9 @@ class FeatureStore(Mapping):
 
     def _read_index(self) -> None:
         lines = self._index_path.read_bytes().split(b"\n")
-        if len(lines) > 1 and not _is_json(lines[-1]):
-            lines.pop()  # a killed run was writing it
         try:
+            if _is_cut(lines[-1]):
+                lines.pop()  # a run that was killed, or found the disk full, was writing it
             for line in lines:
                 self._read_line(line)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -97,6 +101,8 @@ class FeatureStore(Mapping):
                 f"({error}). Delete it to extract all maps again."
             ) from error
         self._index_size = len(b"\n".join(lines))
+        if not self._rows:
+            return
         cells, feature_width = self._shape
         size = len(self._rows) * cells * feature_width * _DTYPE.itemsize
         actual_size = self._path.stat().st_size if self._path.exists() else 0
@@ -127,6 +133,20 @@ class FeatureStore(Mapping):
                 "again, or restore the other encoder."
             )
 
+    def _refuse_zeros(self) -> None:
+        """A disk that loses power may keep the length of a file and forget its content."""
+        if not self._rows:
+            return
+        middle = self._shape[0] // 2  # one cell of each map, a page of the disk, is quickly read
+        suspects = np.flatnonzero(~self._maps[:, middle].any(axis=1))
+        zeros = [row for row in suspects if not self._maps[row].any()]
+        if zeros:
+            raise UserError(
+                f"Expected numbers in {self._path}, got only zeros for {len(zeros):,} images, such "
+                f"as {list(self._rows)[zeros[0]]}. Delete it and {self._index_path.name} to "
+                "extract all maps again."
+            )
+
     def _add_rows(self, image_names: list[str]) -> None:
         if not isinstance(image_names, list):
             raise TypeError("its images are not a list")
@@ -148,17 +168,25 @@ def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:
     return features.encoder_id if isinstance(features, FeatureStore) else None
 
 
-def _is_json(line: bytes) -> bool:
+def _is_cut(line: bytes) -> bool:
+    """Returns whether `line` is only the first part of a line of the index."""
     try:
         json.loads(line)
     except ValueError:
-        return False
-    return True
+        return line[: len(_LINE_START)] == _LINE_START[: len(line)]
+    return False
 
 
 def _write_at(path: Path, position: int, content: bytes) -> None:
-    """Writes at `position` and truncates the file after it."""
-    with path.open("r+b" if path.exists() else "wb") as file:
+    """Writes at `position` and truncates the file after it; also before it raises the error of a
+    full disk, which thereby has room for the index."""
+    mode = "r+b" if path.exists() else "wb"
+    with name_in_errors(path), path.open(mode, buffering=0) as file:
         file.seek(position)
         file.truncate()
-        file.write(content)
+        try:
+            while content:  # a full disk takes a part, and raises for the rest
+                content = content[file.write(content) :]
+        except OSError:
+            file.truncate(position)
+            raise

@@ -203,7 +203,7 @@ def _require_same_encoder(
     if old.ndim == 1:
         new = _pool(new)
     lengths = np.linalg.norm(old) * np.linalg.norm(new)
-    if old.shape != new.shape or (old * new).sum() < _SAME_ENCODER * lengths:
+    if old.shape != new.shape or not (old * new).sum() >= _SAME_ENCODER * lengths > 0:
         raise UserError(
             f"Expected features of this encoder and of these images in {path}, got others for "
             f"{image_name}. Delete the file (and {path.name}.json, if there is one) to extract all "

@@ -74,7 +74,7 @@ def paths_in_use(shipped, tmp_path):
     paths = Paths(tmp_path)
     export_encoder(_build_tiny_encoder("Xception"), paths.models)
     maps = FeatureStore(paths.feature_maps, Encoder(paths.models).encoder_id)
-    maps.append("000.jpg", np.zeros((4, 18)))
+    maps.append("000.jpg", np.ones((4, 18)))
     maps.save()
     return paths
 
@@ -107,7 +107,7 @@ def test_an_interrupted_extraction_with_weights_resumes_with_the_same_command(
     paths = Paths(tmp_path)
     encoder = provide_encoder(paths.models, weights="my.h5")
     maps = FeatureStore(paths.feature_maps, encoder.encoder_id)
-    maps.append("000.jpg", np.zeros((4, 18)))
+    maps.append("000.jpg", np.ones((4, 18)))
     maps.save()
     again = provide_encoder(paths.models, weights="my.h5")
     assert again.encoder_id == encoder.encoder_id

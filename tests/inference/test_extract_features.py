@@ -355,7 +355,8 @@ def test_pooling_saves_every_few_hundred_images(encoder, image_names, tmp_path, 
 def test_pooled_features_of_another_encoder_are_refused(encoder, image_names, tmp_path):
     path = tmp_path / "features.p"
     extract_pooled_features(encoder, tmp_path, image_names[:1], path)
-    for vector in (np.linspace(-1, 1, 18, dtype="float32"), np.ones(2048, "float32")):
+    others = np.linspace(-1, 1, 18), np.zeros(18), np.ones(2048)
+    for vector in (vector.astype("float32") for vector in others):
         path.write_bytes(pickle.dumps({image_names[0]: vector}))
         with pytest.raises(
             ValueError, match="Expected features of this encoder .* in .*features.p"
