@@ -1,4 +1,4 @@
-"""The class of the errors that a user can mend."""
+"""The errors that a user can mend, and how the errors of other libraries are quoted in them."""
 
 
 class UserError(ValueError):
@@ -8,3 +8,10 @@ class UserError(ValueError):
     one line, as they do an OSError. Every other error is a fault of this program, and keeps its
     traceback.
     """
+
+
+def one_line(error: BaseException, characters: int = 200) -> str:
+    """Returns the beginning of the message of an error, or its class, without line breaks and
+    control characters."""
+    message = "".join(letter if letter.isprintable() else " " for letter in str(error))
+    return " ".join(message.split())[:characters] or type(error).__name__

@@ -125,10 +125,10 @@ def default_settings(
     paths: Paths, overrides: Mapping[str, object] | None = None
 ) -> TrainingSettings:
     """Returns the settings that suit the size of the data set, with `overrides` (name -> value)."""
-    from captioning.data.dataset import Dataset, read_descriptions, select
+    from captioning.data.dataset import load_with_descriptions, select
 
-    training_names = Dataset.load(paths.dataset).splits["train"]
-    captions = select(read_descriptions(paths.descriptions), training_names).values()
+    dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
+    captions = select(descriptions, dataset.splits["train"]).values()
     settings = TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions)))
     return replace(settings, **(overrides or {}))
 

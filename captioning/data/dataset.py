@@ -73,9 +73,10 @@ class Dataset:
             images, captions, splits = (content[key] for key in ("images", "captions", "splits"))
             if not (_has_lists_of_text(captions) and _has_lists_of_text(splits)):
                 raise TypeError("captions and splits are not lists of text")
-            if not splits.keys() <= set(SPLITS):
-                raise ValueError(f"its splits are {', '.join(splits)}")
-            return cls(path.parent / images, captions, splits)
+            for split in SPLITS:
+                if not any(map(captions.get, splits[split])):
+                    raise ValueError(f"it has no captioned image in the {split} split")
+            return cls(path.parent / images, captions, {split: splits[split] for split in SPLITS})
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"Expected a data set in {path}, got a damaged or another file ({error}). Write it "
@@ -140,6 +141,18 @@ def read_descriptions(path: Path) -> Captions:
         image_name = re.sub(r"\\[\\nr]", lambda match: _UNESCAPED[match[0]], image_name)
         captions.setdefault(image_name, []).append(caption)
     return captions
+
+
+def load_with_descriptions(path: Path, descriptions_path: Path) -> tuple[Dataset, Captions]:
+    """Reads a data set and its cleaned captions, which one check has written. Raises
+    FileNotFoundError or ValueError if one is missing, is damaged or comes from another check."""
+    dataset, descriptions = Dataset.load(path), read_descriptions(descriptions_path)
+    if descriptions.keys() != dataset.captions.keys():
+        raise UserError(
+            f"Expected in {descriptions_path} the {len(dataset.captions):,} images of {path}, got "
+            f"{len(descriptions):,} or others. Write both again: `python -m captioning check`."
+        )
+    return dataset, descriptions
 
 
 def select(by_image: Mapping[str, Any], image_names: Sequence[str]) -> dict[str, Any]:

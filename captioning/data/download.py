@@ -105,7 +105,7 @@ def _extent(response) -> tuple[int, int | None]:
     file if the server announces it."""
     if response.status not in (206, 416):
         length = response.headers.get("Content-Length")
-        return 0, int(length) if length else None
+        return 0, int(length) if length and length.isdecimal() else None
     content_range = response.headers.get("Content-Range", "")  # "bytes 5-9/10", or "bytes */10"
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/([1-9]\d*)", content_range)
     if match is None:

@@ -123,6 +123,8 @@ class FeatureStore(Mapping):
         self._shape = shape
         self._add_rows(entry["images"])
         self.encoder_id = entry.get("encoder")
+        if not isinstance(self.encoder_id, str | None):
+            raise TypeError("its encoder is no text")
 
     def _refuse_other_encoder(self, encoder_id: str | None) -> None:
         is_known = None not in (self.encoder_id, encoder_id)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioning.data.image_files import Refusal, decode, open_file, repaired_versions
-from captioning.errors import UserError
+from captioning.errors import UserError, one_line
 
 # A path, the bytes of an image file, a file opened in binary mode, an image of Pillow, or an array:
 # (height, width) or (height, width, 1) for grey, (height, width, 3) for RGB, 4 for RGBA.
@@ -81,7 +81,7 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise errors of nearly every class
         problem = UnreadableImage(
             name,
-            f"cannot be read as an image ({_one_line(error)})",
+            f"cannot be read as an image ({_describe(error)})",
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG.",
         )
     raise problem  # not from its cause, whose stack frames hold the pixels
@@ -215,8 +215,7 @@ def _float_range(values: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
-def _one_line(error: Exception) -> str:
-    """The message of an error, or its class, without line breaks."""
+def _describe(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # its message names an object in memory
         return "no known format"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

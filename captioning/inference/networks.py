@@ -14,6 +14,7 @@ from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.model_cache import load_network
+from captioning.inference.network_layout import require_decoder_layout, require_encoder_layout
 from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
     DECODER_STEP,
@@ -61,16 +62,10 @@ class Encoder:
         `model_cache.load_network`. Raises FileNotFoundError or ValueError for missing or damaged
         files."""
         network, self._run = load_network(folder / ENCODER, precision, cache)
-        output_shape = network.output(0).partial_shape
-        if len(output_shape) != 3:
-            raise UserError(
-                f"Expected feature maps (batch, cells, feature_width) from {folder / ENCODER}, got "
-                f"{output_shape} from an older version. Delete the folder, extract the features "
-                "and train again."
-            )
+        require_encoder_layout(network, folder / ENCODER)
         self.encoder_id = read_encoder_id(network)
         self.image_size = image_size(network)
-        self.feature_width = output_shape[2].get_length()
+        self.feature_width = network.output(0).partial_shape[2].get_length()
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Takes uint8 RGB (batch, height, width, 3) of `image_size`. Returns float32 feature maps
@@ -131,6 +126,8 @@ class Decoder:
                 f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take both from the same "
                 "training run."
             )
+        path = folder / DECODER_STEP
+        require_decoder_layout(prefill, step, metadata, len(vocabulary), path)
         return cls(
             run_prefill,
             run_step,

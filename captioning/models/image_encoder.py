@@ -14,7 +14,7 @@ from pathlib import Path
 import keras
 from keras import ops
 
-from captioning.errors import UserError
+from captioning.errors import UserError, one_line
 from captioning.files import replace_when_written
 
 IMAGENET = "imagenet"
@@ -123,8 +123,13 @@ def _image_network(name: str, weights: str | Path | None) -> keras.Model:
         network = build(
             weights=weights and str(weights), include_top=False, input_shape=image_shape
         )
-    except Exception as error:  # Keras raises no narrower one when a download fails
-        if weights != IMAGENET or not isinstance(error.__context__ or error, OSError):
+    except Exception as error:  # of nearly every class, for a failed download or a damaged file
+        if weights not in (IMAGENET, None):
+            raise UserError(
+                f"Expected weights of {name} in {weights}, got another or a damaged file "
+                f"({one_line(error)}). Name another file."
+            ) from error
+        if not isinstance(error.__context__ or error, OSError):
             raise
         raise ConnectionError(
             f"Expected to download the {name} weights, got an error ({error}). Check the "

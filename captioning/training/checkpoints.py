@@ -14,7 +14,7 @@ from types import MappingProxyType
 import keras
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.errors import UserError
+from captioning.errors import UserError, one_line
 from captioning.files import replace_when_written, write_atomically
 from captioning.paths import Paths
 
@@ -26,6 +26,7 @@ MEMBER_KEY = "member"  # the number, from 1, of the ensemble member that an epoc
 MONITOR = "development CIDEr"  # the number that is highest in the best epoch
 ENSEMBLE_STAGE = "ensemble"  # marks the entry with the scores of the ensemble, which is no epoch
 
+_LARGEST = 1e30  # no number of a history is beyond it
 _NO_IDENTITY = MappingProxyType({})
 
 
@@ -70,11 +71,11 @@ class Run:
 
     def load_last_model(self) -> keras.Model:
         """Loads the model of the last epoch, with its optimizer."""
-        return keras.models.load_model(self._model_path(len(self.history)))
+        return _load(self._model_path(len(self.history)))
 
     def load_best_model(self) -> keras.Model:
         """Loads the model of the best epoch so far, not compiled."""
-        return keras.models.load_model(self._best_model_path, compile=False)
+        return _load(self._best_model_path, compile=False)
 
     def _is_finished(self, stage: str) -> bool:
         epochs = self._stage_epochs(stage)
@@ -117,7 +118,7 @@ def load_model(folder: Path) -> keras.Model:
         trained = (folder / RECORD).exists()
         remedy = f"Restore it, or delete {RECORD} and train again" if trained else "Train it"
         raise FileNotFoundError(f"There is no {path}. {remedy}: `python -m captioning train`.")
-    return keras.models.load_model(path, compile=False)
+    return _load(path, compile=False)
 
 
 def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
@@ -148,9 +149,11 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
         return {**identity, "history": []}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or "history" not in record:
-            raise ValueError("it holds no history")
-    except ValueError as error:
+        for epoch in record["history"]:
+            _require_epoch(epoch)
+        if not isinstance(record.get("encoder", ""), str):
+            raise TypeError("its encoder is no text")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(
             f"Expected the record of a training run in {path}, got a damaged file ({error}). "
             "Delete it to train again."
@@ -164,6 +167,16 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
     return record
 
 
+def _require_epoch(epoch: dict) -> None:
+    """Raises an error unless the epoch has a stage, numbers and, if it has losses, CIDEr."""
+    numbers = {name: number for name, number in epoch.items() if name != STAGE_KEY}
+    if not isinstance(epoch[STAGE_KEY], str) or MONITOR not in numbers:
+        raise ValueError(f"an epoch has no stage or no {MONITOR}")
+    for name, number in numbers.items():
+        if type(number) not in (int, float) or not -_LARGEST < number < _LARGEST:
+            raise ValueError(f"an epoch has the {name} {number!r:.80}")
+
+
 def _differences(record: Mapping, identity: Mapping, prefix: str = "") -> Iterator[str]:
     """Yields each difference, such as "settings units 384 instead of 13"."""
     for key, expected in identity.items():
@@ -172,6 +185,16 @@ def _differences(record: Mapping, identity: Mapping, prefix: str = "") -> Iterat
             yield from _differences(value, expected, f"{key} ")
         elif value != expected:
             yield f"{prefix}{key} {value} instead of {expected}"
+
+
+def _load(path: Path, compile: bool = True) -> keras.Model:
+    try:
+        return keras.models.load_model(path, compile=compile)
+    except Exception as error:  # Keras raises errors of nearly every class for a damaged file
+        raise UserError(
+            f"Expected a whole model in {path}, got a missing or damaged file "
+            f"({one_line(error)}). Restore it, or delete {path.parent / RECORD} and train again."
+        ) from error
 
 
 def _write_record(folder: Path, record: Mapping) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from captioning.data.augmentation import AUGMENTATIONS, Augmentation
-from captioning.data.dataset import Captions, Dataset, read_descriptions, select
+from captioning.data.dataset import Captions, load_with_descriptions, select
 from captioning.data.feature_store import FeatureStore, encoder_id_of
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
@@ -120,8 +120,8 @@ class TrainingData:
 def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
     """The captions with the feature maps. If there are no maps and the decoder needs none, the
     captions with the pooled features. Raises FileNotFoundError if there are neither."""
-    dataset = Dataset.load(paths.dataset)
-    captions = read_descriptions(paths.descriptions), dataset.captions, dataset.splits
+    dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
+    captions = descriptions, dataset.captions, dataset.splits
     if maps := FeatureStore(paths.feature_maps):
         stores = {
             augmentation: FeatureStore(paths.augmented_feature_maps(augmentation.name))

@@ -3,6 +3,7 @@ import pytest
 from captioning.data.dataset import (
     Dataset,
     complete_splits,
+    load_with_descriptions,
     parse_split,
     read_descriptions,
     select,
@@ -11,7 +12,7 @@ from captioning.data.dataset import (
 from captioning.settings import SplitSettings
 
 CAPTIONS = {"cat/1.jpg": ["Une été , “so” ."], "dog/1.jpg": ["A dog .", "Two\tdogs ."]}
-SPLITS = {"train": ["dog/1.jpg", "cat/1.jpg"], "development": [], "test": []}
+SPLITS = {"train": ["dog/1.jpg", "cat/1.jpg"], "development": ["cat/1.jpg"], "test": ["dog/1.jpg"]}
 
 
 @pytest.mark.parametrize("folder", ["root/photos", "elsewhere/photos"])
@@ -32,8 +33,8 @@ def test_images_below_the_root_can_be_moved_together_with_it(tmp_path):
 def test_a_data_set_prints_a_line_for_each_split_with_counts(tmp_path):
     assert str(Dataset(tmp_path, CAPTIONS, SPLITS)).splitlines() == [
         "train             2 images       3 captions",
-        "development       0 images       0 captions",
-        "test              0 images       0 captions",
+        "development       1 images       1 captions",
+        "test              1 images       2 captions",
     ]
 
 
@@ -45,7 +46,9 @@ def test_a_data_set_prints_a_line_for_each_split_with_counts(tmp_path):
         '{"images": ".", "captions": {"a.jpg": "A dog ."}, "splits": {}}',
         '{"images": ".", "captions": {"a.jpg": [7]}, "splits": {}}',
         '{"images": ".", "captions": {}, "splits": {"train": {"a.jpg": 1}}}',
-        '{"images": ".", "captions": {}, "splits": {"mine": ["a.jpg"]}}',
+        '{"images": ".", "captions": {"a.jpg": ["A"]}, "splits": {"train": ["a.jpg"]}}',
+        '{"images": ".", "captions": {"a.jpg": ["A"]}, "splits": {"train": ["a.jpg"], '
+        '"development": ["b.jpg"], "test": ["a.jpg"]}}',
     ],
 )  # fmt: skip
 def test_a_damaged_data_set_is_refused_with_advice(tmp_path, content):
@@ -55,6 +58,17 @@ def test_a_damaged_data_set_is_refused_with_advice(tmp_path, content):
         ValueError, match="data set in .*dataset.json, got .*python -m captioning check"
     ):
         Dataset.load(path)
+
+
+def test_captions_of_another_check_are_refused(tmp_path):
+    Dataset(tmp_path, CAPTIONS, SPLITS).save(tmp_path / "dataset.json")
+    descriptions = {"cat/1.jpg": ["une été"], "dog/1.jpg": ["a dog", "two dogs"]}
+    paths = (tmp_path / "dataset.json", tmp_path / "descriptions.txt")
+    write_descriptions(paths[1], descriptions)
+    assert load_with_descriptions(*paths) == (Dataset(tmp_path, CAPTIONS, SPLITS), descriptions)
+    write_descriptions(paths[1], descriptions | {"dog/2.jpg": ["a dog"]})
+    with pytest.raises(ValueError, match="the 2 images of .*dataset.json, got 3"):
+        load_with_descriptions(*paths)
 
 
 def test_the_message_for_a_missing_file_names_the_step_that_writes_it(tmp_path):
