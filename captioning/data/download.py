@@ -4,12 +4,12 @@ Both functions may be stopped and called again: they resume.
 """
 
 import re
-import shutil
 import stat
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
 from ssl import SSLError
@@ -31,6 +31,7 @@ USUAL_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # to be a zip bomb.
 MAX_UNPACKED_BYTES = 20 * 10**9
 MAX_MEMBERS = 50_000
+MAX_DIRECTORY_BYTES = 400 * MAX_MEMBERS  # of the list of members, which is read whole
 
 
 def download(url: str, path: Path) -> Path:
@@ -120,48 +121,62 @@ def _version(response) -> str:
 
 
 def unpack(
-    archive_path: Path, folder: Path, should_unpack: Callable[[tuple[str, ...], str], bool]
+    archive_path: Path,
+    folder: Path,
+    should_unpack: Callable[[tuple[str, ...], str], bool],
+    max_bytes: int = MAX_UNPACKED_BYTES,
 ) -> list[Path]:
     """Unpacks the members of the zip `archive_path` for which `should_unpack(folders, name)` is
     true into `folder`, without their own folders. Returns the paths of these files.
 
     Checks every member before it writes the first, so that it never touches anything outside
     `folder`. Keeps files of the right size. Raises FileNotFoundError if the archive is missing,
-    ValueError if it is not a zip archive, is damaged or would do harm.
+    ValueError if it is not a zip archive, is damaged, unpacks to more than `max_bytes` or would do
+    harm.
     """
     with _open_zip(archive_path) as archive:
-        if len(archive.infolist()) > MAX_MEMBERS:
-            raise UserError(
-                f"Expected at most {MAX_MEMBERS:,} members in {archive_path}, got "
-                f"{len(archive.infolist()):,}. If you trust the archive, unpack it by hand."
-            )
+        count = len(archive.infolist())
+        if count > MAX_MEMBERS:
+            raise _too_large(archive_path, MAX_MEMBERS, "members", count)
         members = {}
         for member in archive.infolist():
             *folders, name = _checked_parts(member, archive_path) or ("",)
             if not member.is_dir() and should_unpack(tuple(folders), name):
                 members[folder / name] = member
         unpacked_bytes = sum(member.file_size for member in members.values())
-        if unpacked_bytes > MAX_UNPACKED_BYTES:
-            raise UserError(
-                f"Expected at most {MAX_UNPACKED_BYTES:,} bytes in {archive_path}, got "
-                f"{unpacked_bytes:,}. If you trust the archive, unpack it by hand."
-            )
+        if unpacked_bytes > max_bytes:
+            raise _too_large(archive_path, max_bytes, "bytes", unpacked_bytes)
         for path, member in tqdm(members.items(), desc=archive_path.name, unit="file"):
             if not (path.is_file() and path.stat().st_size == member.file_size):
                 _write_member(archive, member, path)
     return list(members)
 
 
-def _open_zip(path: Path) -> zipfile.ZipFile:
-    if not path.exists():
+@contextmanager
+def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}. Download it, or name another.")
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise UserError(
-            f"Expected a whole zip archive in {path}, got another file or a part ({error}). Delete "
-            "the file and download it again."
-        ) from error
+    with path.open("rb") as file:
+        try:
+            end = zipfile._EndRecData(file)  # its place and size, before it is read
+            directory_bytes = end[zipfile._ECD_SIZE] if end else 0
+            if directory_bytes <= MAX_DIRECTORY_BYTES:
+                archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+            raise UserError(
+                f"Expected a whole zip archive in {path}, got another file or a part ({error}). "
+                "Delete the file and download it again."
+            ) from error
+        if directory_bytes > MAX_DIRECTORY_BYTES:
+            raise _too_large(path, MAX_DIRECTORY_BYTES, "bytes of names", directory_bytes)
+        yield archive
+
+
+def _too_large(path: Path, limit: int, unit: str, count: int) -> UserError:
+    return UserError(
+        f"Expected at most {limit:,} {unit} in {path}, got {count:,}. If you trust the archive, "
+        "unpack it by hand."
+    )
 
 
 def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ...]:
@@ -186,10 +201,18 @@ def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ..
 
 
 def _write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
+    with write_atomically(path) as target:
+        for block in _read_member(archive, member):
+            target.write(block)
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    """Yields the content of a member in blocks. At its end, zipfile compares the CRC."""
     try:
-        with archive.open(member) as source, write_atomically(path) as target:
-            shutil.copyfileobj(source, target)  # at its end, zipfile compares the CRC
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        with archive.open(member) as source:
+            while block := source.read(BLOCK_BYTES):
+                yield block
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
         raise UserError(
             f"Expected whole files in {archive.filename}, got a damaged one: {member.filename!r} "
             f"({error}). Delete the archive, download it and unpack it again: whole files are kept."

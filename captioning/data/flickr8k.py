@@ -4,11 +4,13 @@ downloads and unpacks its archives, and reads its caption file and lists of imag
 Flickr30k's captions have the same layout.
 """
 
+import hashlib
 import re
+import sys
 from pathlib import Path
 
 from captioning.data.dataset import Captions, Splits
-from captioning.data.download import download, unpack
+from captioning.data.download import MAX_UNPACKED_BYTES, download, unpack
 from captioning.errors import UserError
 from captioning.files import read_text, write_atomically
 from captioning.paths import Paths
@@ -28,6 +30,14 @@ TEXT_FILES = (
 )  # fmt: skip
 CAPTION_LINE = re.compile(r"(.+?)#\d+\t(.*)")  # image name, "#", number, tab, caption
 
+# Of the official archives. The MD5 is the one that torchvision for R compares; nobody publishes a
+# SHA-256 of the images.
+DIGESTS = {
+    TEXT_ARCHIVE: ("sha256", "4992ddc8110e9aa49da5bf698522b0c8f11c448814a488584ee6bf040e5137e7"),
+    IMAGE_ARCHIVE: ("md5", "f18a1e2920de5bd84dae7cf08ec78978"),
+}
+MAX_TEXT_BYTES = 10**8  # the official texts take 6 MB
+
 _FILE_COUNT = ".unpacked"  # a file with the number of files in a complete folder
 
 
@@ -36,8 +46,10 @@ def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
 
     `source` is one of the two archives, or a folder that contains them; a missing archive is
     downloaded. Unpacks only Flickr8k's images and text files, does not touch a complete folder, and
-    resumes after an interruption. Raises FileNotFoundError if the source has neither archive,
-    ValueError for a damaged or another archive and ConnectionError if a download fails.
+    resumes after an interruption. Another archive than the official one is refused if it was
+    downloaded, and reported on stderr if you name it as the source. Raises FileNotFoundError if the
+    source has neither archive, ValueError for a damaged or another archive and ConnectionError if a
+    download fails.
     """
     if source is not None and not any(
         path.is_file() and path.name in (IMAGE_ARCHIVE, TEXT_ARCHIVE)
@@ -47,13 +59,13 @@ def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
             f"There is no archive in {source}. Name a folder that contains {IMAGE_ARCHIVE} and "
             f"{TEXT_ARCHIVE}, or one of them, or no folder in order to download both."
         )
-    for archive_name, folder, should_unpack in (
-        (TEXT_ARCHIVE, paths.texts, _is_text),
-        (IMAGE_ARCHIVE, paths.images, _is_image),
+    for archive_name, folder, should_unpack, max_bytes in (
+        (TEXT_ARCHIVE, paths.texts, _is_text, MAX_TEXT_BYTES),
+        (IMAGE_ARCHIVE, paths.images, _is_image, MAX_UNPACKED_BYTES),
     ):
         if not _is_complete(folder):
             archive_path = _find_or_download(archive_name, paths.root, source)
-            if not unpack(archive_path, folder, should_unpack):
+            if not unpack(archive_path, folder, should_unpack, max_bytes):
                 raise UserError(
                     f"Expected Flickr8k's files in {archive_path}, got others. Delete the archive "
                     "and download it again."
@@ -99,8 +111,25 @@ def _is_image(folders: tuple[str, ...], name: str) -> bool:
 def _find_or_download(archive_name: str, root: Path, source: Path | None) -> Path:
     for path in [] if source is None else [source, source / archive_name]:
         if path.name == archive_name and path.is_file():
+            if difference := _difference_from_official(path):
+                print(f"{difference} Its images and texts are unpacked.", file=sys.stderr)
             return path
-    return download(f"{RELEASE}/{archive_name}", root / archive_name)
+    path = download(f"{RELEASE}/{archive_name}", root / archive_name)
+    if difference := _difference_from_official(path):
+        raise UserError(
+            f"{difference} Delete it and download it again or, if you trust it, name it: `python "
+            f"-m captioning download --source {path.parent}`."
+        )
+    return path
+
+
+def _difference_from_official(path: Path) -> str | None:
+    algorithm, expected = DIGESTS[path.name]
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
+    if digest == expected:
+        return None
+    return f"Expected the official archive in {path}, {algorithm} {expected}, got {digest}."
 
 
 def _is_complete(folder: Path) -> bool:

@@ -185,5 +185,5 @@ class CaptionFile:
     def _parse(self, line: bytes) -> tuple[str, list[Caption], bytes]:
         try:
             return *self._format.read(line.decode("utf-8").removesuffix("\n")), line
-        except (ValueError, LookupError, TypeError, csv.Error) as error:
+        except (ValueError, LookupError, TypeError, RecursionError, csv.Error) as error:
             raise ValueError("holds other lines") from error

@@ -67,9 +67,13 @@ def _write_jsonl(image_name: str, captions: list[Caption], ranked: bool) -> str:
 def _read_jsonl(line: str) -> tuple[str, list[Caption]]:
     record = json.loads(line)
     image_name, rows = record["image"], record.get("captions", [record])
-    if not isinstance(image_name, str):
-        raise TypeError(f"Expected the name of an image, got {image_name}.")
-    return image_name, [Caption(row["caption"], row["log_prob"]) for row in rows]
+    captions = [Caption(row["caption"], row["log_prob"]) for row in rows]
+    texts = [image_name, *(caption.text for caption in captions)]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"Expected an image and its captions, got {texts}.")
+    if not all(isinstance(caption.log_prob, float) for caption in captions):
+        raise TypeError("Expected log-probabilities.")
+    return image_name, captions
 
 
 def _write_csv(image_name: str, captions: list[Caption], ranked: bool) -> str:

@@ -1,5 +1,4 @@
 import os
-import shutil
 import stat
 import threading
 import time
@@ -335,6 +334,25 @@ def test_an_archive_of_too_many_members_is_refused(archive_path, folder, monkeyp
     assert not folder.exists()
 
 
+def test_a_list_of_members_that_would_fill_the_memory_is_not_read(archive_path, folder):
+    with zipfile.ZipFile(archive_path, "w") as archive:
+        for number in range(400):
+            archive.writestr(f"{number}/{'a' * 60_000}", b"")
+    with pytest.raises(ValueError, match="Expected at most 20,000,000 bytes of names in .*got 24,"):
+        unpack_photographs(archive_path, folder)
+
+
+@pytest.mark.parametrize("damage", ["the end", "the list"])
+def test_an_archive_with_a_part_cut_out_is_refused(archive_path, folder, damage):
+    write_zip(archive_path, PHOTOGRAPHS)
+    content = archive_path.read_bytes()
+    list_start, end_start = content.index(b"PK\x01\x02"), content.index(b"PK\x05\x06")
+    cut = {"the end": content[end_start:], "the list": content[list_start + 60 :]}
+    archive_path.write_bytes(cut[damage])
+    with pytest.raises(ValueError, match="Expected a whole zip archive in"):
+        unpack_photographs(archive_path, folder)
+
+
 def test_a_member_without_a_name_is_refused(archive_path, folder):
     write_zip(archive_path, {"x": b"text"})
     data = archive_path.read_bytes()
@@ -395,10 +413,10 @@ def test_an_encrypted_member_is_refused(archive_path, folder):
         unpack_photographs(archive_path, folder)
 
 
-def test_an_archive_that_unpacks_to_too_many_bytes_is_refused(archive_path, folder, monkeypatch):
-    monkeypatch.setattr(module, "MAX_UNPACKED_BYTES", 24_999)
+def test_an_archive_that_unpacks_to_too_many_bytes_is_refused(archive_path, folder):
+    write_zip(archive_path, PHOTOGRAPHS)
     with pytest.raises(ValueError, match="Expected at most 24,999 bytes in .*, got 25,000"):
-        unpack_photographs(write_zip(archive_path, PHOTOGRAPHS), folder)
+        unpack(archive_path, folder, lambda *member: True, max_bytes=24_999)
     assert not folder.exists()
 
 
@@ -419,24 +437,25 @@ def test_an_interrupted_unpacking_resumes_without_rewriting_files(
     archive_path, folder, monkeypatch
 ):
     write_zip(archive_path, PHOTOGRAPHS)
-    copies = []
+    names = []
 
-    def cut_at_the_third(source, target):
-        copies.append(source.name)
-        target.write(source.read(100))
-        if len(copies) == 3:
+    def cut_at_the_third(archive, member):
+        names.append(member.filename)
+        blocks = read(archive, member)
+        yield next(blocks)[:100] if len(names) == 3 else next(blocks)
+        if len(names) == 3:
             raise KeyboardInterrupt
-        copy(source, target)
+        yield from blocks
 
-    copy = shutil.copyfileobj
-    monkeypatch.setattr(module.shutil, "copyfileobj", cut_at_the_third)
+    read = module._read_member
+    monkeypatch.setattr(module, "_read_member", cut_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         unpack_photographs(archive_path, folder)
     assert sorted(files_below(folder)) == ["0.jpg", "1.jpg"]
 
     assert unpack_photographs(archive_path, folder) == [folder / name for name in UNPACKED]
     assert files_below(folder) == UNPACKED
-    assert copies[3:] == ["photographs/2.jpg", "photographs/3.jpg", "photographs/4.jpg"]
+    assert names[3:] == ["photographs/2.jpg", "photographs/3.jpg", "photographs/4.jpg"]
 
 
 def test_a_file_of_another_size_is_rewritten(archive_path, folder):

@@ -1,3 +1,4 @@
+import hashlib
 import zipfile
 
 import pytest
@@ -11,6 +12,13 @@ from captioning.paths import Paths
 @pytest.fixture
 def paths(tmp_path):
     return Paths(tmp_path / "root")
+
+
+def digests_of(folder):
+    return {
+        path.name: ("sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in folder.glob("*.zip")
+    }
 
 
 def test_a_folder_of_archives_is_unpacked_into_the_official_folders(archives, paths):
@@ -34,6 +42,7 @@ def test_an_archive_missing_in_the_source_is_downloaded(archives, paths, monkeyp
         return archives / path.name
 
     monkeypatch.setattr(flickr8k, "download", download)
+    monkeypatch.setattr(flickr8k, "DIGESTS", digests_of(archives))
     download_flickr8k(paths, archives / "Flickr8k_Dataset.zip")
     assert urls == [
         "https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/Flickr8k_text.zip"
@@ -45,6 +54,34 @@ def test_a_complete_data_set_is_not_unpacked_again(archives, paths, monkeypatch)
     download_flickr8k(paths, archives)
     monkeypatch.setattr(flickr8k, "unpack", lambda *arguments: pytest.fail("unpacked again"))
     download_flickr8k(paths)
+
+
+def test_another_archive_than_the_official_one_is_refused_after_its_download(
+    archives, paths, monkeypatch
+):
+    monkeypatch.setattr(flickr8k, "download", lambda url, path: archives / path.name)
+    message = "official archive in .*Flickr8k_text.zip, sha256 4992ddc8.*--source"
+    with pytest.raises(ValueError, match=message):
+        download_flickr8k(paths)
+    assert not paths.root.exists()
+
+
+def test_another_archive_than_the_official_one_is_reported_if_you_name_it(
+    archives, paths, capsys, monkeypatch
+):
+    download_flickr8k(paths, archives)
+    text, images = (line for line in capsys.readouterr().err.splitlines() if "official" in line)
+    assert "Flickr8k_text.zip, sha256 4992ddc8" in text and text.endswith("texts are unpacked.")
+    assert "Flickr8k_Dataset.zip, md5 f18a1e29" in images
+    monkeypatch.setattr(flickr8k, "DIGESTS", digests_of(archives))
+    download_flickr8k(Paths(paths.root / "other"), archives)
+    assert "official" not in capsys.readouterr().err
+
+
+def test_texts_of_absurd_size_are_refused(archives, paths, monkeypatch):
+    monkeypatch.setattr(flickr8k, "MAX_TEXT_BYTES", 1000)
+    with pytest.raises(ValueError, match="Expected at most 1,000 bytes in .*Flickr8k_text.zip"):
+        download_flickr8k(paths, archives)
 
 
 def test_a_source_that_does_not_exist_is_refused(tmp_path, paths):
@@ -85,14 +122,16 @@ def test_only_images_and_texts_are_unpacked(archives, paths, archive_name):
     with zipfile.ZipFile(archives / archive_name, "a") as archive:
         for name in harmful:
             archive.writestr(name, "print('unwanted')")
-    paths.vocabulary.parent.mkdir()
-    paths.vocabulary.write_text("the words")
+    for name in harmful[:3]:
+        (paths.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (paths.root / name).write_text("of the user")
     download_flickr8k(paths, archives)
-    assert paths.vocabulary.read_text() == "the words"
-    folders = {path.relative_to(paths.root).as_posix() for path in paths.root.rglob("*")}
-    assert {name.split("/")[0] for name in folders} == {
+    assert [(paths.root / name).read_text() for name in harmful[:3]] == ["of the user"] * 3
+    assert {path.name for path in paths.root.iterdir()} == {
         "Flicker8k_Dataset",
         "Flickr_8k_text",
+        "captioning",
+        "models",
         "tokenizer.p",
     }
     assert sorted(path.name for path in paths.texts.iterdir()) == [
@@ -145,7 +184,9 @@ def test_a_caption_file_in_another_encoding_is_refused(tmp_path):
 
 @pytest.mark.real
 def test_the_official_text_archive_is_read_whole(shared, tmp_path):
-    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
+    path = shared / "flickr8k" / "Flickr8k_text.zip"
+    assert digests_of(path.parent)[path.name] == flickr8k.DIGESTS[path.name]
+    with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path)
     captions = read_captions(tmp_path / "Flickr8k.token.txt")
     assert (len(captions), sum(map(len, captions.values()))) == (8092, 40460)

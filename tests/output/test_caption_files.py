@@ -198,10 +198,21 @@ def test_another_number_of_captions_is_refused(tmp_path, caption_format, before,
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("image", ["3", "null", '["a.jpg"]'])
-def test_an_image_whose_name_is_no_text_is_refused(tmp_path, image):
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image": 3, "caption": "a dog runs", "log_prob": -7.25}\n',
+        '{"image": null, "caption": "a dog runs", "log_prob": -7.25}\n',
+        '{"image": ["a.jpg"], "caption": "a dog runs", "log_prob": -7.25}\n',
+        '{"image": "a.jpg", "caption": 3, "log_prob": -7.25}\n',
+        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": "-7.25"}\n',
+        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": null}\n',
+        "[" * 100_000 + "\n",
+        "3\n",
+    ],
+)
+def test_json_of_other_types_is_refused(tmp_path, content):
     path = tmp_path / "captions.jsonl"
-    content = f'{{"image": {image}, "caption": "a dog runs", "log_prob": -7.25}}\n'
     path.write_text(content)
     with pytest.raises(ValueError, match="which holds other lines"):
         CaptionFile(path, FORMATS["jsonl"], None)
