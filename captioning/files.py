@@ -3,6 +3,7 @@ Reads text."""
 
 import hashlib
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,25 +11,27 @@ from typing import IO
 
 from captioning.errors import UserError
 
-_SAVING = ".saving-"  # begins the name of a file that is not whole yet
 _LONGEST_NAME = 240  # bytes; file systems allow 255
 
 
 @contextmanager
-def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
+def write_atomically(path: Path, mode: str = "wb", shared: bool = False) -> Iterator[IO]:
     """Opens a file, in mode "wb" or "w" (UTF-8, lines end in "\\n"), that becomes `path` at the end
     of the block.
 
     Writes to a temporary file beside `path`, so that readers find the old file or the new one,
-    never half of one. If the block raises, deletes the temporary file and keeps the old one. Its
-    name is always the same: the next run replaces what a killed run left. Two programs that may
-    write one file at once need `only_writer`.
+    never half of one. If the block raises, deletes the temporary file and keeps the old one. The
+    next run replaces what a killed run left. For that, only one program may write the file at a
+    time: see `only_writer`. A `shared` file may be written by several at once; the caller deletes
+    what killed runs left, `path`.*.tmp.
     """
     if mode not in ("wb", "w"):
         raise ValueError(f'Expected the mode "wb" or "w", which write a whole file, got {mode!r}.')
     text_format = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    name = f"{path.name}.{secrets.token_hex(4)}.tmp" if shared else _temporary_name(path)
+    temporary = path.with_name(name)
     with (
-        replace_when_written(path) as temporary,
+        _replacing(path, temporary),
         temporary.open(mode.replace("w", "x"), **text_format) as file,
     ):
         yield file
@@ -38,15 +41,26 @@ def write_atomically(path: Path, mode: str = "wb") -> Iterator[IO]:
 def replace_when_written(path: Path) -> Iterator[Path]:
     """As `write_atomically`, for a library that writes a file itself: yields the temporary path,
     with the ending of `path`."""
+    temporary = path.with_name(_temporary_name(path))
+    with _replacing(path, temporary):
+        yield temporary
+
+
+def _temporary_name(path: Path) -> str:
+    """Always the same: the next run overwrites what a killed run left."""
     name = path.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix
-    temporary = path.with_name(f"{_SAVING}{name}")
+    return f".saving-{name}"
+
+
+@contextmanager
+def _replacing(path: Path, temporary: Path) -> Iterator[None]:
     with name_in_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         try:
-            yield temporary
+            yield
             temporary.replace(path)
         except BaseException:  # also after Ctrl-C
             with suppress(OSError):

@@ -133,3 +133,15 @@ def test_a_lock_ends_with_its_process_even_if_that_is_killed(tmp_path):
     with only_writer(tmp_path / "file"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_shared_file_is_written_by_several_at_once_and_each_time_whole(tmp_path):
+    path = tmp_path / "file"
+    with write_atomically(path, "w", shared=True) as first:
+        first.write("the first")
+        with write_atomically(path, "w", shared=True) as second:
+            second.write("second")
+            assert len(list(tmp_path.glob("file.*.tmp"))) == 2
+        assert path.read_text() == "second"
+    assert path.read_text() == "the first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 from dataclasses import asdict
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import captioning
+from captioning.app import pipeline
 from captioning.data.dataset import select
 from captioning.data.flickr8k import read_captions, read_splits
 from captioning.data.images import load_image
@@ -110,6 +112,29 @@ def test_the_default_settings_are_those_of_the_shipped_run():
 
 
 @pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["8 bits", "floats"])
+def test_a_caption_of_a_batch_is_that_of_the_image_alone(precision, captioner, shared, tmp_path):
+    """On 200 photographs, whatever was captioned before, and wherever a batch begins."""
+    if precision == "floats":
+        paths = Paths(tmp_path)
+        shutil.copytree(PATHS.models, paths.models)
+        shutil.copy(PATHS.vocabulary, paths.vocabulary)
+        pipeline.export(paths)
+        captioner = captioning.load(paths.root)
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_Dataset.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".jpg")][::40][:200]
+        images = [archive.read(name) for name in names]
+    alone = [captioner.caption(image) for image in images]
+    for first in (0, 7):
+        batch = [best for (best,) in captioner.caption_batch(images[first:])]
+        assert [caption.text for caption in batch] == [caption.text for caption in alone[first:]]
+        log_probs, expected = ([c.log_prob for c in cs] for cs in (batch, alone[first:]))
+        np.testing.assert_allclose(log_probs, expected, rtol=0, atol=1e-5)
+    assert captioner.caption(images[0]) == alone[0]
+
+
 @pytest.mark.real
 def test_the_shipped_encoder_is_a_quantised_xception_with_a_fine_tuned_exit_flow(shared):
     (weights,) = (shared / "xception").glob("*.h5")

@@ -27,6 +27,9 @@ from captioning.inference.openvino_runtime import (
 )
 from captioning.models.step_model import build_step_models
 
+# Keras spends most of a call before it computes: more images a call than OpenVINO needs.
+_SEARCH_BATCH_SIZE = 64
+
 # The names that TensorFlow gives to the outputs of a function.
 _OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
 
@@ -86,6 +89,7 @@ def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
         longest_caption,
         feature_width=prefill.input_shape[-1],
         units=_units(step),
+        search_batch_size=_SEARCH_BATCH_SIZE,
     )
 
 

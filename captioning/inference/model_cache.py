@@ -98,7 +98,7 @@ def _write(path: Path, compiled: openvino.CompiledModel) -> None:
     with suppress(OSError, RuntimeError, MemoryError):  # captions do not depend on the cache
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         exported = compiled.export_model().getbuffer()
-        with write_atomically(path) as file:
+        with write_atomically(path, shared=True) as file:
             file.write(_DIGEST(exported).digest())
             file.write(exported)
         _delete_oldest(path.parent)

@@ -26,9 +26,10 @@ from captioning.inference.openvino_runtime import (
 )
 from captioning.settings import DEFAULT_ENCODER, WIDEST_BEAM, SearchSettings
 
-# Images whose captions are searched side by side. Batches of 1 take nearly four times as long an
-# image, batches of 32 a tenth longer, and batches of 128 are hardly faster.
-SEARCH_BATCH_SIZE = 64
+# Images whose captions are searched side by side: few, as the first captions wait for so many
+# images, and a run that is killed loses them. Batches of 64 would take 2 % less time an image,
+# encoder included, batches of 4 a tenth more.
+SEARCH_BATCH_SIZE = 16
 # Images per call of encoder and prefill: larger batches leave the caches and take more memory.
 ENCODER_BATCH_SIZE = 4
 
@@ -91,6 +92,7 @@ class Decoder:
         feature_width: int,
         units: int,
         encoder_id: str | None = None,
+        search_batch_size: int = SEARCH_BATCH_SIZE,
     ):
         """`prefill([features])` returns the image context, computed once an image. `step([ids,
         hidden, cell, *image_context])` returns the log-probabilities of the next word (images,
@@ -102,6 +104,7 @@ class Decoder:
         self.longest_caption = longest_caption
         self._run_prefill = prefill
         self._run_step = step
+        self._search_batch_size = search_batch_size
         self._units = units
         self._rarities = vocabulary.rarities
 
@@ -200,7 +203,7 @@ class Decoder:
             beam_width=search.beam_width,
             length_normalisation=search.length_normalisation,
             forbidden_ids=(PADDING, START, UNKNOWN),
-            batch_size=SEARCH_BATCH_SIZE,
+            batch_size=self._search_batch_size,
         )
 
     def prefill(self, features: np.ndarray) -> ImageContext:
