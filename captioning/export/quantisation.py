@@ -18,6 +18,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
 from captioning.inference.extract_features import extract_feature_maps
+from captioning.inference.network_layout import image_size
 from captioning.inference.networks import Decoder, Encoder, RunNetwork
 from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
@@ -25,7 +26,6 @@ from captioning.inference.openvino_runtime import (
     ENCODER,
     ENCODER_ID_KEY,
     copy_network,
-    image_size,
     openvino,
     read_encoder_id,
     read_network,

@@ -7,6 +7,7 @@ of processes may share the folder and be killed at any time.
 """
 
 import hashlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from weakref import finalize
@@ -17,6 +18,7 @@ from captioning.inference.openvino_runtime import (
     compile_network,
     compile_options,
     core,
+    errors_name,
     openvino,
     parse_network,
     read_network_files,
@@ -31,25 +33,33 @@ _PATTERN = "[0-9a-f]" * 2 * _DIGEST_SIZE + ".network*"
 
 
 def load_network(
-    path: Path, precision: str = "f32", cache: Path | None = None
+    path: Path,
+    precision: str = "f32",
+    cache: Path | None = None,
+    check: Callable[[openvino.Model, Path], None] | None = None,
 ) -> tuple[openvino.Model, Network]:
     """Reads an exported network, `path` (.xml) and the .bin file beside it, and compiles it, or
     imports it from the folder `cache` if it was compiled before. The results are the same to the
     last bit. Without a folder, and where the folder cannot be written, it compiles every time.
 
-    `precision`: see `openvino_runtime.compile_options`. Raises FileNotFoundError if the network is
+    `precision`: see `openvino_runtime.compile_options`. `check` may refuse the network before it is
+    compiled. Raises FileNotFoundError if the network is
     missing and ValueError if it is damaged.
     """
     xml, weights = read_network_files(path)
     network = parse_network(path, xml, weights)
+    if check:
+        check(network, path)
     if cache is None:
-        return network, Network(compile_network(network, precision))
+        with errors_name(path):
+            return network, Network(compile_network(network, precision), path)
     options = compile_options(precision)
     cached = cache / f"{_key(xml, weights, options)}.network"
     if imported := _read(cached, options):
-        return network, Network(imported)
-    compiled = compile_network(network, precision)
-    run = Network(compiled)
+        return network, Network(imported, path)
+    with errors_name(path):
+        compiled = compile_network(network, precision)
+    run = Network(compiled, path)
     finalize(run, _write, cached, compiled)  # after use, or at exit: no caption waits for it
     return network, run
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from captioning.errors import UserError
-from captioning.inference.openvino_runtime import openvino
+from captioning.inference.openvino_runtime import DECODER_PREFILL, DECODER_STEP, openvino
 
 # Upper limits, far beyond the networks in common use.
 MAX_IMAGE_SIDE = 2048
@@ -37,16 +37,22 @@ def require_encoder_layout(network: openvino.Model, path: Path) -> None:
             )
 
 
+def image_size(network: openvino.Model) -> tuple[int, int]:
+    """Returns height and width in pixels of an encoder's input images."""
+    _, height, width, _ = network.input(0).partial_shape
+    return height.get_length(), width.get_length()
+
+
 def require_decoder_layout(
     prefill: openvino.Model,
     step: openvino.Model,
     metadata: Mapping[str, str],
     vocabulary_size: int,
-    path: Path,
+    folder: Path,
 ) -> None:
     """Raises UserError unless the networks have the inputs and outputs that
-    `captioning.inference.networks.Decoder` describes, of the lengths in their `metadata`. `path`:
-    that of `step`."""
+    `captioning.inference.networks.Decoder` describes, of the lengths in their `metadata`."""
+    prefill_path, path = folder / DECODER_PREFILL, folder / DECODER_STEP
     for name, limit in MAX_NUMBERS.items():
         text = metadata[name]
         if not (text.isascii() and text.isdecimal() and 1 <= int(text[:10]) <= limit):
@@ -59,7 +65,7 @@ def require_decoder_layout(
     feature_maps = (_ANY, _ANY, int(metadata["feature_width"]))
     log_probs, attention = (_ANY, _ANY, vocabulary_size), (_ANY, _ANY, _ANY)
     results = [log_probs, state, state, attention][: max(3, len(step.outputs))]
-    _require_shapes(prefill.inputs, [feature_maps], path)
+    _require_shapes(prefill.inputs, [feature_maps], prefill_path)
     _require_shapes(step.inputs, [(_ANY, _ANY), state, state, *image_context], path)
     _require_shapes(step.outputs, results, path)
 

@@ -14,12 +14,15 @@ from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.model_cache import load_network
-from captioning.inference.network_layout import require_decoder_layout, require_encoder_layout
+from captioning.inference.network_layout import (
+    image_size,
+    require_decoder_layout,
+    require_encoder_layout,
+)
 from captioning.inference.openvino_runtime import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
-    image_size,
     is_other_encoder,
     read_decoder_metadata,
     read_encoder_id,
@@ -62,8 +65,9 @@ class Encoder:
         `openvino_runtime.compile_options`; `cache`: a folder for compiled networks, see
         `model_cache.load_network`. Raises FileNotFoundError or ValueError for missing or damaged
         files."""
-        network, self._run = load_network(folder / ENCODER, precision, cache)
-        require_encoder_layout(network, folder / ENCODER)
+        network, self._run = load_network(
+            folder / ENCODER, precision, cache, check=require_encoder_layout
+        )
         self.encoder_id = read_encoder_id(network)
         self.image_size = image_size(network)
         self.feature_width = network.output(0).partial_shape[2].get_length()
@@ -129,8 +133,7 @@ class Decoder:
                 f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take both from the same "
                 "training run."
             )
-        path = folder / DECODER_STEP
-        require_decoder_layout(prefill, step, metadata, len(vocabulary), path)
+        require_decoder_layout(prefill, step, metadata, len(vocabulary), folder)
         return cls(
             run_prefill,
             run_step,

@@ -90,8 +90,10 @@ class Network:
     refuses to start a busy one, and its outputs are views of memory that the next call overwrites.
     """
 
-    def __init__(self, compiled: openvino.CompiledModel):
+    def __init__(self, compiled: openvino.CompiledModel, path: Path | None = None):
+        """A network from the file `path` that cannot run raises a UserError with its name."""
         self._compiled = compiled
+        self._path = path
         self._idle: deque[openvino.InferRequest] = deque()  # its pop and append are thread-safe
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -99,7 +101,9 @@ class Network:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        outputs = request.infer(list(inputs), share_inputs=True, share_outputs=False).to_tuple()
+        with errors_name(self._path):
+            results = request.infer(list(inputs), share_inputs=True, share_outputs=False)
+        outputs = results.to_tuple()
         self._idle.append(request)  # a request that failed is not used again
         return outputs
 
@@ -126,9 +130,18 @@ def read_network_files(path: Path) -> tuple[bytes, bytes]:
 def parse_network(path: Path, xml: bytes, weights: bytes) -> openvino.Model:
     """Makes a network of the contents of its files. Raises ValueError, which names `path`, if they
     are damaged."""
-    try:
+    with errors_name(path):
         return core().read_model(xml, weights)
+
+
+@contextmanager
+def errors_name(path: Path | None) -> Iterator[None]:
+    """Turns an error of OpenVINO inside the block into a UserError about the network in `path`."""
+    try:
+        yield
     except RuntimeError as error:
+        if path is None:
+            raise
         raise _damaged(path) from error
 
 
@@ -152,7 +165,7 @@ def compile_options(precision: str) -> dict[str, str]:
 
 
 def has_bfloat16_units() -> bool:
-    """Returns whether this processor computes in bfloat16 without conversions."""
+    """Whether this processor computes in bfloat16 without conversions."""
     return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -214,12 +227,6 @@ def is_other_encoder(trained_with: str | None, encoder_id: str | None) -> bool:
         return False
     parts = zip(without_precision(trained_with).split(), encoder_id.split(), strict=False)
     return any(expected_part != part for expected_part, part in parts)
-
-
-def image_size(network: openvino.Model) -> tuple[int, int]:
-    """Returns height and width in pixels of an encoder's input images."""
-    _, height, width, _ = network.input(0).partial_shape
-    return height.get_length(), width.get_length()
 
 
 def copy_network(source: Path, target: Path) -> None:

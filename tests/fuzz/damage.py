@@ -191,7 +191,7 @@ def damage_json(random: Random, content: bytes, other: bytes) -> tuple[str, byte
     """Damages a JSON file: replaces, removes or moves a few of its values, or damages its text."""
     if random.integers(4) == 0:
         return damage_text(random, content, other)
-    lines = content.decode().split("\n") if b"}\n{" in content else [content.decode()]
+    lines = content.decode().splitlines() if b"}\n{" in content else [content.decode()]
     place = random.integers(len(lines))
     value = json.loads(lines[place])
     for _ in range(random.integers(1, 4)):
