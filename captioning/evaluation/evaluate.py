@@ -43,14 +43,14 @@ def evaluate(
 
 def evaluate_end_to_end(
     captioner: Captioner,
-    folder: Path,
+    image_folder: Path,
     references: Mapping[str, Sequence[str]],
     search: SearchSettings = SearchSettings(),
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Does as `evaluate`, from the photographs in `folder`: users caption photographs, and stored
-    feature maps have fewer digits. Raises the error of the first photograph that cannot be read."""
+    """Does as `evaluate`, from the photographs in `image_folder`, as users do: stored feature maps
+    have fewer digits. Raises the error of the first photograph that cannot be read."""
     captions = {}
-    results = captioner.stream((folder / name for name in references), search=search)
+    results = captioner.stream((image_folder / name for name in references), search=search)
     for image_name, (_, result) in zip(references, results, strict=True):
         if isinstance(result, Exception):
             raise result

@@ -43,7 +43,7 @@ def build_caption_model(
 
     Its inputs, by name, are `features` (images, cells, feature_width), the feature map of each
     image, and `words` (images, captions, length) int32, the ids of its captions, padded on the
-    right with 0. Its output are logits (images, captions * length, vocabulary_size) float32.
+    right with 0. It outputs logits (images, captions * length, vocabulary_size) float32.
     Position t of a caption scores the word that follows its first t + 1 words. Padding needs no
     mask: the LSTM reads from left to right, so padding never affects a word before it.
 

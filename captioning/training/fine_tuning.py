@@ -1,9 +1,9 @@
 """Fine-tunes the exit flow of the image encoder, its last two blocks, for captioning.
 
-ImageNet, on which Xception was trained, has no class for people. First, a caption model learns from
-the feature maps of the pretrained encoder; then the exit flow learns together with it. The backbone
-before the exit flow is frozen, so it processes each image only once. A trained caption model gives
-the soft targets, because the model would soon overfit to the words of the captions.
+ImageNet, on which Xception was trained, has hardly any classes of people. First, a caption model
+learns from the feature maps of the pretrained encoder; then the exit flow learns together with it.
+The backbone before the exit flow is frozen, so it processes each image only once. A trained caption
+model gives the soft targets, because the model would soon overfit to the words of the captions.
 """
 
 from collections.abc import Mapping
@@ -40,11 +40,11 @@ _BATCH_SIZE = 32  # images in a prediction of the exit flow
 
 
 def fine_tune_encoder(
-    data: TrainingData, images: Path, settings: TrainingSettings, weights: str, paths: Paths
+    data: TrainingData, image_folder: Path, settings: TrainingSettings, weights: str, paths: Paths
 ) -> None:
     """Fine-tunes the encoder that made the feature maps of `data`. The trained caption model in
-    `paths.models` is the teacher. Writes the backbone maps of the folder `images`, and then
-    `paths.fine_tuned_weights`.
+    `paths.models` is the teacher. Writes the backbone maps of the images in
+    `image_folder`, and then `paths.fine_tuned_weights`.
 
     The encoder was built from `weights`: see `build_encoder`. Raises ValueError if weights, feature
     maps and caption model do not belong to the same encoder, or if no epoch of fine-tuning improves
@@ -63,7 +63,7 @@ def fine_tune_encoder(
     teacher = build_teacher(
         ensemble_members(model), replace(settings, **network_settings), training_precision()
     )
-    backbone_data = _extract_backbone_maps(encoder, data, images, paths)
+    backbone_data = _extract_backbone_maps(encoder, data, image_folder, paths)
     before = make_encoder_id(encoder.whole)
     fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, paths.fine_tuning)
     if make_encoder_id(encoder.whole) == before:
@@ -168,14 +168,14 @@ def _run_stage(
 
 
 def _extract_backbone_maps(
-    encoder: SplitEncoder, data: TrainingData, images: Path, paths: Paths
+    encoder: SplitEncoder, data: TrainingData, image_folder: Path, paths: Paths
 ) -> TrainingData:
     """Returns the same data with the maps of the backbone, plain and flipped."""
     backbone = to_encoder(encoder.backbone)
     train, development = list(data.train), list(data.development)
-    plain = extract_feature_maps(backbone, images, train + development, paths.backbone_maps)
+    plain = extract_feature_maps(backbone, image_folder, train + development, paths.backbone_maps)
     flipped = extract_feature_maps(
-        backbone, images, train, paths.flipped_backbone_maps, HORIZONTAL_FLIP.load_image
+        backbone, image_folder, train, paths.flipped_backbone_maps, HORIZONTAL_FLIP.load_image
     )
     return replace(data, features=plain, augmented_features={HORIZONTAL_FLIP: flipped})
 
