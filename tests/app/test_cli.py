@@ -13,7 +13,7 @@ from captioning.app.cli import _parser, main
 from captioning.data.dataset import Dataset, write_descriptions
 from captioning.files import only_writer
 from captioning.paths import Paths
-from captioning.settings import SearchSettings, TrainingSettings
+from captioning.settings import SPLITS, SearchSettings, TrainingSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,7 +242,7 @@ def test_a_step_without_its_packages_names_the_command_that_installs_them(tmp_pa
 def test_a_step_is_refused_in_one_line_while_another_writes_to_the_folder(step, tmp_path, capsys):
     paths = Paths(tmp_path)
     captions = {"a.jpg": ["a dog"]}
-    Dataset(paths.images, captions, {"train": ["a.jpg"]}).save(paths.dataset)
+    Dataset(paths.images, captions, dict.fromkeys(SPLITS, ["a.jpg"])).save(paths.dataset)
     write_descriptions(paths.descriptions, captions)
     with only_writer(tmp_path):
         assert main(["--root", str(tmp_path), step]) == 1
