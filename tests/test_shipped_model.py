@@ -18,8 +18,8 @@ from captioning.data.images import load_image
 from captioning.data.vocabulary import START
 from captioning.evaluation.evaluate import evaluate_end_to_end
 from captioning.export.keras_to_openvino import make_encoder_id
+from captioning.inference.network_files import ENCODER
 from captioning.inference.openvino_runtime import (
-    ENCODER,
     Network,
     compile_network,
     openvino,

@@ -11,17 +11,21 @@ from pathlib import Path
 import keras
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.networks import Decoder, Encoder
-from captioning.inference.openvino_runtime import (
-    DECODER_METADATA_KEYS,
+from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
+    replace_networks,
+)
+from captioning.inference.networks import Decoder, Encoder
+from captioning.inference.openvino_runtime import (
+    DECODER_METADATA_KEYS,
     ENCODER_ID_KEY,
     encoder_precision,
+    full_disk_as_os_error,
     openvino,
     read_network,
-    replace_network,
+    save_network,
     without_telemetry,
     write_metadata,
 )
@@ -37,7 +41,8 @@ _OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
     """Writes `encoder.xml` and `encoder.bin` to `folder`, for
     `captioning.inference.networks.Encoder`, with the encoder's ID as metadata."""
-    _export(encoder, folder / ENCODER, {ENCODER_ID_KEY: make_encoder_id(encoder)})
+    with replace_networks(folder) as new_folder:
+        _write(encoder, new_folder / ENCODER, {ENCODER_ID_KEY: make_encoder_id(encoder)})
 
 
 def export_decoder(
@@ -65,8 +70,9 @@ def export_decoder(
     metadata = dict(zip(DECODER_METADATA_KEYS, values, strict=True))
     if encoder_id:
         metadata[ENCODER_ID_KEY] = encoder_id
-    _export(prefill, folder / DECODER_PREFILL, metadata)
-    _export(step, folder / DECODER_STEP, metadata)
+    with replace_networks(folder) as new_folder:
+        _write(prefill, new_folder / DECODER_PREFILL, metadata)
+        _write(step, new_folder / DECODER_STEP, metadata)
 
 
 def to_encoder(encoder: keras.Model) -> Encoder:
@@ -112,20 +118,16 @@ def _units(step: keras.Model) -> int:
     return step.input_shape[1][-1]
 
 
-def _export(model: keras.Model, path: Path, metadata: dict[str, object]) -> None:
-    """Writes the network to a folder beside `path`, and then moves it to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="saving-") as folder:
-        exported = Path(folder, "exported.xml")
-        with without_telemetry():
-            model.export(str(exported), format="openvino", verbose=False)
-        network = read_network(exported)
-        if len(network.outputs) > len(model.outputs):
-            _remove_stray_outputs(network)
-        write_metadata(network, metadata)
-        compressed = Path(folder, path.name)
-        openvino.save_model(network, compressed, compress_to_fp16=True)
-        replace_network(compressed, path)
+def _write(model: keras.Model, path: Path, metadata: dict[str, object]) -> None:
+    """Writes the network to the folder of `path`, which `replace_networks` made."""
+    exported = path.with_name("exported.xml")
+    with without_telemetry(), full_disk_as_os_error(exported):
+        model.export(str(exported), format="openvino", verbose=False)
+    network = read_network(exported)
+    if len(network.outputs) > len(model.outputs):
+        _remove_stray_outputs(network)
+    write_metadata(network, metadata)
+    save_network(network, path)
 
 
 def _remove_stray_outputs(network: openvino.Model) -> None:

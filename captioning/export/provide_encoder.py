@@ -4,21 +4,23 @@ one.
 `captioning.models.image_encoder` builds encoders; `captioning.inference.networks` runs them.
 """
 
-import tempfile
 from pathlib import Path
 
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.feature_store import FeatureStore
 from captioning.errors import UserError
-from captioning.inference.networks import Encoder
-from captioning.inference.openvino_runtime import (
+from captioning.inference.network_files import (
     ENCODER,
     copy_network,
+    network_exists,
+    replace_networks,
+)
+from captioning.inference.networks import Encoder
+from captioning.inference.openvino_runtime import (
     encoder_name,
     encoder_precision,
     read_encoder_id,
     read_network,
-    replace_network,
 )
 from captioning.paths import Paths, find_model
 from captioning.settings import DEFAULT_ENCODER
@@ -44,7 +46,7 @@ def provide_encoder(folder: Path, name: str | None = None, weights: str | None =
 
 def has_encoder(folder: Path, name: str | None = None) -> bool:
     """Whether `folder` holds an encoder; with a `name`, whether it holds that encoder."""
-    if not (folder / ENCODER).exists():
+    if not network_exists(folder / ENCODER):
         return False
     return name is None or _has_name(_read_id(folder), name)
 
@@ -76,11 +78,8 @@ def _build(folder: Path, name: str, weights: str | None) -> None:
 
 def _copy(source: Path, folder: Path) -> None:
     _refuse_to_replace(folder, _read_id(source))
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="saving-") as temporary:
-        copy = Path(temporary, ENCODER)
-        copy_network(source / ENCODER, copy)
-        replace_network(copy, folder / ENCODER)
+    with replace_networks(folder) as new_folder:
+        copy_network(source / ENCODER, new_folder / ENCODER)
 
 
 def _refuse_to_replace(folder: Path, new_id: str | None) -> None:
@@ -92,7 +91,7 @@ def _refuse_to_replace(folder: Path, new_id: str | None) -> None:
 def _feature_files(folder: Path) -> list[tuple[Path, str | None]]:
     """The files of feature maps beside `folder`, with the ID of the encoder that made them. Empty
     if `folder` holds no encoder that could be lost."""
-    if not (folder / ENCODER).exists():
+    if not network_exists(folder / ENCODER):
         return []
     paths = Paths(folder.parent)
     files = [

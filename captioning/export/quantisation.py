@@ -6,7 +6,6 @@ search two thirds. Only this module needs NNCF. `captioning.inference.networks` 
 
 import logging
 import random
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,18 +17,21 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
 from captioning.inference.extract_features import extract_feature_maps
-from captioning.inference.network_layout import image_size
-from captioning.inference.networks import Decoder, Encoder, RunNetwork
-from captioning.inference.openvino_runtime import (
+from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
-    ENCODER_ID_KEY,
     copy_network,
+    replace_networks,
+)
+from captioning.inference.network_layout import image_size
+from captioning.inference.networks import Decoder, Encoder, RunNetwork
+from captioning.inference.openvino_runtime import (
+    ENCODER_ID_KEY,
     openvino,
     read_encoder_id,
     read_network,
-    replace_network,
+    save_network,
     without_telemetry,
     write_metadata,
 )
@@ -75,8 +77,7 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
         decoder = Decoder.load(models, vocabulary)
         return evaluate(decoder, maps, references, meteor=False)[1]["CIDEr"]
 
-    with tempfile.TemporaryDirectory(dir=paths.models, prefix="saving-") as folder:
-        trial = Path(folder)
+    with replace_networks(paths.models) as trial:
         for name in networks:
             copy_network(paths.models / name, trial / name)
         _quantise_trial(paths.models, trial, in_floats, dataset, vocabulary)
@@ -85,8 +86,6 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
         after_maps = "after.bin" if ENCODER in in_floats else "before.bin"
         after = development_cider(trial, trial / after_maps)
         _require_tolerable(before, after, in_floats, paths.models)
-        for name in in_floats:
-            replace_network(trial / name, paths.models / name)
     return before, after
 
 
@@ -113,7 +112,7 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
     if encoder_id := read_encoder_id(network):
         write_metadata(quantised, {ENCODER_ID_KEY: f"{encoder_id} int8"})
     target.mkdir(parents=True, exist_ok=True)
-    _save(quantised, target / ENCODER)
+    save_network(quantised, target / ENCODER)
 
 
 def quantise_decoder(
@@ -141,7 +140,7 @@ def quantise_decoder(
         if _is_quantised(network):
             copy_network(source / name, target / name)
         else:
-            _save(_quantise(network, inputs, None, _multiplies_by_weights), target / name)
+            save_network(_quantise(network, inputs, None, _multiplies_by_weights), target / name)
 
 
 def _quantise_trial(
@@ -217,10 +216,6 @@ def _quantise(
         # Weights leave one bit free, so that sums overflow on no processor: all compute the same.
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.ENABLE),
     )
-
-
-def _save(network: openvino.Model, path: Path) -> None:
-    openvino.save_model(network, path, compress_to_fp16=True)
 
 
 def _is_quantised(network: openvino.Model) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from weakref import finalize
 
 from captioning.files import write_atomically
+from captioning.inference.network_files import read_network_files
 from captioning.inference.openvino_runtime import (
     Network,
     compile_network,
@@ -21,7 +22,6 @@ from captioning.inference.openvino_runtime import (
     errors_name,
     openvino,
     parse_network,
-    read_network_files,
 )
 
 MOST_BYTES = 250_000_000  # of all files together; the networks of the shipped model take 33 MB

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from captioning.errors import UserError
-from captioning.inference.openvino_runtime import DECODER_PREFILL, DECODER_STEP, openvino
+from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP
+from captioning.inference.openvino_runtime import openvino
 
 # Upper limits, far beyond the networks in common use.
 MAX_IMAGE_SIDE = 2048

@@ -14,15 +14,13 @@ from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.model_cache import load_network
+from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER
 from captioning.inference.network_layout import (
     image_size,
     require_decoder_layout,
     require_encoder_layout,
 )
 from captioning.inference.openvino_runtime import (
-    DECODER_PREFILL,
-    DECODER_STEP,
-    ENCODER,
     is_other_encoder,
     read_decoder_metadata,
     read_encoder_id,

@@ -1,26 +1,24 @@
-"""Exported networks in OpenVINO: reads, runs and replaces their files, and reads and writes the
-metadata in them. `captioning.export` exports them.
+"""Exported networks in OpenVINO: reads, runs and writes them, with the metadata in them.
+`captioning.export` exports them.
 
 Imports OpenVINO without side effects on the program that uses this package: without telemetry,
 without its converter, and without entries left behind in `sys.modules`.
 """
 
-import shutil
+import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import ENOSPC
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from captioning.errors import UserError
+from captioning.inference.network_files import damaged_network, read_network_files
 from captioning.settings import DEFAULT_ENCODER
-
-ENCODER = "encoder.xml"
-DECODER_PREFILL = "decoder_prefill.xml"
-DECODER_STEP = "decoder_step.xml"
 
 # Metadata of both decoder files: the fingerprints of the weights and of the vocabulary, the limit
 # of the search in words, the width of the features and the units of the LSTM.
@@ -114,19 +112,6 @@ def read_network(path: Path) -> openvino.Model:
     return parse_network(path, *read_network_files(path))
 
 
-def read_network_files(path: Path) -> tuple[bytes, bytes]:
-    """Returns the contents of an exported network, `path` (.xml) and the .bin file beside it.
-    Raises what `read_network` raises for missing files."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"There is no {path}. Name the folder of the exported model, or train one."
-        )
-    try:
-        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
-    except FileNotFoundError as error:
-        raise _damaged(path) from error
-
-
 def parse_network(path: Path, xml: bytes, weights: bytes) -> openvino.Model:
     """Makes a network of the contents of its files. Raises ValueError, which names `path`, if they
     are damaged."""
@@ -142,14 +127,7 @@ def errors_name(path: Path | None) -> Iterator[None]:
     except RuntimeError as error:
         if path is None:
             raise
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(
-        f"Expected a network in {path} and in the .bin file beside it, got a missing or "
-        "damaged one. Fetch both again, or export the model again."
-    )
+        raise damaged_network(path) from error
 
 
 def compile_network(network: openvino.Model, precision: str = "f32") -> openvino.CompiledModel:
@@ -229,18 +207,21 @@ def is_other_encoder(trained_with: str | None, encoder_id: str | None) -> bool:
     return any(expected_part != part for expected_part, part in parts)
 
 
-def copy_network(source: Path, target: Path) -> None:
-    """Copies a network, .xml and .bin, to a path without one."""
-    for suffix in (".bin", ".xml"):
-        shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
+def save_network(network: openvino.Model, path: Path) -> None:
+    """Writes a network, .xml and .bin, with weights in 16 bits. Raises OSError on a full disk."""
+    with full_disk_as_os_error(path):
+        openvino.save_model(network, path, compress_to_fp16=True)
 
 
-def replace_network(source: Path, target: Path) -> None:
-    """Moves a network, .xml and .bin, over another. Removes the old .xml first and moves the new
-    one last, so that an interruption never leaves an .xml file beside another network's weights."""
-    target.unlink(missing_ok=True)
-    source.with_suffix(".bin").replace(target.with_suffix(".bin"))
-    source.replace(target)
+@contextmanager
+def full_disk_as_os_error(path: Path) -> Iterator[None]:
+    """Turns the error with which OpenVINO reports a full disk into an OSError that names `path`."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        raise OSError(ENOSPC, os.strerror(ENOSPC), str(path)) from error
 
 
 @cache

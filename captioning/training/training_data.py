@@ -13,12 +13,8 @@ from captioning.data.dataset import Captions, load_with_descriptions, select
 from captioning.data.feature_store import FeatureStore, encoder_id_of
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.openvino_runtime import (
-    ENCODER,
-    read_encoder_id,
-    read_network,
-    without_precision,
-)
+from captioning.inference.network_files import ENCODER, network_exists
+from captioning.inference.openvino_runtime import read_encoder_id, read_network, without_precision
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features, Variant
@@ -131,7 +127,9 @@ def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData
         return TrainingData.from_splits(*captions, maps, augmented_maps)
     if settings.uses_pooled_features and paths.features.exists():
         encoder_path = paths.models / ENCODER  # features.p does not name its encoder
-        encoder_id = read_encoder_id(read_network(encoder_path)) if encoder_path.exists() else None
+        encoder_id = (
+            read_encoder_id(read_network(encoder_path)) if network_exists(encoder_path) else None
+        )
         pooled_features = load_vectors(paths.features)
         return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
     step = "features --pooled" if settings.uses_pooled_features else "features"

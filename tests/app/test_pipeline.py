@@ -17,11 +17,10 @@ from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
 from captioning.inference.captioner import Captioner
+from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP
 from captioning.inference.networks import Decoder, Encoder
 from captioning.inference.openvino_runtime import (
     DECODER_METADATA_KEYS,
-    DECODER_PREFILL,
-    DECODER_STEP,
     read_encoder_id,
     read_network,
 )

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -9,14 +7,9 @@ from captioning.data.feature_store import FeatureStore
 from captioning.export import provide_encoder as module
 from captioning.export.keras_to_openvino import export_encoder
 from captioning.export.provide_encoder import has_encoder, provide_encoder
+from captioning.inference.network_files import ENCODER
 from captioning.inference.networks import Encoder
-from captioning.inference.openvino_runtime import (
-    ENCODER,
-    openvino,
-    read_encoder_id,
-    read_network,
-    replace_network,
-)
+from captioning.inference.openvino_runtime import openvino, read_encoder_id, read_network
 from captioning.paths import Paths
 
 
@@ -48,24 +41,6 @@ def test_an_interrupted_copy_is_repeated(shipped, tmp_path, monkeypatch):
             provide_encoder(tmp_path)
     assert provide_encoder(tmp_path).feature_width == 18
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.bin", "encoder.xml"]
-
-
-def test_an_interrupted_replacement_leaves_no_network_beside_the_weights_of_another(
-    shipped, tmp_path, monkeypatch
-):
-    for folder in ("old", "new"):
-        provide_encoder(tmp_path / folder)
-    move = Path.replace
-
-    def interrupt_before_xml(source, target):
-        if target.suffix == ".xml":
-            raise KeyboardInterrupt
-        return move(source, target)
-
-    monkeypatch.setattr(Path, "replace", interrupt_before_xml)
-    with pytest.raises(KeyboardInterrupt):
-        replace_network(tmp_path / "new" / ENCODER, tmp_path / "old" / ENCODER)
-    assert not has_encoder(tmp_path / "old")
 
 
 @pytest.fixture
