@@ -134,6 +134,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-cache",
         action="store_true",
-        help="compile the networks anew, and do not keep them to start faster the next time",
+        help="compile the networks again, and do not store them for a faster start next time",
     )
     return parser

@@ -174,9 +174,9 @@ def _serve(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step(
     "clear-cache",
-    help="delete the compiled networks that are kept to start faster",
-    description="Delete the compiled networks that are kept to start faster: those in the folder "
-    "that the environment variable CAPTIONING_CACHE names, else in the cache folder of this user.",
+    help="delete the compiled networks that are stored for a faster start",
+    description="Delete the compiled networks that are stored for a faster start. They are in the "
+    "folder that the environment variable CAPTIONING_CACHE names, else in your cache folder.",
 )
 def _clear_cache(paths: Paths, options: argparse.Namespace) -> None:
     from captioning.inference.model_cache import clear_cache

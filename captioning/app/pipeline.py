@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from captioning.data.check import Findings
     from captioning.data.dataset import Captions, Dataset
 
-_FIRST_STEPS = ("download", "check")  # they may begin in a new root folder
+_FIRST_STEPS = ("download", "check")  # may create the root folder
 
 
 def _only_writer_of_root(step: Callable) -> Callable:
-    """Decorates a step that writes to the root folder: it raises BlockingIOError while another run
-    writes there."""
+    """Decorates a step that writes to the root folder. The step raises BlockingIOError while
+    another run writes there."""
 
     @wraps(step)
     def run(paths: Paths, *arguments, **options):

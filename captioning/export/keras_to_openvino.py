@@ -31,7 +31,8 @@ from captioning.inference.openvino_runtime import (
 )
 from captioning.models.step_model import build_step_models
 
-# Keras spends most of a call before it computes: more images a call than OpenVINO needs.
+# Most of the time of a call in Keras does not depend on the number of images, so that Keras needs
+# larger batches than OpenVINO.
 _SEARCH_BATCH_SIZE = 64
 
 # The names that TensorFlow gives to the outputs of a function.

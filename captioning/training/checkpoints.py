@@ -26,7 +26,7 @@ MEMBER_KEY = "member"  # the number, from 1, of the ensemble member that an epoc
 MONITOR = "development CIDEr"  # the number that is highest in the best epoch
 ENSEMBLE_STAGE = "ensemble"  # marks the entry with the scores of the ensemble, which is no epoch
 
-_LARGEST = 1e30  # no number of a history is beyond it
+_LARGEST = 1e30  # larger numbers in a history mean that it is damaged
 _NO_IDENTITY = MappingProxyType({})
 
 

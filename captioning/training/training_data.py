@@ -114,8 +114,8 @@ class TrainingData:
 
 
 def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData:
-    """The captions with the feature maps. If there are no maps and the decoder needs none, the
-    captions with the pooled features. Raises FileNotFoundError if there are neither."""
+    """Loads the captions and the feature maps. If there are no maps and the decoder needs none,
+    loads the pooled features. Raises FileNotFoundError if there are neither."""
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
     captions = descriptions, dataset.captions, dataset.splits
     if maps := FeatureStore(paths.feature_maps):
