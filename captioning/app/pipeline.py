@@ -130,7 +130,10 @@ def default_settings(
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
     captions = select(descriptions, dataset.splits["train"]).values()
     settings = TrainingSettings.for_data(images=len(captions), captions=sum(map(len, captions)))
-    return replace(settings, **(overrides or {}))
+    overrides = dict(overrides or {})
+    if "epochs" in overrides:  # they count for every model of the run
+        overrides.setdefault("student_epochs", overrides["epochs"])
+    return replace(settings, **overrides)
 
 
 @_only_writer_of_root

@@ -1,9 +1,8 @@
 """Consensus decoding: of the candidates of a beam search, the one that agrees best with the others.
 
-Minimum Bayes risk decoding (Kumar and Byrne, 2004). The most probable caption is often an odd one
-out. The candidates, weighted by their probabilities, stand for the captions that people might
-write, and the metrics CIDEr-D and BLEU-4 between candidates say how well each of them would score.
-Works on ids and arrays only, like the beam search.
+Minimum Bayes risk decoding (Kumar and Byrne, 2004). The candidates, weighted by their
+probabilities, stand for the captions that people might write. CIDEr-D and BLEU-4 against these
+estimate how well a candidate would score. Works on ids and arrays only, like the beam search.
 """
 
 from collections import Counter

@@ -138,7 +138,9 @@ def test_the_default_settings_suit_the_data_and_single_ones_can_be_overridden(pr
     assert settings == TrainingSettings.for_data(images=24, captions=120)
     assert settings.batch_size == 4
     changed = pipeline.default_settings(prepared, {"epochs": 7, "decoder": "merge"})
-    assert changed == replace(settings, epochs=7, decoder="merge")
+    assert changed == replace(settings, epochs=7, student_epochs=7, decoder="merge")
+    both = pipeline.default_settings(prepared, {"epochs": 7, "student_epochs": 9})
+    assert both == replace(settings, epochs=7, student_epochs=9)
 
 
 @pytest.mark.parametrize(
