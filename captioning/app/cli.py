@@ -163,8 +163,8 @@ def _all(paths: Paths, options: argparse.Namespace) -> None:
     add_demo,
     help="serve a page that captions photographs in the browser",
     description="Serve a page that captions photographs in the browser, until you press Ctrl-C. "
-    "Only this computer can open the page. It needs no network, and deletes the photographs at the "
-    "end.",
+    "Only this computer can open the page. It needs no network, and deletes each photograph soon "
+    "after its captions are shown.",
 )
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():

@@ -6,19 +6,15 @@ Only this computer can open the page. It loads nothing from the network and send
 import os
 import socket
 import webbrowser
-from functools import partial
-from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gradio
-import numpy as np
 
-from captioning.data.images import open_image
-from captioning.errors import UserError
-from captioning.inference.attention import AttentionMaps
+from captioning.app.demo_answers import NO_ANSWER, Photograph, caption_photograph, open_photograph
+from captioning.app.local_requests import server_options
+from captioning.app.uploads import Uploads
 from captioning.inference.captioner import Captioner
-from captioning.output.attention_figure import draw_overlays, explain_scale
 from captioning.paths import find_model
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
@@ -29,11 +25,9 @@ _OFFLINE = {
     "no_proxy": "*",
 }
 _LARGEST_UPLOAD = "20mb"
-_MAX_QUEUE_SIZE = 20  # photographs that wait for their captions
-_MAX_CAPTIONS = 5  # further captions of a wide beam hardly differ
-_TILE_SIZE = 400  # pixels of the longer side of an attention map
-
-_EMPTY = ("", None, None, "")  # no caption, captions, attention maps and unit
+_LARGEST_REQUEST = 20 * 2**20 + 2**16  # bytes: an upload with its headers
+_MAX_QUEUE_SIZE = 20  # photographs that wait for their captions; the page tells the next visitor
+_MAX_VISITORS = 20  # whose last photograph is kept, 2 MB each, so that the beam width can change
 
 _FONTS = ("system-ui", "sans-serif")  # of this computer; Gradio would download those of its themes
 _STYLE = """
@@ -44,16 +38,19 @@ _STYLE = """
 
 
 def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> None:
-    """Serves the page until Ctrl-C raises KeyboardInterrupt, and then deletes the uploaded
-    photographs. Raises OSError if the port is in use."""
+    """Serves the page until Ctrl-C raises KeyboardInterrupt. Deletes each photograph soon after its
+    answer. Raises OSError if the port is in use."""
     _require_free_port(port)
-    with TemporaryDirectory(prefix="captioning-") as uploads:
-        os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=uploads)
-        page = build_page(captioner)
+    with TemporaryDirectory(prefix="captioning-") as folder:
+        os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=folder)
+        uploads = Uploads(Path(folder))
+        page = build_page(captioner, uploads)
         _, address, _ = page.launch(
             server_name=_LOOPBACK,
             server_port=port,
             max_file_size=_LARGEST_UPLOAD,
+            app_kwargs=server_options(_LARGEST_REQUEST),
+            state_session_capacity=_MAX_VISITORS,
             share=False,
             ssr_mode=False,
             mcp_server=False,
@@ -64,18 +61,43 @@ def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> N
             quiet=True,
             prevent_thread_lock=True,
         )
+        uploads.keep_present_files(page.temp_file_sets)
         try:
             print(f"The page is at {address} until you press Ctrl-C.", flush=True)
             if open_browser:
                 webbrowser.open(address)
             while page.server.thread.is_alive():
                 page.server.thread.join(timeout=1)  # without a timeout, Windows ignores Ctrl-C
+                uploads.delete_old()
         finally:
             page.close(verbose=False)
 
 
-def build_page(captioner: Captioner) -> gradio.Blocks:
+def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
     """Builds the page from Gradio components, with the example photographs of the shipped model."""
+
+    def answer_upload(upload: dict | None, beam_width: float | None) -> tuple:
+        """Captions an upload, whose file is deleted. Also returns the photograph, to be kept."""
+        if upload is None:
+            return None, *NO_ANSWER
+        path = Path(upload["path"])
+        try:
+            photograph = open_photograph(captioner, path)
+        finally:
+            uploads.mark_answered(path)
+        return photograph, *answer(photograph, beam_width)
+
+    def answer_again(
+        photograph: Photograph | None, beam_width: float | None, caption: str
+    ) -> tuple:
+        """Captions the kept photograph with another beam width."""
+        if photograph is None and caption:
+            gradio.Warning("Choose the photograph again: it is no longer kept.")
+        return answer(photograph, beam_width)
+
+    def answer(photograph: Photograph | None, beam_width: float | None) -> tuple:
+        return caption_photograph(captioner, photograph, beam_width) if photograph else NO_ANSWER
+
     examples = sorted(map(str, (find_model() / "examples").glob("*.jpg")))
     with gradio.Blocks(title="Caption generator") as page:
         gradio.Markdown(
@@ -120,63 +142,23 @@ def build_page(captioner: Captioner) -> gradio.Blocks:
             buttons=[],
         )
         unit = gradio.Markdown()
-        gradio.on(
-            [photograph.change, beam_width.change],
-            partial(caption_photograph, captioner),
+        kept = gradio.State()
+        results = [caption, captions, attention, unit]
+        options = {
+            "trigger_mode": "always_last",
+            "concurrency_id": "answers",  # one after the other, in the order of the queue
+            "show_progress_on": caption,
+            "api_visibility": "private",
+        }
+        photograph.change(
+            answer_upload,
             [photograph, beam_width],
-            [caption, captions, attention, unit],
+            [kept, *results],
             preprocess=False,  # or Gradio opens the photograph, with errors of its own
-            trigger_mode="always_last",
-            show_progress_on=caption,
-            api_visibility="private",
+            **options,
         )
+        beam_width.change(answer_again, [kept, beam_width, caption], results, **options)
     return page.queue(max_size=_MAX_QUEUE_SIZE)
-
-
-def caption_photograph(
-    captioner: Captioner, upload: dict | None, beam_width: float | None
-) -> tuple:
-    """Captions a photograph for the page.
-
-    Returns the best caption, rows of all captions and their log-probabilities, a tile (attention
-    map, label) for each word, and the unit of the maps. If the file cannot be read, the page shows
-    the error.
-    """
-    if upload is None:
-        return _EMPTY
-    path = upload["path"]
-    beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
-    search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
-    try:
-        num_captions = min(search.beam_width, _MAX_CAPTIONS)
-        (captions,) = captioner.caption_batch([path], num_captions, search)
-        photograph = open_image(path, at_least=_TILE_SIZE)
-    except (OSError, UserError) as error:
-        message = escape(str(error).replace(path, Path(path).name))
-        gradio.Warning(message, duration=None)
-        return _EMPTY
-    rows = [[caption.text, round(caption.log_prob, 2)] for caption in captions]
-    try:
-        attention = captioner.attention(path, captions[0])
-        photograph.thumbnail((_TILE_SIZE, _TILE_SIZE))
-        overlays = draw_overlays(photograph, attention)
-    except UserError as error:  # a feature map that is no square cannot be drawn
-        return captions[0].text, rows, None, str(error)
-    tiles = list(zip(overlays, _labels(attention), strict=True))
-    return captions[0].text, rows, tiles, explain_scale(attention)
-
-
-def _labels(attention: AttentionMaps) -> list[str]:
-    """The label of each tile: the word and the place of its highest weight, such as "dog (top
-    left)". Gradio uses the labels as alt texts."""
-    labels = []
-    for word, weights in zip(attention.words, attention.maps, strict=True):
-        rows, columns = weights.shape
-        row, column = np.unravel_index(weights.argmax(), weights.shape)
-        vertical = ("top", "", "bottom")[3 * (2 * row + 1) // (2 * rows)]
-        horizontal = ("left", "", "right")[3 * (2 * column + 1) // (2 * columns)]
-        labels.append(f"{word} ({f'{vertical} {horizontal}'.strip() or 'middle'})")
-    return labels
 
 
 def _require_free_port(port: int) -> None:

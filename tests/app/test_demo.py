@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from captioning.app import cli, demo
+from captioning.app import cli, demo_answers
 from captioning.inference.attention import AttentionMaps
 from captioning.inference.captioner import Captioner
 from captioning.paths import Paths
@@ -41,23 +42,29 @@ def image_path(tiny_root):
 
 
 @pytest.fixture
-def caption_on_page(captioner, monkeypatch):
+def warnings(monkeypatch):
+    """The warnings that the page shows."""
+    shown = []
+    monkeypatch.setattr(demo_answers.gradio, "Warning", lambda text, **_: shown.append(text))
+    return shown
+
+
+@pytest.fixture
+def caption_on_page(captioner, warnings):
     """Captions a photograph as the page does. Returns the best caption, the rows of all captions,
-    tiles, unit and warnings."""
-    warnings = []
-    monkeypatch.setattr(demo.gradio, "Warning", lambda message, duration: warnings.append(message))
+    tiles and unit."""
 
     def caption_on_page(path, beam_width=3):
-        upload = path and {"path": str(path)}
-        return *demo.caption_photograph(captioner, upload, beam_width), warnings
+        photograph = demo_answers.open_photograph(captioner, path)
+        return demo_answers.caption_photograph(captioner, photograph, beam_width)
 
     return caption_on_page
 
 
-def test_a_photograph_gets_captions_with_log_probabilities_and_a_map_for_each_word(
-    caption_on_page, captioner, image_path
+def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_a_word(
+    caption_on_page, captioner, image_path, warnings
 ):
-    best, rows, tiles, unit, warnings = caption_on_page(image_path)
+    best, rows, tiles, unit = caption_on_page(image_path)
     (captions,) = captioner.caption_batch([image_path], 3)
     assert best == captions[0].text
     assert rows == [[caption.text, round(caption.log_prob, 2)] for caption in captions]
@@ -79,39 +86,45 @@ def test_the_slider_sets_the_beam_width_and_at_most_five_captions_are_shown(
     assert len(rows) == caption_count
 
 
+def test_a_photograph_is_captioned_again_after_its_file_is_gone(
+    captioner, image_path, tmp_path, caption_on_page
+):
+    shutil.copy(image_path, tmp_path / "a.jpg")
+    photograph = demo_answers.open_photograph(captioner, tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").unlink()
+    caption, rows, tiles, _ = demo_answers.caption_photograph(captioner, photograph, 4)
+    assert caption == captioner.caption(image_path, SearchSettings(4)).text
+    assert (len(rows), len(tiles)) == (4, len(caption.split()))
+
+
 def test_a_label_holds_the_word_and_the_place_of_its_attention(
     caption_on_page, image_path, monkeypatch
 ):
     weights = np.eye(9, dtype="float32")[[0, 4, 5, 7]]
     attention = AttentionMaps(("red", "circle", "on", "white"), weights, "attention")
-    monkeypatch.setattr(Captioner, "attention", lambda *_: attention)
-    _, _, tiles, *_ = caption_on_page(image_path)
+    monkeypatch.setattr(demo_answers, "compute_attention", lambda *_: attention)
+    _, _, tiles, _ = caption_on_page(image_path)
     labels = ["red (top left)", "circle (middle)", "on (right)", "white (bottom)"]
     assert [label for _, label in tiles] == labels
 
 
-def test_a_model_without_attention_maps_still_gives_captions(
+def test_a_model_without_attention_maps_still_captions(
     caption_on_page, captioner, image_path, monkeypatch
 ):
     attention = AttentionMaps(("red",), np.ones((1, 6), "float32"), "attention")
-    monkeypatch.setattr(Captioner, "attention", lambda *_: attention)
-    caption, _, tiles, unit, _ = caption_on_page(image_path)
+    monkeypatch.setattr(demo_answers, "compute_attention", lambda *_: attention)
+    caption, _, tiles, unit = caption_on_page(image_path)
     assert caption == captioner.caption(image_path).text
     assert tiles is None
     assert "6 cells" in unit
 
 
-def test_a_file_that_is_no_image_is_named_without_its_folder(caption_on_page, tmp_path):
+def test_a_file_that_is_no_image_is_named_without_its_folder(captioner, warnings, tmp_path):
     broken = tmp_path / "<b>.jpg"
     broken.write_text("no image")
-    *results, (warning,) = caption_on_page(broken)
-    assert results == ["", None, None, ""]
-    assert warning.startswith("&lt;b&gt;.jpg cannot be read as an image")
-    assert str(tmp_path) not in warning
-
-
-def test_without_a_photograph_the_page_is_empty(caption_on_page):
-    assert caption_on_page(None) == ("", None, None, "", [])
+    assert demo_answers.open_photograph(captioner, broken) is None
+    assert warnings[0].startswith("&lt;b&gt;.jpg cannot be read as an image")
+    assert str(tmp_path) not in warnings[0]
 
 
 def test_the_help_names_the_address(capsys):
@@ -313,11 +326,116 @@ def test_the_error_of_a_broken_file_replaces_the_caption(
 
 @pytest.mark.slow
 def test_an_upload_of_more_than_20_megabytes_is_refused(server):
-    def upload(megabytes):
-        files = {"files": ("a.jpg", b"\0" * (megabytes * 1024 * 1024 - 1))}
+    def upload(*megabytes):
+        files = [("files", ("a.jpg", b"\0" * (size * 2**20 - 1))) for size in megabytes]
         return httpx.post(f"{server.address}gradio_api/upload", files=files).status_code
 
-    assert (upload(20), upload(21)) == (200, 413)
+    assert (upload(20), upload(21), upload(11, 11)) == (200, 413, 413)
+
+
+def chunks():
+    yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+    for _ in range(22):
+        yield bytes(2**20)
+    yield b"\r\n--x--\r\n"
+
+
+@pytest.mark.slow
+def test_an_upload_of_unannounced_length_is_refused_too(server):
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    upload = httpx.post(f"{server.address}gradio_api/upload", content=chunks(), headers=headers)
+    assert upload.status_code == 413
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["", ".", "/", "???", "a\0b.jpg", "../../../a.jpg", "x" * 300])
+def test_an_upload_with_an_odd_name_or_none_is_stored_or_refused(server, name):
+    body = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    content = f"{body}photograph\r\n--x--\r\n".encode()
+    upload = httpx.post(f"{server.address}gradio_api/upload", content=content, headers=headers)
+    assert upload.status_code == 200
+    assert Path(upload.json()[0]).is_relative_to(server.photographs)
+    assert Path(upload.json()[0]).read_text() == "photograph"
+
+
+@pytest.mark.slow
+def test_an_upload_without_a_file_is_refused_with_the_reason(server):
+    files = {"files": ("", b"a field of text, since httpx leaves out the empty name")}
+    upload = httpx.post(f"{server.address}gradio_api/upload", files=files)
+    assert (upload.status_code, upload.text) == (
+        400,
+        "Expected a photograph, got no file or one without a name.",
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "evil.example", 400),
+        ("Host", "evil.example:{port}", 400),
+        ("Host", "127.0.0.1.evil.example", 400),
+        ("Host", "localhost:{port}", 200),
+        ("Origin", "http://evil.example", 403),
+        ("Origin", "http://127.0.0.1:1", 403),
+        ("Origin", "https://127.0.0.1:{port}", 403),
+        ("Origin", "null", 403),
+        ("Origin", "http://127.0.0.1:{port}", 200),
+    ],
+)
+def test_requests_of_other_sites_are_refused(server, header, value, status):
+    headers = {header: value.format(port=urlsplit(server.address).port)}
+    files = {"files": ("a.jpg", b"photograph")}
+    upload = httpx.post(f"{server.address}gradio_api/upload", files=files, headers=headers)
+    assert upload.status_code == status
+    assert httpx.get(f"{server.address}config", headers=headers).status_code == status
+
+
+def join_queue(server, path, session):
+    """Asks for the caption of a file, as if it were uploaded."""
+    upload = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+    body = {"data": [upload, 3], "fn_index": 1, "session_hash": session}  # 0 opens an example
+    return httpx.post(f"{server.address}gradio_api/queue/join", json=body)
+
+
+def ask(server, path):
+    """Returns whether a file was captioned, and the values for the page."""
+    session = secrets.token_hex(8)
+    join_queue(server, path, session).raise_for_status()
+    url, parameters = f"{server.address}gradio_api/queue/data", {"session_hash": session}
+    with httpx.stream("GET", url, params=parameters, timeout=60) as lines:
+        messages = (json.loads(line[5:]) for line in lines.iter_lines() if line.startswith("data:"))
+        done = next(message for message in messages if message["msg"] == "process_completed")
+    return done["success"], done["output"].get("data")
+
+
+def upload(server, path):
+    with path.open("rb") as file:
+        response = httpx.post(f"{server.address}gradio_api/upload", files={"files": file})
+    return Path(response.json()[0])
+
+
+@pytest.mark.slow
+def test_no_file_outside_the_upload_folder_can_be_read(server, captioner, image_path):
+    for path in (image_path, ROOT / "examples" / "cat.jpg", "tokenizer.p", "/etc/passwd"):
+        assert ask(server, path) == (False, None)
+        assert httpx.get(f"{server.address}gradio_api/file={path}").status_code == 403
+    is_captioned, (_, caption, _, tiles, _) = ask(server, upload(server, image_path))
+    assert is_captioned
+    assert caption == captioner.caption(image_path).text
+    assert len(tiles) == len(caption.split())
+
+
+@pytest.mark.slow
+def test_a_full_queue_refuses_further_photographs_with_the_reason(server, tmp_path):
+    Image.new("RGB", (7000, 7000)).save(tmp_path / "slow.png")
+    path = upload(server, tmp_path / "slow.png")
+    joined = [join_queue(server, path, secrets.token_hex(8)) for _ in range(30)]
+    statuses = [response.status_code for response in joined]
+    assert statuses == sorted(statuses)
+    assert 20 <= statuses.count(200) < 30
+    assert joined[-1].json()["detail"].startswith("Queue is full. Max size is 20")
 
 
 @pytest.mark.slow
