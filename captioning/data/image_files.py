@@ -1,7 +1,6 @@
-"""Image files: opens and decodes them within a budget of pixels, so that no file exhausts the
-memory, and repairs files whose pixels are whole although Pillow refuses them.
+"""Image files: opens and decodes them within the limits of `captioning.data.image_limits`, and
+repairs files whose pixels are whole although Pillow refuses them.
 
-The budget is MAX_PIXELS, counted after a JPEG file is reduced; decoding so many takes about 0.6 GB.
 Images of more than `_LARGE` pixels are decoded one at a time, whatever the number of threads.
 """
 
@@ -17,23 +16,25 @@ from threading import Lock
 from typing import IO
 
 from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-MAX_PIXELS = 2**26  # 8192 x 8192
+from captioning.data.image_limits import (
+    PNG_START,
+    Refusal,
+    count_buffered_scans,
+    pixel_limit,
+    refuse_costly_file,
+    refuse_costly_jpeg,
+    too_large,
+)
+from captioning.data.jpeg2000 import count_halvings
+from captioning.data.sixteen_bits import scale_colours
+
 _LARGE = 2**24
-
-# Half of the budget is for images whose decoding takes twice the memory a pixel.
-_COSTLY_FORMATS = ("JPEG2000", "WEBP")
-_COSTLY_MODES = ("I", "F")  # 16-bit, 32-bit and float
-
-# Limits of a JPEG file before it is reduced. The decoder keeps only a few lines of most files in
-# memory, but all coefficients of progressive ones, two bytes each.
-MAX_JPEG_PIXELS = 2**30
-MAX_PROGRESSIVE_COEFFICIENTS = 320_000_000
 
 MAX_REPAIRED_BYTES = 10**8  # a file is repaired in memory
 
-_PNG_START = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8\xff"
 _JPEG_END = b"\xff\xd9"
 _HEIF_BRANDS = b"heic heix heim heis hevc hevx hevm hevs mif1 msf1".split()
@@ -45,13 +46,6 @@ _VISIBLE_CHUNKS = (b"tRNS", b"eXIf")
 _NOISE = bytes(1 + 89 * number % 251 for number in range(1000))
 
 _large_image = Lock()
-
-
-class Refusal(Exception):
-    """A file that is not decoded, for a `reason` and with an `advice`, in words."""
-
-    def __init__(self, reason: str, advice: str):
-        super().__init__(reason, advice)
 
 
 @contextmanager
@@ -73,25 +67,26 @@ def open_file(source: str | os.PathLike | bytes) -> Iterator[IO[bytes]]:
 def decode(
     file: IO[bytes], at_least: int | None, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-    """Decodes the image in the file and returns the result of `convert`. A JPEG file is reduced to
-    a half, a quarter or an eighth, as long as `at_least` so many pixels a side are left, or to fit
-    the budget. Raises Refusal for an image beyond the budget, and any error of Pillow for a damaged
-    one."""
+    """Decodes the image in the file and returns the result of `convert`. A JPEG or JPEG 2000 file
+    is reduced to a half, a quarter and so on, as long as `at_least` so many pixels a side are left,
+    or to fit the budget. Raises Refusal for an image beyond the budget, and any error of Pillow for
+    a damaged one."""
     with _identify(file) as image:
-        width, height = image.size
-        if isinstance(image, JpegImageFile):
-            _refuse_absurd_size(image)
-            if not at_least and width * height > MAX_PIXELS:
-                at_least = isqrt(MAX_PIXELS) // 2
-        if at_least:
-            image.draft(None, (at_least, at_least))
-        pixels = image.width * image.height
-        is_costly = image.format in _COSTLY_FORMATS or image.mode.startswith(_COSTLY_MODES)
-        limit = MAX_PIXELS // 2 if is_costly else MAX_PIXELS
-        if pixels > limit:
-            raise _too_large(width, height, limit)
-        with _large_image if pixels > _LARGE else nullcontext():
+        size, limit = image.size, pixel_limit(image)
+        if not at_least and size[0] * size[1] > limit:
+            at_least = isqrt(limit) // 2
+        width, height = _reduce(image, at_least, file)
+        if width * height > limit:
+            raise too_large(size, limit)
+        with _large_image if is_large((width, height)) else nullcontext():
+            scale_colours(image, open_again=lambda: _identify(file))
             return convert(image)
+
+
+def is_large(size: tuple[int, int]) -> bool:
+    """Whether an image takes so much memory that there should be one of its kind at a time."""
+    width, height = size
+    return width * height > _LARGE
 
 
 def repaired_versions(file: IO[bytes]) -> list[IO[bytes]]:
@@ -102,20 +97,25 @@ def repaired_versions(file: IO[bytes]) -> list[IO[bytes]]:
     content = file.read(MAX_REPAIRED_BYTES + 1)
     if len(content) > MAX_REPAIRED_BYTES:
         return []
-    if content.startswith(_PNG_START):
-        return [BytesIO(_PNG_START + b"".join(_needed_chunks(content)))]
+    if content.startswith(PNG_START):
+        return [BytesIO(PNG_START + b"".join(_needed_chunks(content)))]
     if content.startswith(_JPEG_START):
         content = content.rstrip(b"\xff")  # half of an end marker
         return [BytesIO(content + _JPEG_END), BytesIO(content + _NOISE + _JPEG_END)]
     return []
 
 
-def _identify(file: IO[bytes]) -> Image.Image:
+def _identify(file: IO[bytes]) -> ImageFile:
     file.seek(0)
     start = file.read(12)
-    file.seek(0)
     if start.startswith(_JPEG_START):
-        return JpegImageFile(file)  # Image.open would refuse a large one before it is reduced
+        buffered_scans = count_buffered_scans(file)
+        file.seek(0)
+        image = JpegImageFile(file)  # Image.open would refuse a large one before it is reduced
+        refuse_costly_jpeg(image, buffered_scans)
+        return image
+    refuse_costly_file(file)
+    file.seek(0)
     is_heif = start[4:8] == b"ftyp" and start[8:] in _HEIF_BRANDS
     can_read_heif = is_heif and _register_heif()
     try:
@@ -131,6 +131,20 @@ def _identify(file: IO[bytes]) -> Image.Image:
         raise
 
 
+def _reduce(image: ImageFile, at_least: int | None, file: IO[bytes]) -> tuple[int, int]:
+    """Has the image decoded at a fraction of its size, if its format allows it. Returns the size
+    that it will have."""
+    if image.format == "JPEG2000":
+        halvings = count_halvings(file)
+        while halvings and min(image.size) >> halvings < (at_least or max(image.size)):
+            halvings -= 1
+        image.reduce = halvings
+        return image.width >> halvings, image.height >> halvings
+    if at_least:
+        image.draft(None, (at_least, at_least))
+    return image.size
+
+
 @cache
 def _register_heif() -> bool:
     """Makes Pillow read HEIC images from now on. Returns False if pillow-heif is not installed."""
@@ -142,26 +156,10 @@ def _register_heif() -> bool:
     return True
 
 
-def _refuse_absurd_size(image: JpegImageFile) -> None:
-    limit = MAX_JPEG_PIXELS
-    if "progressive" in image.info:
-        samples = [across * down for _, across, down, _ in image.layer]  # a block, by channel
-        limit = int(MAX_PROGRESSIVE_COEFFICIENTS * max(samples) / sum(samples))
-    if image.width * image.height > limit:
-        raise _too_large(image.width, image.height, limit)
-
-
-def _too_large(width: int, height: int, limit: int) -> Refusal:
-    return Refusal(
-        f"is too large ({width:,} x {height:,} pixels; at most {limit:,} are decoded)",
-        "Scale it down.",
-    )
-
-
 def _needed_chunks(content: bytes) -> Iterator[bytes]:
     """The chunks of a PNG file that are needed to decode its pixels or that change the picture.
     Each is its length in 4 bytes, its name in 4 bytes, its data and a checksum in 4 bytes."""
-    position = len(_PNG_START)
+    position = len(PNG_START)
     while name := content[position + 4 : position + 8]:
         end = position + 12 + int.from_bytes(content[position : position + 4])
         chunk = content[position:end]

@@ -10,7 +10,8 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from captioning.data.image_files import Refusal, decode, open_file, repaired_versions
+from captioning.data.image_files import decode, is_large, open_file, repaired_versions
+from captioning.data.image_limits import Refusal
 from captioning.errors import UserError, one_line
 
 # A path, the bytes of an image file, a file opened in binary mode, an image of Pillow, or an array:
@@ -67,8 +68,8 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
     file with damaged metadata or a JPEG file without an end marker is read if its pixels are whole.
 
     Raises FileNotFoundError for a missing file. Raises UnreadableImage, a ValueError, for any other
-    file that cannot be read: other or damaged files, folders, pipes, and images beyond the budget
-    of `captioning.data.image_files`. Raises ValueError for an array of another shape, and TypeError
+    file that cannot be read: other or damaged files, folders, pipes, and images beyond the limits
+    in `captioning.data.image_limits`. Raises ValueError for an array of another shape, TypeError
     for an object of another type.
     """
     image, name = _file_or_image(image)
@@ -78,6 +79,9 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
         problem = FileNotFoundError(f"There is no file {name}. Check the name and the folder.")
     except Refusal as refusal:
         problem = UnreadableImage(name, *refusal.args)
+    except MemoryError:
+        advice = "Close other programs, or scale it down."
+        problem = UnreadableImage(name, "needs more memory than is free", advice)
     except Exception as error:  # Pillow's decoders raise errors of nearly every class
         problem = UnreadableImage(
             name,
@@ -148,29 +152,34 @@ def _from_array(array: np.ndarray) -> Image.Image:
 
 
 def _open(image: str | PathLike | bytes | Image.Image, at_least: int | None) -> Image.Image:
+    def convert(image: Image.Image) -> Image.Image:
+        return _to_upright_rgb(image, at_least)
+
     if isinstance(image, Image.Image):  # the caller's, which stays as it is
-        rgb = _to_upright_rgb(image)
+        rgb = convert(image)
         return image.copy() if rgb is image else rgb
     with open_file(image) as file:
         try:
-            return decode(file, at_least, _to_upright_rgb)
+            return decode(file, at_least, convert)
         except Refusal:
             raise
         except Exception:
-            images = [
-                decode(version, at_least, _to_upright_rgb) for version in repaired_versions(file)
-            ]
+            images = [decode(version, at_least, convert) for version in repaired_versions(file)]
             if not images or any(image != images[0] for image in images):
                 raise
             return images[0]
 
 
-def _to_upright_rgb(image: Image.Image) -> Image.Image:
-    """The decoded image, upright, in RGB: `image` itself if it is so already."""
+def _to_upright_rgb(image: Image.Image, at_least: int | None) -> Image.Image:
+    """The decoded image, upright, in RGB: `image` itself if it is so already. A large one is
+    reduced, but leaves `at_least` so many pixels a side: the next one needs the memory."""
     image.load()  # the orientation of a PNG file may come after its pixels
     turn = _TURNS.get(_orientation(image))
-    upright = image.transpose(turn) if turn is not None else image
-    return _to_rgb(upright)
+    rgb = _to_rgb(image)
+    factor = min(image.size) // at_least if at_least and is_large(image.size) else 1
+    if factor > 1:
+        rgb = rgb.reduce(factor)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _orientation(image: Image.Image) -> int:

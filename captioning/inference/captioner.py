@@ -1,7 +1,7 @@
 """Captions photographs: loads a model, encodes images and decodes their features to captions."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
@@ -13,13 +13,16 @@ from captioning.data.images import ImageLike, load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
-from captioning.inference.extract_features import encode_images
+from captioning.inference.extract_features import EncodedBatch, encode_images
 from captioning.inference.networks import Caption, Decoder, Encoder
 from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import SearchSettings
 
 # Images in order, each with its error if it could not be read.
 _Pending = deque[tuple[ImageLike, Exception | None]]
+_Result = tuple[ImageLike, list[Caption] | Exception]
+
+_MANY_FAILURES = 16  # images, whose errors and contents are held in memory together
 
 
 class Captioner:
@@ -90,15 +93,20 @@ class Captioner:
         images: Iterable[ImageLike],
         num_captions: int = 1,
         search: SearchSettings = SearchSettings(),
-    ) -> Iterator[tuple[ImageLike, list[Caption] | Exception]]:
+    ) -> Iterator[_Result]:
         """Captions images lazily and in order: yields each image with its captions, as
         `caption_batch` returns them, or with its error if it cannot be read. Takes images about 25
         ahead, as the captions of `SEARCH_BATCH_SIZE` images are searched side by side. Memory does
-        not grow with the number of images, except of those that fail one after another."""
+        not grow with the number of images, whether they can be read or not."""
         _require_several(images)
-        pending: _Pending = deque()
-        captions = self.decoder.captions(self._encode(images, pending), search, num_captions)
-        return _in_order(pending, captions)
+        batches = encode_images(self.encoder, images)
+
+        def start() -> Iterator[_Result]:
+            pending: _Pending = deque()
+            feature_maps = _until_many_fail(batches, pending)
+            return _in_order(pending, self.decoder.captions(feature_maps, search, num_captions))
+
+        return _repeat(start(), start)
 
     def attention(self, image: ImageLike, caption: Caption | str) -> AttentionMaps:
         """Returns how much each word of the caption, which may come from anywhere, attends to each
@@ -108,23 +116,38 @@ class Captioner:
         (features,) = self.encoder(pixels[None])
         return compute_attention(self.decoder, features, str(caption))
 
-    def _encode(self, images: Iterable[ImageLike], pending: _Pending) -> Iterator[np.ndarray]:
-        """Yields batches of feature maps of the images that can be read. Adds all images of a batch
-        to `pending` before it yields their maps."""
-        for batch in encode_images(self.encoder, images):
-            feature_maps = []
-            for image, result in batch:
-                is_error = isinstance(result, Exception)
-                pending.append((image, result if is_error else None))
-                if not is_error:
-                    feature_maps.append(result)
-            if feature_maps:
-                yield np.stack(feature_maps)
+
+def _until_many_fail(batches: Iterator[EncodedBatch], pending: _Pending) -> Iterator[np.ndarray]:
+    """Yields batches of feature maps of the images that can be read. Adds all images of a batch to
+    `pending` before it yields their maps. Ends after `_MANY_FAILURES` in a row, whose errors the
+    search would hold back until the next image that can be read."""
+    failures = 0
+    while failures < _MANY_FAILURES and (batch := next(batches, None)) is not None:
+        feature_maps = []
+        for image, result in batch:
+            is_error = isinstance(result, Exception)
+            pending.append((image, result if is_error else None))
+            failures = failures + 1 if is_error else 0
+            if not is_error:
+                feature_maps.append(result)
+        if feature_maps:
+            yield np.stack(feature_maps)
 
 
-def _in_order(
-    pending: _Pending, captions: Iterator[list[Caption]]
-) -> Iterator[tuple[ImageLike, list[Caption] | Exception]]:
+def _repeat(
+    results: Iterator[_Result], start: Callable[[], Iterator[_Result]]
+) -> Iterator[_Result]:
+    """Yields the results, and those of each new start, until there are no more."""
+    is_ended = False
+    while not is_ended:
+        is_ended = True
+        for result in results:
+            is_ended = False
+            yield result
+        results = start()
+
+
+def _in_order(pending: _Pending, captions: Iterator[list[Caption]]) -> Iterator[_Result]:
     """Pairs captions with the pending images that could be read, errors with the others."""
     for image_captions in captions:
         yield from _pop_errors(pending)

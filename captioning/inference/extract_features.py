@@ -22,6 +22,7 @@ from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
 _DECODING_THREADS = 2  # the encoder needs the cores more
 _SAVE_EVERY = 256  # images: a few seconds to half a minute of work
 _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
+_ERRORS = (OSError, UserError, TypeError, MemoryError)  # of `load_image`
 
 # Loads an image at a size (height, width) as uint8 RGB: `load_image`, plain or of an augmentation.
 Load = Callable[[ImageLike, tuple[int, int]], np.ndarray]
@@ -122,16 +123,17 @@ def _start_loading(
     future: Future = Future()
     try:
         future.set_result(load(image, size))
-    except (OSError, UserError, TypeError) as error:
+    except _ERRORS as error:
         future.set_exception(error)
     return future
 
 
 def _loaded(future: Future) -> np.ndarray | Exception:
+    """The pixels, or the error without its stack frames, which may hold the content of a file."""
     try:
         return future.result()
-    except (OSError, UserError, TypeError) as error:  # the errors of `load_image`
-        return error
+    except _ERRORS as error:
+        return error.with_traceback(None)
 
 
 def _encode_named(

@@ -5,6 +5,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ class Decoder:
         """Yields for each image the `num_captions` best captions, best first; fewer if the search
         finds fewer. Widens a beam that is narrower than `num_captions`. Raises ValueError unless
         `num_captions` is from 1 to `WIDEST_BEAM`."""
-        if not isinstance(num_captions, int) or not 1 <= num_captions <= WIDEST_BEAM:
+        if not isinstance(num_captions, Integral) or not 1 <= num_captions <= WIDEST_BEAM:
             raise UserError(
                 f"Expected num_captions to be a whole number from 1 to {WIDEST_BEAM}, got "
                 f"{num_captions!r}."

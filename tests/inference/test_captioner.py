@@ -11,6 +11,7 @@ from tiny_world import build_tiny_encoder, drawings
 
 import captioning
 from captioning import Captioner, SearchSettings
+from captioning.data.images import open_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder
 from captioning.paths import Paths
@@ -136,6 +137,40 @@ def test_a_narrow_beam_is_widened_to_the_number_of_captions(captioner, image_pat
     captions = captioner.caption_batch(image_paths[:2], 4, narrow)
     assert captions == captioner.caption_batch(image_paths[:2], 4, wide)
     assert [len(image_captions) for image_captions in captions] == [4, 4]
+
+
+def test_errors_come_before_a_thousand_images_have_failed(captioner, image_paths):
+    """Otherwise all their contents would be in memory together."""
+    taken = []
+
+    def contents():
+        for number in range(1000):
+            taken.append(number)
+            yield b"no image"
+        yield from map(Path.read_bytes, image_paths[:2])
+
+    results = captioner.stream(contents())
+    image, error = next(results)
+    assert image == b"no image" and "cannot be read" in str(error) and error.__traceback__ is None
+    assert len(taken) < 50
+    *_, (_, second_to_last), (_, last) = results
+    assert len(taken) == 1000
+    assert [[second_to_last[0].text], [last[0].text]] == [
+        [caption.text] for caption in map(captioner.caption, image_paths[:2])
+    ]
+
+
+def test_an_image_that_does_not_fit_into_memory_fails_alone(captioner, image_paths, monkeypatch):
+    def open_or_fail(image, at_least):
+        if image == "large.jpg":
+            raise MemoryError("Unable to allocate 9 GiB")
+        return open_image(image, at_least)
+
+    monkeypatch.setattr("captioning.data.images.open_image", open_or_fail)
+    results = captioner.stream([image_paths[0], "large.jpg", image_paths[1]])
+    first, error, last = [result for _, result in results]
+    assert isinstance(error, MemoryError)
+    assert [first[0], last[0]] == list(map(captioner.caption, image_paths[:2]))
 
 
 def test_consensus_decoding_reorders_the_captions_of_the_beam(captioner, image_paths):
