@@ -31,6 +31,9 @@ def read_dataset(
     there is nothing to read or the files do not fit together.
     """
     captions, splits = _read_all(caption_files)
+    if not captions:
+        names = ", ".join(map(str, caption_files))
+        raise UserError(f"Expected captions in {names}, got none. Name another file.")
     existing = list_image_names(images)
     split_names = (name for names in splits.values() for name in names)
     matches = match_image_names([*captions, *split_names], existing)

@@ -270,3 +270,11 @@ def test_the_official_splits_are_read_whole_and_in_order(shared, tmp_path, image
         "test": 1000,
     }
     assert dataset.splits["train"][0] == "2513260012_03d33305cf.jpg"
+
+
+@pytest.mark.parametrize("content", ["image,caption\n", '{"images": []}'])
+def test_a_file_without_captions_is_named(images, tmp_path, content):
+    path = tmp_path / "empty.csv"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"Expected captions in .*empty\.csv, got none"):
+        read_dataset([path], images)

@@ -37,9 +37,11 @@ def run_main(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, st
 
 
 def judge(name: str, message: str) -> End:
-    """A named error is one line that names the file, at least without its ending."""
+    """A named error is one line that names the file, at least without its ending. An index of
+    features that lists other images is told by these."""
     lines = message.splitlines()
-    if len(lines) != 1 or Path(name).stem not in lines[0]:
+    stem = "features" if "feature_maps" in name else Path(name).stem
+    if len(lines) != 1 or not (stem in lines[0] or Path(name).stem in lines[0]):
         return "other message", message
     return NAMED, message
 
