@@ -5,6 +5,7 @@ This module parses the command line, calls `captioning.app.pipeline` and prints 
 
 import argparse
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def command() -> int:
-        options.run(Paths(options.root or Path()), options)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", module="PIL"
+            )  # a damaged image is an error or is whole
+            options.run(Paths(options.root or Path()), options)
         return 0
 
     return run_command(command, FAILED)

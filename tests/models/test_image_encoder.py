@@ -108,6 +108,15 @@ def test_weights_come_from_a_file(built, tmp_path):
         np.testing.assert_array_equal(weight, expected)
 
 
+def test_weights_of_another_network_and_damaged_ones_are_refused(built, tmp_path):
+    built["VGG16"].get_layer(index=-2).save_weights(tmp_path / "other.weights.h5")
+    (tmp_path / "damaged.weights.h5").write_text("no weights")
+    for name in ("other", "damaged"):
+        message = f"Expected weights of ResNet50V2 in .*{name}.weights.h5, got another or a damaged"
+        with pytest.raises(ValueError, match=message):
+            build_encoder("ResNet50V2", tmp_path / f"{name}.weights.h5")
+
+
 def test_weights_that_keras_would_scale_wrongly_are_refused(built, tmp_path):
     (network,) = [
         layer for layer in built["EfficientNetB0"].layers if isinstance(layer, keras.Model)

@@ -8,9 +8,22 @@ from captioning.training.checkpoints import (
 )
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{}", "[]", "3", "[" * 100_000, '{"history": 3}', '{"history": [3]}',
+        '{"history": [{}]}', '{"history": [{"stage": "cross-entropy"}]}',
+        '{"history": [{"stage": 1, "development CIDEr": 0.5}]}',
+        '{"history": [{"stage": "cross-entropy", "development CIDEr": NaN}]}',
+        '{"history": [{"stage": "cross-entropy", "development CIDEr": "0.5"}]}',
+        '{"history": [{"stage": "cross-entropy", "development CIDEr": 0.5, "loss": [1]}]}',
+        '{"history": [{"stage": "cross-entropy", "development CIDEr": 1%s}]}' % (400 * "0"),
+        '{"history": [], "encoder": 3}', b"\xff\xfe",
+    ],
+)  # fmt: skip
 def test_a_damaged_record_is_an_error_with_advice(tmp_path, content):
-    (tmp_path / "training.json").write_text(content)
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "training.json").write_bytes(content)
     with pytest.raises(ValueError, match="training.json, got a damaged .* Delete it to train"):
         read_record(tmp_path)
 
@@ -20,6 +33,13 @@ def test_the_advice_for_a_missing_model_depends_on_whether_it_was_trained(tmp_pa
         load_model(tmp_path)
     (tmp_path / "training.json").write_text('{"history": [{}]}')
     with pytest.raises(FileNotFoundError, match="Restore it, or delete training.json and train"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"PK\x03\x04"])
+def test_a_damaged_model_is_an_error_with_advice(tmp_path, content):
+    (tmp_path / "caption_model.keras").write_bytes(content)
+    with pytest.raises(ValueError, match="whole model in .*caption_model.keras, got .* Restore it"):
         load_model(tmp_path)
 
 
