@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", module="PIL"
-            )  # a damaged image is an error or is whole
+            warnings.filterwarnings("ignore", module="PIL")  # an unreadable image is an error
             options.run(Paths(options.root or Path()), options)
         return 0
 
