@@ -48,6 +48,7 @@ _VALUE = _TEXT | {
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}  # opcode -> length
 
+_MAX_TUPLE = 8  # the state of a type
 _FLOATS = ("f2", "f4", "f8")
 
 
@@ -162,10 +163,10 @@ def _run(opcodes: Iterator[tuple[str, Any]]) -> dict[str, np.ndarray]:
             stack.append(_checked_name(" ".join(pop(-2))))
         elif name == "REDUCE":
             function, arguments = pop(-2)
-            stack.append(_STAND_INS[function](*arguments))
+            stack.append(_STAND_INS[function](*_require(arguments, tuple)))
         elif name == "BUILD":
             (state,) = pop(-1)
-            _require(stack[-1], _Dtype, _Array).set_state(*state)
+            _require(stack[-1], _Dtype, _Array).set_state(*_require(state, tuple))
         elif name in ("SETITEM", "SETITEMS"):
             items = pop(-2 if name == "SETITEM" else marks.pop())
             for image_name, array in zip(items[::2], items[1::2], strict=True):
@@ -223,10 +224,12 @@ def _checked_name(name: str) -> str:
 
 
 def _flat(items: list[Any]) -> tuple:
-    """Refuses what would nest deeper with every copy."""
+    """Refuses what would nest deeper with every copy, or take long as the arguments of a call."""
     for item in items:
         if isinstance(item, tuple) and any(isinstance(part, tuple) for part in item):
             raise ValueError("it contains nested tuples")
+    if len(items) > _MAX_TUPLE:
+        raise ValueError(f"it contains a tuple of {len(items):,}")
     return tuple(items)
 
 
@@ -237,5 +240,7 @@ def _require(value: Any, *types: type) -> Any:
 
 
 def _unexpected(name: str, argument: Any) -> ValueError:
-    text = "" if argument is None else f" {argument!r:.80}"
-    return ValueError(f"it contains the opcode {name}{text}")
+    if isinstance(argument, (str, bytes, bytearray)):
+        argument = argument[:80]
+    text = "" if argument is None else f" {argument!r}"
+    return ValueError(f"it contains the opcode {name}{text:.80}")

@@ -214,6 +214,14 @@ ATTACKS = {
     "the same numbers 5,000 times": pickle.dumps(
         {str(n): Call(_frombuffer, NUMBERS, np.dtype("f4"), (10_000,), "C") for n in range(5000)}
     ),
+    "calls with a million arguments": b"\x80\x04}"
+    + pickle.dumps(_reconstruct, 2)[2:-1].replace(b"q\x00", b"")
+    + b"q\x00B\x40\x42\x0f\x00"
+    + bytes(10**6)
+    + b"q\x01R"
+    + b"h\x00h\x01R" * 30_000
+    + b".",
+    "tuples of 10,000": b"\x80\x04}" + b"(" + b"N" * 10_000 + b"tq\x00" + b"h\x00" * 30_000 + b".",
     "nothing on the stack": b"\x80\x04}0R.",
     "empty": b"",
     "the end alone": b".",

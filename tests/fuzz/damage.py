@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+try:
+    from pillow_heif import register_heif_opener
+except ImportError:  # Pillow writes no HEIC images then
+    pass
+else:
+    register_heif_opener()
+
 Random = np.random.Generator
 
 # Format of Pillow -> ending, and variants: the mode of the image and the options of `save`.
