@@ -129,8 +129,8 @@ class Decoder:
         if metadata["vocabulary"] != vocabulary.fingerprint:
             raise UserError(
                 f"Expected the vocabulary {metadata['vocabulary']} of the model in {folder}, got "
-                f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take both from the same "
-                "training run."
+                f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take the model and "
+                "its tokenizer.p from the same training run."
             )
         require_decoder_layout(prefill, step, metadata, len(vocabulary), folder)
         return cls(
