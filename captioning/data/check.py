@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from captioning.data.dataset import Dataset, Splits, select
+from captioning.data.dataset import Captions, Dataset, Splits, select
 from captioning.data.image_paths import list_image_names
 from captioning.data.images import UnreadableImage, load_image
 from captioning.data.read_dataset import similar_images
-from captioning.data.vocabulary import clean_caption
+from captioning.data.vocabulary import clean_caption, has_spaces
 from captioning.errors import UserError
 
 # Flickr8k's caption for an image that the annotator could not see.
@@ -42,8 +42,10 @@ class Findings:
 
 def check_dataset(dataset: Dataset) -> Findings:
     """Checks every caption as written, every name in the splits, and every image in the folder,
-    which it decodes as for the encoder (about a minute for Flickr8k)."""
+    which it decodes as for the encoder (about a minute for Flickr8k). Raises UserError for captions
+    in a language that puts no spaces between words."""
     captions, splits = dataset.captions, dataset.splits
+    _require_spaces(captions)
     files = set(list_image_names(dataset.images))
     unreadable = {
         name: reason
@@ -115,6 +117,17 @@ def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
                 f"{dataset.splits[split][:3]}. Correct the findings of the check."
             )
     return replace(dataset, captions=captions, splits=splits)
+
+
+def _require_spaces(captions: Captions) -> None:
+    written = [caption for image_captions in captions.values() for caption in image_captions]
+    unspaced = [caption for caption in written if not has_spaces(clean_caption(caption))]
+    if len(unspaced) > len(written) / 2:
+        raise UserError(
+            f"Expected captions with spaces between the words, got {unspaced[0]!r} and others, "
+            f"{len(unspaced):,} of {len(written):,}. Separate the words first, for example with jieba "
+            "(Chinese), fugashi (Japanese) or PyThaiNLP (Thai)."
+        )
 
 
 def _why_unreadable(path: Path) -> str | None:

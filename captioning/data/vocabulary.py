@@ -17,8 +17,30 @@ from captioning.errors import UserError
 PADDING, START, END, UNKNOWN = range(4)
 RESERVED = ("<padding>", "<start>", "<end>", "<unknown>")
 
-_APOSTROPHES = re.compile(r"['’`]")
+# Characters that are not shown: variation selectors, soft hyphens, marks of direction and fillers.
+# Not the zero-width space, which separates words, nor the joiners.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200e\u200f\u202a-\u202e\u2060-\u206f\u20dd-\u20e4"
+    "\u3164\ufe00-\ufe0f\ufeff\uffa0\U000e0000-\U000e0fff]"
+)
+_JOINERS = "\u200c\u200d"  # they shape letters of Persian, Hindi or Sinhala, inside words
+
+_APOSTROPHES = "['’`\u02bc]"
+# Words that French and Italian shorten before a vowel; English has no such words.
+_ELISION = re.compile(
+    rf"(?<![\w'’`])([cdjlmnst]|(?:jus|lors|puis|quoi)?qu|(?:da|de|ne|su|a)ll|un){_APOSTROPHES}"
+    "(?=[aeiouyhàáâäæèéêëìíîïòóôöœùúûü])"
+)
+_ANY_APOSTROPHE = re.compile(_APOSTROPHES)
 _NOT_IN_WORDS = re.compile(r"[^\w\s]|_")
+_ANY_LETTER = re.compile(r"\w")
+
+# Thai and Lao, Burmese, Khmer, Japanese and Chinese, which put no spaces between words.
+_UNSPACED = re.compile(
+    "[\u0e01-\u0eff\u1000-\u109f\u1780-\u17d3\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    "\U00020000-\U0003ffff]"
+)
+_MOST_LETTERS = 5  # of a word of these languages, on average
 
 # In captions, "right" nearly always means the side.
 _FLIPPED = {
@@ -30,14 +52,26 @@ _FLIPPED |= {right: left for left, right in _FLIPPED.items()}
 def clean_caption(caption: str) -> str:
     """Returns the caption as lower-case words separated by single spaces.
 
-    Drops apostrophes ("dog's" -> "dogs") and replaces all other punctuation by spaces ("T-shirt" ->
-    "t shirt"). Keeps one-letter words and numbers.
+    Drops apostrophes ("dog's" -> "dogs"), but separates the short words of French and Italian
+    ("l'homme" -> "l homme"). Replaces all other punctuation by spaces ("T-shirt" -> "t shirt").
+    Drops characters that are not shown. Keeps one-letter words and numbers.
 
     >>> clean_caption("A dog-sled, pulled by 2 huskies .")
     'a dog sled pulled by 2 huskies'
     """
-    caption = _APOSTROPHES.sub("", unicodedata.normalize("NFC", caption.lower()))
-    return " ".join(_NOT_IN_WORDS.sub(_space_unless_mark, caption).split())
+    composed = unicodedata.normalize("NFC", _INVISIBLE.sub("", caption))
+    lower = unicodedata.normalize("NFC", composed.replace("İ", "i").lower())
+    joined = _ANY_APOSTROPHE.sub("", _ELISION.sub(r"\1 ", lower))
+    words = _NOT_IN_WORDS.sub(_space_unless_in_word, joined).split()
+    return " ".join(word for word in words if _ANY_LETTER.search(word))
+
+
+def has_spaces(caption: str) -> bool:
+    """Returns whether the words of a cleaned caption are separated: False for a caption in Chinese,
+    Japanese, Thai, Burmese or Khmer as these languages are written."""
+    words = [word for word in caption.split() if _UNSPACED.search(word)]
+    letters = sum(letter.isalpha() for word in words for letter in word)
+    return letters <= _MOST_LETTERS * len(words)
 
 
 def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
@@ -57,9 +91,21 @@ def flip_caption(caption: str) -> str:
     return " ".join(_FLIPPED.get(word, word) for word in caption.split())
 
 
-def _space_unless_mark(match: re.Match) -> str:
-    """Keeps marks above and below letters, as in Hindi: they belong to words, but not to `\\w`."""
-    return match[0] if unicodedata.category(match[0]).startswith("M") else " "
+def _space_unless_in_word(match: re.Match) -> str:
+    """Keeps marks above and below letters, as in Hindi, and joiners between letters and marks: they
+    belong to words, but not to `\\w`."""
+    character, text = match[0], match.string
+    if _is_mark(character):
+        return character
+    if character in _JOINERS:
+        neighbours = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
+        is_inside = all(neighbour.isalnum() or _is_mark(neighbour) for neighbour in neighbours)
+        return character if is_inside else ""
+    return " "
+
+
+def _is_mark(character: str) -> bool:
+    return character != "" and unicodedata.category(character).startswith("M")
 
 
 class Vocabulary:

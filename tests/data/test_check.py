@@ -7,6 +7,7 @@ from PIL import Image
 from captioning.data.check import check_dataset, keep_usable
 from captioning.data.dataset import Dataset
 from captioning.data.read_dataset import read_dataset
+from captioning.errors import UserError
 
 CAPTIONS = {
     "whole.jpg": ["A dog runs .", "A dog is running ."],
@@ -130,6 +131,27 @@ def test_a_clean_data_set_has_no_findings(tmp_path):
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no image in"):
         check_dataset(Dataset(tmp_path, CAPTIONS, SPLITS))
+
+
+CHINESE = ["一只棕色的狗在草地上奔跑。", "两个孩子在沙滩上玩耍。", "一个人骑着自行车。"]
+
+
+def test_captions_without_spaces_between_words_are_refused(images):
+    captions = {"whole.jpg": CHINESE[:2], "odd.jpg": [CHINESE[2], "A dog ."]}
+    message = f"spaces between the words, got '{CHINESE[0]}' and others, 3 of 4.*Separate the words"
+    with pytest.raises(UserError, match=message):
+        check_dataset(Dataset(images, captions, SPLITS))
+
+
+def test_captions_with_spaces_between_words_are_accepted_in_any_language(images):
+    spaced = [
+        "一只 棕色 的 狗 在 草地 上 奔跑 。",
+        "สุนัข สี น้ำตาล วิ่ง บน หญ้า",
+        "少年 が スケートボード に 乗る",
+    ]
+    captions = {"whole.jpg": spaced, "odd.jpg": [CHINESE[0], "Two dogs run ."]}
+    findings = check_dataset(Dataset(images, captions, SPLITS))
+    assert findings.unusable_captions == {"odd.jpg#0"}  # the one word
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
+import hashlib
 import pickle
 import random
+import zipfile
 
 import pytest
 
@@ -11,6 +13,7 @@ from captioning.data.vocabulary import (
     UNKNOWN,
     Vocabulary,
     clean_caption,
+    has_spaces,
 )
 
 CAPTIONS = ["a dog runs", "a dog sleeps", "a cat"]
@@ -104,6 +107,72 @@ def test_the_fingerprint_depends_on_the_order_of_the_words():
 def test_a_repeated_word_is_refused():
     with pytest.raises(ValueError, match="every word of a vocabulary once, got \\['dog'\\]"):
         Vocabulary(["dog", "a", "dog"])
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [
+        ("ශ්\u200dරී ලංකා", "ශ්\u200dරී ලංකා"),  # Sinhala, with a joiner
+        ("র\u200d্যাব আসে", "র\u200d্যাব আসে"),  # Bengali
+        ("مرد می\u200cدود", "مرد می\u200cدود"),  # Persian, with a non-joiner
+        ("\u200da dog\u200d , \u200c .", "a dog"),
+        ("İki köpek", "iki köpek"),  # Turkish
+        ("I\u0307ki", "iki"),
+        ("a dog ❤️ runs", "a dog runs"),
+        ("1️⃣ dog", "1 dog"),
+        ("👨\u200d👩\u200d👧 👍🏽 a family", "a family"),
+        ("soft\u00adhyphen", "softhyphen"),
+        ("\u3164 \ufeffa\u2060 dog\u200f", "a dog"),
+        ("\u0301 a", "a"),  # a mark without a letter
+        ("ក\u200bខ", "ក ខ"),  # the zero-width space separates words
+    ],
+)
+def test_joiners_stay_in_words_and_invisible_characters_vanish(caption, cleaned):
+    assert clean_caption(caption) == cleaned
+    assert clean_caption(cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("caption", "cleaned"),
+    [
+        ("L'homme près de l'eau", "l homme près de l eau"),
+        ("C’est l’été , qu'il n'aime", "c est l été qu il n aime"),
+        ("jusqu'à aujourd'hui", "jusqu à aujourdhui"),
+        ("un'auto all'ombra dell'albero", "un auto all ombra dell albero"),  # Italian
+        ("it's o'clock , y'all could've", "its oclock yall couldve"),  # English
+        ("rock'n'roll , the dogs' owner 's ball", "rocknroll the dogs owner s ball"),
+        ("п'ять п’ять пʼять", "пять пять пять"),  # Ukrainian
+    ],
+)
+def test_apostrophes_divide_the_words_of_french_but_not_of_english(caption, cleaned):
+    assert clean_caption(caption) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("一只棕色的狗在草地上奔跑", False),
+        ("一只 棕色 的 狗", True),
+        ("สุนัขสีน้ำตาลวิ่งบนหญ้า", False),
+        ("犬が芝生の上を走っている", False),
+        ("မြန်မာစာသည်ကောင်း", False),
+        ("어린 소년이 달린다", True),  # Korean has spaces
+        ("a very long word is incomprehensibilities", True),
+        ("a dog called 狗", True),
+        ("", True),
+    ],
+)
+def test_captions_of_languages_without_spaces_are_recognised(caption, expected):
+    assert has_spaces(caption) == expected
+
+
+@pytest.mark.real
+def test_the_descriptions_of_flickr8k_are_cleaned_to_the_shipped_vocabulary(shared):
+    with zipfile.ZipFile(shared / "flickr8k" / "Flickr8k_text.zip") as archive:
+        lines = archive.read("Flickr8k.token.txt").decode().splitlines()
+    cleaned = "\n".join(clean_caption(line.partition("\t")[2]) for line in lines)
+    digest = hashlib.sha256(cleaned.encode()).hexdigest()
+    assert digest == "9179c122f0c74eaf4141ba34e550553baea87a8fc50a21994eb1dbe5597ad16a"
 
 
 def test_marks_above_and_below_letters_stay_in_words():
