@@ -1,4 +1,10 @@
-"""The errors that a user can mend, and how the errors of other libraries are quoted in them."""
+"""The errors that a user can mend, and how messages quote file names and the errors of other
+libraries."""
+
+import re
+
+# Control characters, with the escape sequences of terminals among them; and line separators.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class UserError(ValueError):
@@ -15,3 +21,10 @@ def one_line(error: BaseException, characters: int = 200) -> str:
     control characters."""
     message = "".join(letter if letter.isprintable() else " " for letter in str(error))
     return " ".join(message.split())[:characters] or type(error).__name__
+
+
+def printable(text: object) -> str:
+    """Returns the text, such as a file name, as one line that UTF-8 can encode and a terminal only
+    shows: escapes line breaks, other control characters and what UTF-8 cannot encode."""
+    encoded = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), encoded)

@@ -17,7 +17,6 @@ MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob(
 LARGE: dict[str, str] = {}
 SMALL = {
     "__main__.py": "it only starts the command line",
-    "errors.py": "nearly all modules import it",
 }
 # Modules that raise a ValueError for a mistake of the code that calls them.
 CALLED_BY_CODE = ("files.py", "inference/beam_search.py")

@@ -5,7 +5,6 @@ This module only parses the command line, so that `--help` and usage errors need
 """
 
 import argparse
-import warnings
 from pathlib import Path
 
 from captioning.app.console import run_command
@@ -37,22 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
     def command() -> int:
         from captioning.app.caption_images import caption_images
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow: an image that cannot be read is an error
-            return caption_images(
-                images,
-                root=options.model,
-                top=options.top,
-                search=make_search_settings(
-                    options, length_normalisation=options.length_normalisation
-                ),
-                format_name=options.format,
-                output=options.output,
-                copies_folder=options.describe,
-                gallery_path=options.gallery,
-                attention_path=options.attention,
-                cache=not options.no_cache,
-            )
+        return caption_images(
+            images,
+            root=options.model,
+            top=options.top,
+            search=make_search_settings(options, length_normalisation=options.length_normalisation),
+            format_name=options.format,
+            output=options.output,
+            copies_folder=options.describe,
+            gallery_path=options.gallery,
+            attention_path=options.attention,
+            cache=not options.no_cache,
+        )
 
     return run_command(command, failed=NONE_CAPTIONED)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from captioning.app.console import print_utf_8
 from captioning.data.image_paths import find_images, normalise, resolve
-from captioning.errors import UserError
+from captioning.errors import UserError, printable
 from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, make_image_name
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat
 from captioning.settings import SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
@@ -68,7 +68,7 @@ def caption_images(
                     failures.append(str(captions))
                     continue
                 captioned += 1
-                results.add(make_image_name(path), captions)
+                results.add(printable(path), captions)
                 failures += extras.add(path, captions[0].text)
             results.finish()
             extras.finish()
@@ -78,7 +78,7 @@ def caption_images(
             failures.append(str(error))
         finally:
             for failure in failures:
-                print(failure, file=sys.stderr)
+                print(printable(failure), file=sys.stderr)
         if not captioned:
             return NONE_CAPTIONED
         return SOME_FAILED if failures else ALL_CAPTIONED
@@ -187,7 +187,7 @@ def _open_results(
     image_paths: Sequence[str],
 ) -> CaptionFile | CaptionPrinter:
     if _is_file(output):
-        return CaptionFile(Path(output), caption_format, top, map(make_image_name, image_paths))
+        return CaptionFile(Path(output), caption_format, top, map(printable, image_paths))
     if caption_format.name != "text":
         print_utf_8()
     elif len(images) == 1 and image_paths == [normalise(images[0])]:
@@ -205,10 +205,10 @@ def _stream(
     """Yields each image path, in order, with its captions: those of earlier runs (image name ->
     captions), or new ones. An image that cannot be read comes with its error."""
     new = captioner.stream(
-        (path for path in image_paths if make_image_name(path) not in earlier), num_captions, search
+        (path for path in image_paths if printable(path) not in earlier), num_captions, search
     )
     for path in _with_progress(image_paths):
-        image_name = make_image_name(path)
+        image_name = printable(path)
         yield path, earlier[image_name] if image_name in earlier else next(new)[1]
 
 

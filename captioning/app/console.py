@@ -4,11 +4,12 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
-from captioning.errors import UserError
+from captioning.errors import UserError, printable
 
 INTERRUPTED = 130  # the exit status that shells report after Ctrl-C
 
@@ -40,7 +41,9 @@ def run_command(command: Callable[[], int], failed: int) -> int:
     closes the pipe early, as `head` does, ends it without a line. The function restores signals and
     streams.
     """
-    with _any_text_printable(), _sigterm_as_ctrl_c():
+    with _any_text_printable(), _sigterm_as_ctrl_c(), warnings.catch_warnings():
+        # An image that Pillow warns of is captioned, or an error says that it cannot be read.
+        warnings.filterwarnings("ignore", module=r"PIL\b")
         try:
             status = command()
             if status == 0:
@@ -52,7 +55,7 @@ def run_command(command: Callable[[], int], failed: int) -> int:
             print(_how_to_install(error), file=sys.stderr)
             return failed
         except (OSError, UserError) as error:
-            print(error, file=sys.stderr)
+            print(*map(printable, str(error).split("\n")), sep="\n", file=sys.stderr)
             return failed
         except KeyboardInterrupt:
             print("Stopped.", file=sys.stderr)

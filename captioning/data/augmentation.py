@@ -41,7 +41,8 @@ class Augmentation:
 
     def _crop(self, image_name: str) -> Box:
         seed = _FLIPPED_CROP_SEED if self.horizontal_flip else _CROP_SEED
-        random = np.random.default_rng(crc32(f"{seed} {image_name}".encode()))
+        name_bytes = f"{seed} {image_name}".encode("utf-8", "surrogatepass")
+        random = np.random.default_rng(crc32(name_bytes))
         share = random.uniform(*_CROP_SHARES)
         left, top = random.uniform(0, 1 - share, size=2)
         return left, top, left + share, top + share

@@ -12,7 +12,7 @@ from captioning.data.image_paths import list_image_names
 from captioning.data.images import UnreadableImage, load_image
 from captioning.data.read_dataset import similar_images
 from captioning.data.vocabulary import clean_caption, has_spaces
-from captioning.errors import UserError
+from captioning.errors import UserError, printable
 
 # Flickr8k's caption for an image that the annotator could not see.
 PLACEHOLDER = "broken image"
@@ -35,7 +35,9 @@ class Findings:
         """Returns a line for each kind: the number of findings and the first names."""
         lines = []
         for kind, names in self.names.items():
-            shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." * (len(names) > _NAMES_SHOWN))
+            shown = ", ".join(map(printable, names[:_NAMES_SHOWN])) + (
+                ", ..." * (len(names) > _NAMES_SHOWN)
+            )
             lines.append(f"{len(names):6,}  {kind}" + (f": {shown}" if names else ""))
         return "\n".join(lines)
 
@@ -125,8 +127,8 @@ def _require_spaces(captions: Captions) -> None:
     if len(unspaced) > len(written) / 2:
         raise UserError(
             f"Expected captions with spaces between the words, got {unspaced[0]!r} and others, "
-            f"{len(unspaced):,} of {len(written):,}. Separate the words first, for example with jieba "
-            "(Chinese), fugashi (Japanese) or PyThaiNLP (Thai)."
+            f"{len(unspaced):,} of {len(written):,}. Separate the words first, for example with "
+            "jieba (Chinese), fugashi (Japanese) or PyThaiNLP (Thai)."
         )
 
 

@@ -34,6 +34,7 @@ _SPLIT_OF_WORD = {word: split for split, words in _SYNONYMS.items() for word in 
 # In the image names of descriptions.txt, which has a line for each caption.
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", "\r": r"\r"})
 _UNESCAPED = {r"\\": "\\", r"\n": "\n", r"\r": "\r"}
+_ESCAPED = re.compile(r"\\[\\nr]|\\u(d[0-9a-f]{3})")  # also a surrogate, for a byte of a name
 
 
 @dataclass(frozen=True)
@@ -118,11 +119,12 @@ def complete_splits(
 
 
 def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> None:
-    """Writes cleaned captions, one a line: image name, tab, caption. Escapes backslashes and line
-    breaks in image names."""
+    """Writes cleaned captions, one a line: image name, tab, caption. In image names, escapes
+    backslashes, line breaks and what UTF-8 cannot encode."""
     with write_atomically(path, "w") as file:
         for image_name, image_captions in captions.items():
             escaped_name = image_name.translate(_ESCAPES)
+            escaped_name = escaped_name.encode("utf-8", "backslashreplace").decode("utf-8")
             file.writelines(f"{escaped_name}\t{caption}\n" for caption in image_captions)
 
 
@@ -138,9 +140,13 @@ def read_descriptions(path: Path) -> Captions:
                 f"{path}, line {number}: Expected an image name, a tab and a caption, got "
                 f"{line[:80]!r}. Write the file again: `python -m captioning check`."
             )
-        image_name = re.sub(r"\\[\\nr]", lambda match: _UNESCAPED[match[0]], image_name)
+        image_name = _ESCAPED.sub(_unescape, image_name)
         captions.setdefault(image_name, []).append(caption)
     return captions
+
+
+def _unescape(match: re.Match) -> str:
+    return chr(int(match[1], 16)) if match[1] else _UNESCAPED[match[0]]
 
 
 def load_with_descriptions(path: Path, descriptions_path: Path) -> tuple[Dataset, Captions]:
@@ -176,5 +182,5 @@ def _draw(image_names: Sequence[str], split: str, share: float) -> set[str]:
 
 def _pseudo_random(image_name: str, split: str) -> float:
     """Returns a number from 0 to 1 that is the same on every machine."""
-    digest = hashlib.sha256(f"{split} {image_name}".encode()).digest()
+    digest = hashlib.sha256(f"{split} {image_name}".encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(digest[:8]) / 2**64

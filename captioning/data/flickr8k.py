@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from captioning.data.caption_rows import Row, parse_rows
 from captioning.data.dataset import Captions, Splits
 from captioning.data.download import MAX_UNPACKED_BYTES, download, unpack
 from captioning.errors import UserError
@@ -38,6 +39,7 @@ DIGESTS = {
 }
 MAX_TEXT_BYTES = 10**8  # the official texts take 6 MB
 
+_ADVICE = "Run the step that unpacks it: `python -m captioning download`."
 _FILE_COUNT = ".unpacked"  # a file with the number of files in a complete folder
 
 
@@ -76,16 +78,22 @@ def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
 
 def read_captions(path: Path) -> Captions:
     """Reads captions in Flickr8k's format, one a line: "image.jpg#0", a tab, the caption. Raises
-    FileNotFoundError if the file is missing, ValueError, naming the line, for another format."""
-    captions: Captions = {}
-    for number, line in enumerate(_lines(path), start=1):
+    FileNotFoundError if the file is missing, UserError, naming the lines, for another format."""
+    lines = read_text(path, _ADVICE).split("\n")
+
+    def parse(numbered_line: tuple[int, str]) -> list[Row]:
+        number, line = numbered_line
         match = CAPTION_LINE.fullmatch(line)
         if match is None:
             raise UserError(
                 f'{path}, line {number}: Expected "image.jpg#0", a tab and a caption, got '
                 f"{line[:80]!r}. Unpack the archive again, or correct the line."
             )
-        image_name, caption = match.groups()
+        return [(*match.groups(), None)]
+
+    captions: Captions = {}
+    numbered_lines = ((number, line) for number, line in enumerate(lines, start=1) if line)
+    for image_name, caption, _ in parse_rows(numbered_lines, parse):
         captions.setdefault(image_name, []).append(caption)
     return captions
 
@@ -145,5 +153,4 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    text = read_text(path, "Run the step that unpacks it: `python -m captioning download`.")
-    return [line for line in text.split("\n") if line]
+    return [line for line in read_text(path, _ADVICE).split("\n") if line]

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from captioning.data.dataset import Captions, Dataset, Splits, complete_splits, parse_split
 from captioning.data.formats import read_caption_file
 from captioning.data.image_paths import image_extensions, list_image_names
-from captioning.errors import UserError
+from captioning.errors import UserError, printable
 from captioning.settings import SPLITS, SplitSettings
 
 
@@ -57,13 +57,17 @@ def match_image_names(names: Iterable[str], images: Iterable[str]) -> dict[str, 
     """Returns name in a caption file -> name of the image in the folder, with "/" between its
     parts.
 
-    An image of exactly that name comes first. Otherwise a name matches the only image with the same
-    file name in any folder, or with the same name except for the case of letters, the Unicode form
-    of accents (NFC, NFD), or an ending that the caption file leaves out; unless the image also fits
-    another name of the caption file. A name without a match stays as it is.
+    An image of exactly that name comes first, also as `captioning.errors.printable` writes it.
+    Otherwise a name matches the only image with the same file name in any folder, or with the same
+    name except for the case of letters, the Unicode form of accents (NFC, NFD), or an ending that
+    the caption file leaves out; unless the image also fits another name of the caption file. A name
+    without a match stays as it is.
     """
-    paths = {name: PureWindowsPath(name).as_posix() for name in names}  # reads both slashes
     images = dict.fromkeys(images)
+    as_written = {printable(image): image for image in images} | {image: image for image in images}
+    paths = {  # with both kinds of slashes
+        name: as_written.get(name) or PureWindowsPath(name).as_posix() for name in names
+    }
     matches = {path: path for path in paths.values()}
     unmatched = [path for path in matches if path not in images]
     for key in (_file_name, _folded_path, _folded_file_name, _folded_stem, _folded_file_stem):

@@ -16,7 +16,7 @@ import numpy as np
 from captioning.data.feature_store import FeatureStore
 from captioning.data.images import ImageLike, load_image
 from captioning.data.pickles import load_vectors, save_pickle
-from captioning.errors import UserError
+from captioning.errors import UserError, printable
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
 
 _DECODING_THREADS = 2  # the encoder needs the cores more
@@ -155,7 +155,7 @@ def _encode_named(
             encoded = []
             for image_name, (_, result) in zip(islice(remaining, len(batch)), batch, strict=True):
                 if isinstance(result, Exception):
-                    tqdm.write(f"left out: {result}")
+                    tqdm.write(f"left out: {printable(result)}")
                 else:
                     encoded.append((image_name, result))
             progress.update(len(batch))

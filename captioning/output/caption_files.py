@@ -2,7 +2,7 @@
 
 Both classes have the same attributes: `captions`, those of earlier runs (image name -> captions,
 best first); `add`, which writes the captions of one more image; and `finish`, which ends the run.
-Images are named as `captioning.output.caption_formats.make_image_name` writes their paths.
+Images are named by their paths, as `captioning.errors.printable` writes them.
 """
 
 import csv

@@ -1,7 +1,7 @@
 """Writes the captions of an image as lines of text, JSON or CSV, and reads them again.
 
-Images are named as `make_image_name` writes their paths. An image has its best caption, or `ranked`
-captions: the best ones, each with its log-probability (`--top`).
+Images are named by their paths, as `captioning.errors.printable` writes them. An image has its best
+caption, or `ranked` captions: the best ones, each with its log-probability (`--top`).
 """
 
 import csv
@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from captioning.errors import UserError
 from captioning.inference.networks import Caption
@@ -26,13 +25,6 @@ class CaptionFormat:
     write: Callable[[str, list[Caption], bool], str]
     read: Callable[[str], tuple[str, list[Caption]]]
     header: str = ""
-
-
-def make_image_name(path: str | Path) -> str:
-    """Returns the path as one line of text that UTF-8 can encode. Characters that it cannot encode
-    and line breaks are escaped."""
-    text = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-    return text.replace("\r", r"\r").replace("\n", r"\n")
 
 
 def _write_captions(image_name: str, captions: list[Caption], ranked: bool) -> str:

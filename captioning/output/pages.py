@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader
 
+from captioning.errors import printable
 from captioning.files import require_mark, write_atomically
-from captioning.output.caption_formats import make_image_name
 
 
 def refuse_to_overwrite(page_path: Path) -> None:
@@ -28,7 +28,7 @@ def write_gallery(page_path: Path, captions: Mapping[Path, str]) -> None:
         "gallery.html",
         title=f"Captions ({len(captions)})",
         images=(
-            {"path": path, "name": make_image_name(path), "caption": caption}
+            {"path": path, "name": printable(path), "caption": caption}
             for path, caption in captions.items()
         ),
     )

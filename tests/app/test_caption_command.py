@@ -310,6 +310,15 @@ def test_without_standard_streams_captions_still_reach_their_file(
     assert caption_command.main(arguments) == 1
 
 
+def test_warnings_of_pillow_are_not_printed(caption, folder, recwarn):
+    spoilt = b"Exif\0\0II*\0\x08\0\0\0\x09\0\x12\x01"  # cut off in its first entry
+    Image.new("RGB", (60, 40)).save("photos/2.jpg", exif=spoilt)
+    assert caption("photos/2.jpg")[0] == 0
+    with Image.open("photos/2.jpg") as image, pytest.warns(UserWarning, match="Corrupt EXIF"):
+        image.getexif().get(0x0112)
+    assert not recwarn
+
+
 def test_warnings_of_the_host_program_stay_as_they_are(caption, image_paths):
     before = list(warnings.filters)
     caption(image_paths[0])
@@ -353,6 +362,20 @@ def test_failures_stop_nothing_and_are_printed_at_the_end(caption, folder):
     assert "nothing*" in pattern_error
     assert "2.jpg cannot be read" in broken_error
     assert "no file gone.jpg" in missing_error
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+@pytest.mark.parametrize("output", [(), ("--format", "csv"), ("--format", "jsonl")])
+def test_control_characters_in_names_are_printed_escaped(caption, folder, output):
+    os.rename("photos/1.jpg", "photos/1\x1b[31m.jpg")
+    Path("photos/2\x1b[2J\n.jpg").write_text("no image")
+    status, lines, problems = caption("photos", "empty\x1b*", *output)
+    assert status == 1
+    assert r"photos/1\x1b[31m.jpg" in "".join(lines).replace(r"\\", "\\")
+    assert "\x1b" not in "".join(lines + problems)
+    pattern_problem, image_problem = problems
+    assert r"empty\x1b*" in pattern_problem
+    assert image_problem.startswith(r"photos/2\x1b[2J\n.jpg cannot be read")
 
 
 def test_without_any_image_the_status_is_2(caption, folder):

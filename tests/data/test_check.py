@@ -99,6 +99,11 @@ def test_the_findings_print_a_line_for_each_kind_with_count_and_names(images):
     assert lines[0] == "     1  captioned images that do not exist: gone.jpg"
 
 
+def test_the_findings_print_control_characters_escaped(images):
+    findings = check_dataset(Dataset(images, {"a\x1b[31m\n.jpg": ["A dog runs ."]}, {}))
+    assert str(findings).splitlines()[0].endswith(r"do not exist: a\x1b[31m\n.jpg")
+
+
 def test_a_missing_image_is_listed_with_the_image_that_differs_in_its_ending(images):
     (images / "silent.jpg").rename(images / "Silent.png")
     dataset = Dataset(images, {"silent.jpg": ["A dog runs ."], "gone.jpg": ["A cat ."]}, {})

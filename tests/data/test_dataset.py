@@ -96,7 +96,7 @@ def test_the_message_for_a_malformed_description_names_its_line(tmp_path):
     "name",
     [
         "a\tb.jpg", "a\u0085b.jpg", "a\u2028b.jpg", "a\x0bb.jpg", "a\nb.jpg", "a\r\nb.jpg",
-        r"a\nb.jpg", "a\\.jpg", " a .jpg",
+        r"a\nb.jpg", "a\\.jpg", " a .jpg", "caf\udce9.jpg", r"caf\udce9.jpg", r"a\\udce9.jpg",
     ],
 )  # fmt: skip
 def test_descriptions_of_images_with_unusual_names_are_read_as_they_were_written(tmp_path, name):

@@ -2,7 +2,13 @@ import json
 
 import pytest
 
-from captioning.data.formats import find_delimiter, read_json, read_table
+from captioning.data.caption_json import read_json
+from captioning.data.caption_tables import find_delimiter, read_table
+from captioning.data.flickr8k import CAPTION_FILE, read_captions
+from captioning.data.formats import read_caption_file
+from captioning.files import read_text
+from captioning.inference.networks import Caption
+from captioning.output.caption_formats import FORMATS
 
 
 @pytest.fixture
@@ -10,7 +16,7 @@ def rows(tmp_path):
     def read(text, encoding="utf-8"):
         path = tmp_path / "my.csv"
         path.write_bytes(text.encode(encoding))
-        return list(read_table(path))
+        return list(read_table(read_text(path, ""), path))
 
     return read
 
@@ -48,6 +54,54 @@ def test_the_header_determines_the_delimiter(rows, delimiter):
     assert rows(f"image{delimiter}caption\na.jpg{delimiter}One, two\n") == [
         ("a.jpg", "One, two", None)
     ]
+
+
+@pytest.mark.parametrize("before", ["sep=;\n", '"sep=;"\r\n', "\n", "\n \nsep=;\n\n"])
+def test_empty_lines_and_the_delimiter_of_excel_may_precede_the_header(rows, before, tmp_path):
+    text = f"{before}image;caption\na.jpg;One, two\n"
+    assert rows(text) == [("a.jpg", "One, two", None)]
+    assert read_caption_file(tmp_path / "my.csv") == ({"a.jpg": ["One, two"]}, {})
+    line = text.count("\n") + 1
+    with pytest.raises(ValueError, match=f"my.csv, line {line}: Expected 2 fields"):
+        rows(f"{text}b.jpg\n")
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("image,caption,text", "caption, text"),
+        ("image,caption,caption", "caption, caption"),
+        ("caption 2,file_name,Caption", "caption 2, caption"),
+        ("image,caption,captions_2", "caption, captions_2"),
+    ],
+)
+def test_a_second_column_of_captions_is_refused(rows, header, columns):
+    with pytest.raises(ValueError, match=f"line 1: Expected one column of captions, got {columns}"):
+        rows(f"{header}\na,b,c\n")
+
+
+def test_all_wrong_rows_are_named_at_once(rows):
+    text = "image,caption,split\na.jpg,A dog .,train\nb.jpg\nc.jpg,A cat .,mine\n,A bird .,\n"
+    with pytest.raises(ValueError) as caught:
+        rows(text + 'd.jpg,"A horse .\n')
+    lines = str(caught.value).splitlines()
+    assert [line.partition(": ")[0].rpartition(" ")[2] for line in lines] == ["3", "4", "5", "6"]
+
+
+def test_at_most_twenty_wrong_rows_are_named(rows):
+    with pytest.raises(ValueError) as caught:
+        rows("image,caption\n" + "a.jpg\n" * 1021)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 21
+    assert "my.csv, line 21: " in lines[19]
+    assert lines[20] == "... and 1,001 more bad rows."
+
+
+def test_wrong_lines_of_flickr8ks_captions_are_named_at_once(tmp_path):
+    path = tmp_path / CAPTION_FILE
+    path.write_text("a.jpg#0\tA dog .\nb.jpg A cat .\n\na.jpg#1\tIt .\nc.jpg#0 A bird .\n")
+    with pytest.raises(ValueError, match="line 2: Expected .*\n.*line 5: Expected "):
+        read_captions(path)
 
 
 def test_flickr30k_is_read_despite_its_spaces_quotes_and_broken_row(rows):
@@ -88,7 +142,7 @@ def test_flickr30k_is_read_despite_its_spaces_quotes_and_broken_row(rows):
     ],
 )
 def test_the_message_for_a_wrong_row_names_its_line_and_gives_advice(rows, text, message):
-    with pytest.raises(ValueError, match=f"my.csv, {message}.*Correct the line"):
+    with pytest.raises(ValueError, match=f"my.csv, {message}.*Correct "):
         rows(text)
 
 
@@ -120,7 +174,7 @@ def entries(tmp_path):
     def read(content):
         path = tmp_path / "my.json"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return list(read_json(path))
+        return list(read_json(read_text(path, ""), path))
 
     return read
 
@@ -131,6 +185,15 @@ def test_cocos_captions_name_their_images_by_id(entries):
         ("9.jpg", "A cat .", None),
         ("7.jpg", "A brown dog .", None),
     ]
+
+
+@pytest.mark.parametrize(
+    "ids", [lambda number: str(number), lambda number: number if number == 7 else str(number)]
+)
+def test_ids_may_be_numbers_or_text(entries, ids):
+    images = [{**image, "id": str(image["id"])} for image in COCO["images"]]
+    annotations = [{**entry, "image_id": ids(entry["image_id"])} for entry in COCO["annotations"]]
+    assert entries({"images": images, "annotations": annotations}) == entries(COCO)
 
 
 def test_karpathys_images_have_several_sentences_and_a_split(entries):
@@ -144,21 +207,96 @@ def test_karpathys_folder_is_part_of_the_image_name(entries):
     assert entries({"images": [image]})[0][0] == "val2014/1.jpg"
 
 
+def test_all_wrong_entries_are_named_at_once(entries):
+    annotations = [*COCO["annotations"], {"image_id": 8, "caption": "A bird ."}, {"image_id": 7}]
+    with pytest.raises(ValueError, match=r"annotations\[3\]: .*got 8.*\n.*annotations\[4\]: "):
+        entries({**COCO, "annotations": annotations})
+
+
+def test_json_lines_have_an_object_for_each_caption(entries):
+    lines = [
+        {"image": "a.jpg", "caption": "A dog .", "split": "val"},
+        {"image": "a.jpg", "caption": "It is \u2028 a dog .", "split": None},
+        {"image": "b/c.jpg", "caption": "A cat .", "log_prob": -3.5},
+    ]
+    assert entries("\n".join(map(json.dumps, lines)) + "\n") == [
+        ("a.jpg", "A dog .", "development"),
+        ("a.jpg", "It is \u2028 a dog .", None),
+        ("b/c.jpg", "A cat .", None),
+    ]
+    assert entries(json.dumps(lines[0])) == [("a.jpg", "A dog .", "development")]
+    assert entries('\n\n{"file_name": "a.jpg", "text": "A dog ."}\n\n') == [
+        ("a.jpg", "A dog .", None)
+    ]
+
+
+def test_the_captions_that_the_program_wrote_are_read(tmp_path):
+    captions = [Caption("a dog", -1.5), Caption("a cat", -2.5)]
+    for name, file_format in FORMATS.items():
+        for is_ranked in (False, True) if name != "text" else ():
+            written = captions if is_ranked else captions[:1]
+            content = file_format.header + file_format.write("a.jpg", written, is_ranked)
+            (tmp_path / name).write_text(content)
+            best, *others = read_caption_file(tmp_path / name)[0]["a.jpg"]
+            assert best == "a dog"
+            assert others == (["a cat"] if is_ranked and name == "csv" else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", '{"file_name": "a.jpg", "text": "A dog ."}\n'),
+        ("metadata.csv", "file_name,text\na.jpg,A dog .\n"),
+    ],
+)
+def test_an_image_folder_of_hugging_face_has_its_captions_beside_the_images(
+    tmp_path, name, content
+):
+    (tmp_path / name).write_text(content)
+    assert read_caption_file(tmp_path) == ({"a.jpg": ["A dog ."]}, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"image": "b.jpg", "text": "A cat ."}', 'Expected an entry with "caption"'),
+        ('{"image": 7, "caption": "A cat ."}', 'Expected an entry with "image"'),
+        ('{"image": "b.jpg", "caption": null}', 'Expected an entry with "caption"'),
+        ('{"image": "b.jpg", "caption"', 'Expected an entry with "image", got None'),
+        ('{"image": "b.jpg", "caption": "A", "split": "mine"}', "Expected a split, .* got 'mine'"),
+    ],
+)
+def test_the_message_for_a_wrong_line_names_it(entries, line, message):
+    first = '{"image": "a.jpg", "caption": "A dog ."}'
+    with pytest.raises(ValueError, match=f"my.json, line 3: {message}.*\n.*line 4: Expected"):
+        entries(f"{first}\n\n{line}\n7\n{first}\n")
+
+
+def test_json_lines_with_two_captions_in_a_line_are_refused(entries):
+    with pytest.raises(
+        ValueError, match="line 1: Expected one column of captions, got caption, te"
+    ):
+        entries('{"image": "a.jpg", "caption": "A dog .", "text": "It ."}\n' * 2)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"images": [', "Expected whole JSON in .*my.json"),
         ("[" * 100_000, "Expected whole JSON in .*my.json"),
-        ({"annotations": []}, 'Expected "images"'),
-        ({**COCO, "images": [{"id": 9}]}, r'images\[0\]: Expected "file_name"'),
+        ({"annotations": []}, 'Expected an entry with "images"'),
+        ({**COCO, "images": [{"id": 9}]}, r'images\[0\]: Expected an entry with "file_name"'),
         (
             {**COCO, "annotations": [{"image_id": 9, "bbox": []}]},
-            r'annotations\[0\]: Expected "cap',
+            r'annotations\[0\]: Expected an entry with "cap',
         ),
         ({**COCO, "images": COCO["images"][:1]}, r"annotations\[0\]: Expected the id .*got 7"),
-        ({"images": [{"filename": "1.jpg"}]}, r'images\[0\]: Expected "split"'),
+        ({"images": [{"filename": "1.jpg"}]}, r'images\[0\]: Expected an entry with "split"'),
         ({"images": [{**KARPATHY["images"][0], "split": "mine"}]}, r"images\[0\]: .*got 'mine'"),
-        ({"images": [{**KARPATHY["images"][0], "sentences": [5]}]}, r'images\[0\]: Expected "raw"'),
+        (
+            {"images": [{**KARPATHY["images"][0], "sentences": [5]}]},
+            r'images\[0\]: Expected an entry with "raw"',
+        ),
     ],
 )
 def test_the_message_for_a_wrong_entry_names_it(entries, content, message):

@@ -221,6 +221,9 @@ def test_a_missing_caption_file_is_an_error_with_advice(tmp_path, images):
         ("a.jpg", ["a.jpg", "b.jpg"], "a.jpg"),
         ("./x/a.jpg", ["x/a.jpg", "y/a.jpg"], "x/a.jpg"),
         ("C:\\photos\\a.jpg", ["x/a.jpg"], "x/a.jpg"),  # the only file of that name
+        ("x\\a.jpg", ["x\\a.jpg", "x/a.jpg"], "x\\a.jpg"),  # not on Windows
+        ("a\x1bb.jpg", ["a\x1bb.jpg"], "a\x1bb.jpg"),
+        (r"a\x1bb.jpg", ["a\x1bb.jpg"], "a\x1bb.jpg"),  # as it was printed
         ("a.jpg", ["x/a.jpg", "y/a.jpg"], "a.jpg"),  # two files of that name
         ("A.JPG", ["a.jpg", "b.jpg"], "a.jpg"),
         ("a.jpg", ["A.jpg", "a.JPG"], "a.jpg"),

@@ -1,13 +1,12 @@
 import csv
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, make_image_name
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES
 
 DOG = [Caption("a dog runs", -7.25)]
 CAT = [Caption("a cat, it's asleep", -11.123456)]
@@ -259,10 +258,3 @@ def test_the_printed_text_is_that_of_a_file(tmp_path, caption_format, capsys, ab
     printer.add("b.jpg", CAT)
     expected = write(tmp_path / "file", caption_format, {"a.jpg": DOG, "b.jpg": CAT})
     assert capsys.readouterr().out.encode() == expected
-
-
-def test_the_name_of_an_image_is_one_line_that_utf_8_can_encode():
-    assert make_image_name(Path("photos/犬.jpg")) == str(Path("photos/犬.jpg"))
-    name = make_image_name(Path("two\nlines\rand \udcff.jpg"))
-    assert name.encode("utf-8") == rb"two\nlines\rand \udcff.jpg"
-    assert make_image_name(name) == name
