@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,13 @@ def test_a_closed_pipe_ends_the_command_without_a_message():
     os.close(read_end)
     assert run_with_stdout(write_end) == (3, [])
     os.close(write_end)
+
+
+def test_warnings_of_pillow_are_not_printed(recwarn):
+    def command():
+        for module in ("PIL.TiffImagePlugin", "numpy"):
+            warnings.warn_explicit("Corrupt EXIF data", UserWarning, "a.py", 1, module)
+        return 0
+
+    assert run_command(command, 1) == 0
+    assert [warning.filename for warning in recwarn] == ["a.py"]
