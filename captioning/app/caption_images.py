@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from captioning.app.console import print_utf_8
+from captioning.app.console import print_error, print_utf_8
 from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.errors import UserError, printable
 from captioning.files import only_writer
@@ -78,7 +78,7 @@ def caption_images(
             failures.append(str(error))
         finally:
             for failure in failures:
-                print(printable(failure), file=sys.stderr)
+                print_error(failure)
         if not captioned:
             return NONE_CAPTIONED
         return SOME_FAILED if failures else ALL_CAPTIONED

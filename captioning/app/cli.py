@@ -5,7 +5,6 @@ This module parses the command line, calls `captioning.app.pipeline` and prints 
 
 import argparse
 import json
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def command() -> int:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # an unreadable image is an error
-            options.run(Paths(options.root or Path()), options)
+        options.run(Paths(options.root or Path()), options)
         return 0
 
     return run_command(command, FAILED)

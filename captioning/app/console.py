@@ -6,7 +6,8 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from errno import ENOSPC
 from typing import TextIO
 
 from captioning.errors import UserError, printable
@@ -52,20 +53,34 @@ def run_command(command: Callable[[], int], failed: int) -> int:
         except BrokenPipeError:
             return failed
         except ModuleNotFoundError as error:
-            print(_how_to_install(error), file=sys.stderr)
+            print_error(_how_to_install(error))
             return failed
         except (OSError, UserError) as error:
-            print(*map(printable, str(error).split("\n")), sep="\n", file=sys.stderr)
+            for line in str(error).split("\n"):
+                print_error(line + _place_of_full_disk(error))
             return failed
         except KeyboardInterrupt:
-            print("Stopped.", file=sys.stderr)
+            print_error("Stopped.")
             return INTERRUPTED
+
+
+def print_error(line: str) -> None:
+    """Prints a line to stderr, with control characters escaped. Nobody misses it where stderr is
+    closed or on a full disk."""
+    with suppress(OSError):
+        print(printable(line), file=sys.stderr)
 
 
 def print_utf_8() -> None:
     """Switches standard output to UTF-8, whatever its encoding, until `run_command` returns."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _place_of_full_disk(error: Exception) -> str:
+    """The place that a message about a full disk lacks: files are named in it."""
+    is_of_stdout = isinstance(error, OSError) and error.errno == ENOSPC and not error.filename
+    return ": 'standard output'" if is_of_stdout else ""
 
 
 def _how_to_install(error: ModuleNotFoundError) -> str:

@@ -9,13 +9,14 @@ import csv
 import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from itertools import chain, groupby, takewhile
 from operator import itemgetter
 from os.path import commonprefix
 from pathlib import Path
 
 from captioning.errors import UserError
-from captioning.files import write_atomically
+from captioning.files import name_in_errors, write_atomically
 from captioning.inference.networks import Caption
 from captioning.output.caption_formats import CaptionFormat
 
@@ -43,10 +44,12 @@ class CaptionPrinter:
         if self._above_bar:
             from tqdm import tqdm  # only here: its import takes longer than that of Pillow
 
-            tqdm.write(text, file=sys.stdout, end="")
+            write = partial(tqdm.write, file=sys.stdout, end="")
         else:
-            sys.stdout.write(text)
-        sys.stdout.flush()
+            write = sys.stdout.write
+        with name_in_errors(Path("standard output")):
+            write(text)
+            sys.stdout.flush()
 
 
 class CaptionFile:
@@ -95,7 +98,10 @@ class CaptionFile:
         if image_name in self.captions or image_name in self._added:
             return
         self._added[image_name] = None
-        with self._path.open("a", encoding="utf-8", newline="\n") as file:
+        with (
+            name_in_errors(self._path),
+            self._path.open("a", encoding="utf-8", newline="\n") as file,
+        ):
             file.write(self._format.write(image_name, captions, self._ranked))
 
     def finish(self) -> None:

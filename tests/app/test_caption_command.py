@@ -327,7 +327,7 @@ def test_a_full_disk_is_one_line_on_stderr(tiny_root, image_paths):
         )
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "No space left on device" in line
+    assert "No space left on device: 'standard output'" in line
 
 
 def test_a_folder_is_captioned_in_reading_order(caption, folder):

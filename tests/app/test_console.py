@@ -135,7 +135,23 @@ def test_a_full_disk_is_one_line_on_stderr_and_a_failure():
     with open("/dev/full", "w") as full:
         status, (line,) = run_with_stdout(full)
     assert status == 3
-    assert "No space left on device" in line
+    assert "No space left on device: 'standard output'" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_error_that_cannot_be_printed_leaves_the_status(monkeypatch):
+    with open("/dev/full", "w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stderr", full)
+        assert run_command(raising(UserError("one\ntwo")), failed=3) == 3
+        monkeypatch.undo()
+        with pytest.raises(OSError):
+            full.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), full.fileno())
+
+
+def test_errors_are_printed_with_control_characters_escaped(capsys):
+    assert run_command(raising(UserError("a\x1b[31m\nb\r")), failed=1) == 1
+    assert capsys.readouterr().err == "a\\x1b[31m\nb\\r\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes are others there")

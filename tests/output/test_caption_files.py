@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -249,6 +250,16 @@ def test_an_empty_file_counts_as_a_new_one(tmp_path, caption_format):
     path = tmp_path / "file"
     path.touch()
     assert CaptionFile(path, caption_format, None).captions == {}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_the_error_of_a_full_disk_names_the_file(tmp_path, caption_format):
+    path = tmp_path / "captions"
+    file = CaptionFile(path, caption_format)
+    path.unlink()
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        file.add("a.jpg", DOG)
 
 
 @pytest.mark.parametrize("above_bar", [False, True])
