@@ -107,7 +107,7 @@ def _read(path: Path, options: dict[str, str]) -> openvino.CompiledModel | None:
 def _write(path: Path, compiled: openvino.CompiledModel) -> None:
     with suppress(OSError, RuntimeError, MemoryError):  # captions do not depend on the cache
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        exported = compiled.export_model().getbuffer()
+        exported = compiled.export_model().getvalue()
         with write_atomically(path, shared=True) as file:
             file.write(_DIGEST(exported).digest())
             file.write(exported)
