@@ -5,7 +5,7 @@ Pillow would.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyexiv2
@@ -14,9 +14,13 @@ from captioning.errors import UserError
 from captioning.files import write_atomically
 
 _SILENT = 4  # log level of pyexiv2, which warns of the metadata of some cameras
-# The beginnings of the EXIF and the IPTC segment of a JPEG, which are removed if pyexiv2 cannot
-# read them.
+_JPEG_START, _PNG_START = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
+
+# The beginnings of the EXIF and the IPTC segments of a JPEG file, and the names of the chunks of a
+# PNG file, which are removed if pyexiv2 cannot read them.
 _JPEG_METADATA = (b"Exif\0\0", b"Photoshop 3.0\0")
+_PNG_METADATA = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 def choose_copy_paths(image_paths: Iterable[str], folder: Path) -> dict[str, Path]:
@@ -59,16 +63,27 @@ def write_with_description(image_path: Path, caption: str, copy_path: Path) -> N
 def _describe(image_path: Path, caption: str) -> bytes:
     pyexiv2.set_log_level(_SILENT)
     content = image_path.read_bytes()
-    for damaged in (*_JPEG_METADATA, None):
+    problem = None
+    for version in _with_less_metadata(content):
         try:
-            return _add_description(content, caption)
+            return _add_description(version, caption)
         except RuntimeError as error:  # the only exception of pyexiv2
-            if damaged is None:
-                raise UserError(
-                    "Expected JPEG, PNG, TIFF, WebP or JPEG 2000, which hold a description, got "
-                    f"{image_path} ({error}). Save it as one of these first."
-                ) from error
-            content = _remove_segment(content, damaged)
+            problem = problem or error
+    raise UserError(
+        "Expected JPEG, PNG, TIFF, WebP or JPEG 2000, which hold a description, got "
+        f"{image_path} ({problem}). Save it as one of these first."
+    ) from problem
+
+
+def _with_less_metadata(content: bytes) -> Iterator[bytes]:
+    """Yields the content of the file, and versions without the metadata that may be damaged."""
+    yield content
+    if content.startswith(_JPEG_START):
+        for beginning in _JPEG_METADATA:
+            content = _remove_segments(content, beginning)
+            yield content
+    if content.startswith(_PNG_START):
+        yield _remove_chunks(content)
 
 
 def _add_description(content: bytes, caption: str) -> bytes:
@@ -80,11 +95,25 @@ def _add_description(content: bytes, caption: str) -> bytes:
         return image.get_bytes()
 
 
-def _remove_segment(content: bytes, beginning: bytes) -> bytes:
-    """Removes the first segment with this beginning from a JPEG file; returns other files as they
-    are."""
-    start = content.find(beginning) - 4  # after a marker and a length, of two bytes each
-    if start < 0 or content[:2] != b"\xff\xd8" or content[start] != 0xFF:
-        return content
-    length = int.from_bytes(content[start + 2 : start + 4], "big")
-    return content[:start] + content[start + 2 + length :]
+def _remove_segments(jpeg: bytes, beginning: bytes) -> bytes:
+    """Removes the segments with this beginning, which follow a marker and a length of two bytes
+    each."""
+    position = 2
+    while (start := jpeg.find(beginning, position) - 4) >= 0:
+        if jpeg[start] == 0xFF:
+            length = int.from_bytes(jpeg[start + 2 : start + 4], "big")
+            jpeg = jpeg[:start] + jpeg[start + 2 + length :]
+        position = max(start, position) + 1
+    return jpeg
+
+
+def _remove_chunks(png: bytes) -> bytes:
+    """Removes the chunks of metadata, and adds the last chunk if it is missing."""
+    kept = [_PNG_START]
+    position = len(_PNG_START)
+    while name := png[position + 4 : position + 8]:
+        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
+        if name not in (*_PNG_METADATA, b"IEND"):
+            kept.append(png[position:end])
+        position = end
+    return b"".join([*kept, _PNG_END])

@@ -7,6 +7,7 @@ from PIL import Image, ImageCms
 
 from captioning.errors import UserError
 from captioning.output.image_metadata import choose_copy_paths, write_with_description
+from tests.bombs import chunk
 
 ORIENTATION, MAKER, DESCRIPTION = 0x0112, 0x010F, 0x010E
 CAPTION = "a dog runs"
@@ -98,6 +99,46 @@ def test_damaged_metadata_are_replaced(tmp_path, picture, kind):
     assert copy.getexif()[DESCRIPTION] == CAPTION
     assert copy.info["comment"].rstrip(b"\x00") == b"made by hand"
     np.testing.assert_array_equal(np.asarray(copy), np.asarray(open_image(tmp_path / "a.jpg")))
+
+
+def test_several_damaged_segments_are_replaced(tmp_path, picture):
+    picture.save(tmp_path / "a.jpg", comment=b"made by hand")
+    content = (tmp_path / "a.jpg").read_bytes()
+    for _ in range(3):
+        content = insert_segment(content, b"\xff\xe1", b"Exif\0\0no TIFF header")
+    (tmp_path / "a.jpg").write_bytes(content)
+    write_with_description(tmp_path / "a.jpg", CAPTION, tmp_path / "copy.jpg")
+    assert open_image(tmp_path / "copy.jpg").getexif()[DESCRIPTION] == CAPTION
+    assert b"no TIFF header" not in (tmp_path / "copy.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        chunk(b"eXIf", b"no TIFF header"),
+        chunk(b"zTXt", b"Raw profile type exif\0\0not compressed"),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<<<"),
+    ],
+)
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_damaged_chunks_of_a_png_are_replaced(tmp_path, picture, damaged, is_cut):
+    picture.save(tmp_path / "a.png", dpi=(72, 72))
+    content = (tmp_path / "a.png").read_bytes()
+    pixels = content.index(b"IDAT") - 4
+    content = content[:pixels] + damaged + content[pixels:]
+    (tmp_path / "a.png").write_bytes(content[:-12] if is_cut else content)  # without its last chunk
+    write_with_description(tmp_path / "a.png", CAPTION, tmp_path / "copy.png")
+    copy = open_image(tmp_path / "copy.png")
+    assert copy.getexif()[DESCRIPTION] == CAPTION
+    assert round(copy.info["dpi"][0]) == 72
+    np.testing.assert_array_equal(np.asarray(copy), np.asarray(picture))
+
+
+def test_names_of_254_bytes_are_copied(tmp_path, picture):
+    for name in ("x" * 250 + ".jpg", "é" * 125 + ".jpg"):
+        picture.save(tmp_path / name)
+        write_with_description(tmp_path / name, CAPTION, tmp_path / "copies" / name)
+        assert open_image(tmp_path / "copies" / name).getexif()[DESCRIPTION] == CAPTION
 
 
 def test_descriptions_in_other_languages_stay(tmp_path, picture):
