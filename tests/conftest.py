@@ -27,6 +27,12 @@ def shared() -> Path:
     return SHARED
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills", type=int, default=2, help="random moments at which test_kills.py kills each step"
+    )
+
+
 def pytest_collection_modifyitems(items):
     missing = [f"../shared/{name}" for name in REAL if not any(SHARED.glob(name))]
     for item in items:

@@ -45,23 +45,28 @@ def run_command(command: Callable[[], int], failed: int) -> int:
     with _any_text_printable(), _sigterm_as_ctrl_c(), warnings.catch_warnings():
         # An image that Pillow warns of is captioned, or an error says that it cannot be read.
         warnings.filterwarnings("ignore", module=r"PIL\b")
-        try:
-            status = command()
-            if status == 0:
-                sys.stdout.flush()  # raises the error of a full disk
-            return status
-        except BrokenPipeError:
-            return failed
-        except ModuleNotFoundError as error:
-            print_error(_how_to_install(error))
-            return failed
-        except (OSError, UserError) as error:
-            for line in str(error).split("\n"):
-                print_error(line + _place_of_full_disk(error))
-            return failed
-        except KeyboardInterrupt:
-            print_error("Stopped.")
-            return INTERRUPTED
+        status, message = _run(command, failed)
+        if message:  # it is the last line: progress bars end after the error that ends them
+            for line in message.split("\n"):
+                print_error(line)
+        return status
+
+
+def _run(command: Callable[[], int], failed: int) -> tuple[int, str]:
+    """Returns the exit status of the command, and the message to print."""
+    try:
+        status = command()
+        if status == 0:
+            sys.stdout.flush()  # raises the error of a full disk
+        return status, ""
+    except BrokenPipeError:
+        return failed, ""
+    except ModuleNotFoundError as error:
+        return failed, _how_to_install(error)
+    except (OSError, UserError) as error:
+        return failed, f"{error}{_place_of_full_disk(error)}"
+    except KeyboardInterrupt:
+        return INTERRUPTED, "Stopped."
 
 
 def print_error(line: str) -> None:

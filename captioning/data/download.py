@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from captioning.errors import UserError
-from captioning.files import write_atomically
+from captioning.files import name_in_errors, write_atomically
 
 PAUSES = (0, 1, 4, 16)  # seconds before each attempt: most connections are back within a minute
 TIMEOUT = 60  # seconds without data after which a connection counts as broken
@@ -42,11 +42,12 @@ def download(url: str, path: Path) -> Path:
     server sends the whole file if it has changed since. Raises ConnectionError if the server
     refuses or all attempts fail.
     """
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     part_path = path.with_name(f"{path.name}.part")
     version_path = path.with_name(f"{path.name}.part.version")
+    if path.exists():
+        version_path.unlink(missing_ok=True)  # of a run that was killed at its end
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
     for attempt, pause in enumerate(PAUSES, start=1):
         time.sleep(pause)
         try:
@@ -82,14 +83,21 @@ def _fetch(url: str, part_path: Path, version_path: Path) -> None:
         if response.status == 416:  # the part was complete
             return
         bar = tqdm(total=total, initial=begin, unit="B", unit_scale=True, desc=part_path.stem)
-        with bar, part_path.open("ab" if begin else "wb") as part:
+        with bar, name_in_errors(part_path), part_path.open("ab" if begin else "wb") as part:
             if not begin:
                 version_path.write_text(new_version, encoding="utf-8")
-            while block := response.read(BLOCK_BYTES):
+            while block := _read(response):
                 bar.update(part.write(block))
             size = part.tell()
     if total is not None and size != total:
         raise ConnectionError(f"{size:,} of the announced {total:,} bytes were received")
+
+
+def _read(response) -> bytes:
+    try:
+        return response.read(BLOCK_BYTES)
+    except BROKEN_CONNECTION as error:
+        raise ConnectionError(str(error)) from error  # without a number: no error of the disk
 
 
 def _open(request: Request):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioning.errors import UserError
+from captioning.files import name_in_errors
 
 ENCODER = "encoder.xml"
 DECODER_PREFILL = "decoder_prefill.xml"
@@ -54,8 +55,9 @@ def damaged_network(path: Path) -> UserError:
 def copy_network(source: Path, target: Path) -> None:
     """Copies a network, .xml and .bin, to a path without one."""
     xml_path, weights_path = _find(source)
-    shutil.copyfile(weights_path, target.with_suffix(".bin"))
-    shutil.copyfile(xml_path, target)
+    with name_in_errors(target):
+        shutil.copyfile(weights_path, target.with_suffix(".bin"))
+        shutil.copyfile(xml_path, target)
 
 
 @contextmanager

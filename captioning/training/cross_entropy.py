@@ -17,7 +17,11 @@ from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run
 from captioning.training.distillation import DistillationBatches
-from captioning.training.losses import SmoothedCrossentropy, require_finite_loss
+from captioning.training.losses import (
+    SmoothedCrossentropy,
+    require_finite_loss,
+    require_finite_weights,
+)
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
 
@@ -134,8 +138,11 @@ class _Epochs(keras.callbacks.Callback):
         for layer in _dropouts(self.model):
             layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_train_batch_end(self, batch, logs=None):
         require_finite_loss(logs["loss"], self._settings.learning_rate)
+
+    def on_epoch_end(self, epoch, logs=None):
+        require_finite_weights(self.model, self._settings.learning_rate)
         logs.update(self._score(self.model))
         self._run.add_epoch(self.model, logs)
         self.model.stop_training = self._run.stage != self._stage

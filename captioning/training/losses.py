@@ -3,9 +3,10 @@
 `captioning.training.cross_entropy` chooses the loss of distillation, which compares with a teacher.
 """
 
-from math import isfinite
+from math import isfinite, nan
 
 import keras
+import numpy as np
 from keras import ops
 
 from captioning.errors import UserError
@@ -35,8 +36,17 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
 
 def require_finite_loss(loss: float, learning_rate: float) -> None:
-    """Raises ValueError if training has diverged."""
+    """Raises UserError if training has diverged."""
     if not isfinite(loss):
         raise UserError(
-            f"Expected a finite loss, got {loss}. Train with a learning rate below {learning_rate}."
+            f"Expected a finite loss, got {loss}: the training diverged. The epochs before are "
+            f"kept. Train again with a learning rate below {learning_rate}."
         )
+
+
+def require_finite_weights(model: keras.Model, learning_rate: float) -> None:
+    """Raises UserError if training has diverged in its last batch, whose loss was computed with the
+    weights before it."""
+    for weights in model.get_weights():
+        if not np.isfinite(weights).all():
+            require_finite_loss(nan, learning_rate)

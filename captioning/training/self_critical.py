@@ -23,7 +23,11 @@ from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import Variant, pad
 from captioning.training.checkpoints import Run
-from captioning.training.losses import SmoothedCrossentropy, require_finite_loss
+from captioning.training.losses import (
+    SmoothedCrossentropy,
+    require_finite_loss,
+    require_finite_weights,
+)
 from captioning.training.rewards import Reward
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
@@ -52,6 +56,7 @@ def run_stage(
             loss = model.train_on_batch(*batch)
             require_finite_loss(float(loss), settings.self_critical_learning_rate)
             rewards.append(reward)
+        require_finite_weights(model, settings.self_critical_learning_rate)
         _swap_averages(model)
         numbers = {"reward": float(np.mean(rewards)), **validator.score(model)}
         print(f"{STAGE} epoch {epoch + 1}:", numbers)

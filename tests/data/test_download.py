@@ -153,6 +153,15 @@ def test_ranges_are_also_requested_after_a_redirect(site, path):
     assert site.ranges == [f"bytes={HALF}-"]
 
 
+def test_a_download_that_was_killed_at_its_end_leaves_only_the_file(site, path):
+    download(site.url, path)
+    version_path = path.with_name("file.zip.part.version")
+    version_path.write_text('"one"')
+    download(site.url, path)
+    assert list(path.parent.iterdir()) == [path]
+    assert len(site.requests) == 1
+
+
 def test_the_file_is_downloaded_from_its_start_if_the_server_ignores_ranges(site, path):
     cut_download(site, path)
     site.supports_ranges = False

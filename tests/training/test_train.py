@@ -268,6 +268,52 @@ def test_training_that_diverges_is_an_error_with_advice(tiny_data, vocabulary, t
     assert not list(tmp_path.glob("member-1/epoch-*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("spoilt_batch", [0, 2])
+def test_training_that_diverges_stops_at_once_and_keeps_the_epochs_before(
+    tiny_data, vocabulary, tmp_path, monkeypatch, spoilt_batch
+):
+    """In the second epoch, of 3 batches: after the first batch or after the last."""
+    batches = []
+
+    class SpoilWeights(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            batches.append((self.epoch, batch))
+            if batches[-1] == (1, spoilt_batch):
+                self.model.set_weights([weights * np.nan for weights in self.model.get_weights()])
+
+    fit = keras.Model.fit
+    monkeypatch.setattr(
+        keras.Model,
+        "fit",
+        lambda *args, callbacks, **kwargs: fit(
+            *args, callbacks=[*callbacks, SpoilWeights()], **kwargs
+        ),
+    )
+    settings = replace(SETTINGS, epochs=3)
+    with pytest.raises(ValueError, match="got nan: the training diverged. The epochs before are k"):
+        train(tiny_data, vocabulary, settings, tmp_path)
+    assert batches[-1] == (1, spoilt_batch)
+    record = json.loads((tmp_path / "member-1" / "training.json").read_text())
+    assert len(record["history"]) == 1
+    (epoch,) = (tmp_path / "member-1").glob("*.keras")
+    assert epoch.name == "epoch-1.keras"
+    assert all(np.isfinite(weights).all() for weights in keras.models.load_model(epoch).weights)
+
+
+@pytest.mark.slow
+def test_the_same_seed_trains_the_same_model(tiny_data, vocabulary, tmp_path):
+    """To the last bit, in both stages."""
+    settings = replace(SETTINGS, dropout=0.4, self_critical_epochs=1)
+    models = [train(tiny_data, vocabulary, settings, tmp_path / name)[0] for name in "ab"]
+    other, _ = train(tiny_data, vocabulary, replace(settings, seed=1), tmp_path / "c")
+    assert_equal_weights(*models)
+    assert max_difference(models[0].get_weights(), other.get_weights()) > 0.01
+
+
 def test_a_finished_run_is_not_repeated(tiny_data, vocabulary, finished):
     folder, model, history = finished
     written = (folder / "caption_model.keras").stat().st_mtime_ns
