@@ -42,10 +42,16 @@ def run_command(command: Callable[[], int], failed: int) -> int:
     closes the pipe early, as `head` does, ends it without a line. The function restores signals and
     streams.
     """
-    with _any_text_printable(), _sigterm_as_ctrl_c(), warnings.catch_warnings():
+    with _any_text_printable(), _interruptions() as interruptions, warnings.catch_warnings():
         # An image that Pillow warns of is captioned, or an error says that it cannot be read.
         warnings.filterwarnings("ignore", module=r"PIL\b")
-        status, message = _run(command, failed)
+        try:
+            status, message = _run(command, failed)
+        except Exception:
+            if not interruptions:
+                raise
+            # A library has turned the KeyboardInterrupt into an error of its own.
+            status, message = INTERRUPTED, "Stopped."
         if message:  # it is the last line: progress bars end after the error that ends them
             for line in message.split("\n"):
                 print_error(line)
@@ -127,12 +133,23 @@ def _flush_or_discard(stream: TextIO) -> None:
 
 
 @contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
+def _interruptions() -> Iterator[list[int]]:
+    """Inside the block, SIGTERM raises KeyboardInterrupt as Ctrl-C does. Yields a list to which the
+    number of each signal is added."""
+    signals: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python handles signals only in the main thread
+        yield signals  # Python handles signals only in the main thread
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        yield signals
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

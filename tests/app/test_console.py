@@ -83,16 +83,28 @@ def test_each_package_that_may_be_missing_is_a_requirement_of_its_extra():
         assert any(requirement.startswith(package) for requirement in listed[target]), module
 
 
-def test_ctrl_c_and_sigterm_end_a_command_with_one_word(capsys):
-    def terminated():
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.pause()
+def wait_for(signal_number):
+    os.kill(os.getpid(), signal_number)
+    signal.pause()
 
-    before = signal.getsignal(signal.SIGTERM)
-    for command in (raising(KeyboardInterrupt), terminated):
-        assert run_command(command, failed=1) == INTERRUPTED == 130
-        assert capsys.readouterr().err == "Stopped.\n"
-    assert signal.getsignal(signal.SIGTERM) == before
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_a_command_with_one_word(number, capsys):
+    before = signal.getsignal(number)
+    assert run_command(lambda: wait_for(number), failed=1) == INTERRUPTED == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+    assert signal.getsignal(number) == before
+
+
+def test_a_library_that_turns_ctrl_c_into_an_error_does_not_hide_it(capsys):
+    def convert():
+        try:
+            wait_for(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            raise RuntimeError("Converting input model\nKeyboardInterrupt") from error
+
+    assert run_command(convert, failed=1) == INTERRUPTED
+    assert capsys.readouterr().err == "Stopped.\n"
 
 
 def test_a_character_that_the_console_lacks_is_escaped(monkeypatch):
