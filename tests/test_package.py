@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from captioning.paths import Paths
 
@@ -52,6 +53,23 @@ def test_the_requirements_file_lists_the_core_and_all_extras():
     assert [line for line in lines if not line.startswith("#")] == sorted(
         requirement for requirement in requirements if not requirement.startswith("captioning[")
     )
+
+
+def test_the_lock_file_has_one_allowed_version_of_every_requirement():
+    """To mend it, write it anew: see CONTRIBUTING.md."""
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in text  # any package index will do
+    locked = [Requirement(line) for line in text.splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"==[^*]+", str(requirement.specifier)) for requirement in locked)
+    versions = {
+        requirement.name: str(requirement.specifier).removeprefix("==")
+        for requirement in locked
+        if requirement.marker is None or requirement.marker.evaluate()
+    }
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            requirement = Requirement(line)
+            assert versions[requirement.name] in requirement.specifier, line
 
 
 def test_the_extra_all_names_all_other_extras():

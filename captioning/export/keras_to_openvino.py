@@ -6,6 +6,8 @@ The files hold float16 weights and need no Keras. `captioning.inference.networks
 import hashlib
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -122,13 +124,28 @@ def _units(step: keras.Model) -> int:
 def _write(model: keras.Model, path: Path, metadata: dict[str, object]) -> None:
     """Writes the network to the folder of `path`, which `replace_networks` made."""
     exported = path.with_name("exported.xml")
-    with without_telemetry(), full_disk_as_os_error(exported):
+    with without_telemetry(), _converter_on_python_3_13(), full_disk_as_os_error(exported):
         model.export(str(exported), format="openvino", verbose=False)
     network = read_network(exported)
     if len(network.outputs) > len(model.outputs):
         _remove_stray_outputs(network)
     write_metadata(network, metadata)
     save_network(network, path)
+
+
+@contextmanager
+def _converter_on_python_3_13() -> Iterator[None]:
+    """Inside the block, OpenVINO's converter finds the version of TensorFlow. Its own function, of
+    OpenVINO 2026.4, deletes a variable between two calls of `exec`, which Python 3.13 refuses."""
+    import tensorflow
+    from openvino.frontend.tensorflow import utils
+
+    original = utils.get_environment_setup
+    utils.get_environment_setup = lambda _: {"tensorflow": tensorflow.__version__}
+    try:
+        yield
+    finally:
+        utils.get_environment_setup = original
 
 
 def _remove_stray_outputs(network: openvino.Model) -> None:

@@ -114,7 +114,7 @@ def test_features_are_dropped_in_all_cells_of_an_image_and_for_the_decoder_too(v
     (features,) = searched
     np.testing.assert_array_equal(inputs["features"], features)
     np.testing.assert_array_equal(features, np.repeat(features[:, :1], 3, axis=1))
-    assert set(np.unique(features)) == {np.float32(0), 1 / np.float32(0.75)}
+    assert set(np.unique(features)) == {0, np.float32(4 / 3)}
     assert (features == 0).mean() == pytest.approx(0.25, abs=0.02)
     assert not np.array_equal(features[0], features[1])
 
