@@ -50,6 +50,12 @@ def _anchors(document: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_a_document_holds_no_marks_of_an_unfinished_merge(document):
+    text = document.read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^(?:<{7}|={7}|>{7})(?: .*)?$", text) == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 220
 
