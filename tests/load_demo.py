@@ -24,7 +24,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from captioning.app.uploads import MAX_SECONDS
+from captioning.app.demo_protection import MAX_SECONDS
 
 ROOT = Path(__file__).parents[1]
 MAX_GROWTH = 0.1  # of the memory, after the warm-up

@@ -1,20 +1,27 @@
-"""Serves the demo page, which captions a photograph and shows the attention of each word.
+"""The demo page, which captions a photograph and shows the attention of each word.
 
 Only this computer can open the page. It loads nothing from the network and sends nothing to it.
+`captioning.app.demo_protection` refuses requests of other sites and deletes the photographs.
 """
 
 import os
 import socket
 import webbrowser
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gradio
+import numpy as np
+from PIL import Image
 
-from captioning.app.demo_answers import NO_ANSWER, Photograph, caption_photograph, open_photograph
-from captioning.app.local_requests import server_options
-from captioning.app.uploads import Uploads
+from captioning.app.demo_protection import Uploads, server_options
+from captioning.data.images import load_image, open_image
+from captioning.errors import UserError
+from captioning.inference.attention import AttentionMaps, compute_attention
 from captioning.inference.captioner import Captioner
+from captioning.output.attention_figure import draw_overlays, explain_scale
 from captioning.paths import find_model
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
@@ -28,6 +35,10 @@ _LARGEST_UPLOAD = "20mb"
 _LARGEST_REQUEST = 20 * 2**20 + 2**16  # bytes: an upload with its headers
 _MAX_QUEUE_SIZE = 20  # photographs that wait for their captions; the page tells the next visitor
 _MAX_VISITORS = 20  # whose last photograph is kept, 2 MB each, so that the beam width can change
+
+_NO_ANSWER = ("", None, None, "")  # no caption, captions, attention maps and unit
+_MAX_CAPTIONS = 5  # further captions of a wide beam hardly differ
+_TILE_SIZE = 400  # pixels of the longer side of an attention map
 
 _FONTS = ("system-ui", "sans-serif")  # of this computer; Gradio would download those of its themes
 _STYLE = """
@@ -79,7 +90,7 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
     def answer_upload(upload: dict | None, beam_width: float | None) -> tuple:
         """Captions an upload, whose file is deleted. Also returns the photograph, to be kept."""
         if upload is None:
-            return None, *NO_ANSWER
+            return None, *_NO_ANSWER
         path = Path(upload["path"])
         try:
             photograph = open_photograph(captioner, path)
@@ -96,7 +107,7 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
         return answer(photograph, beam_width)
 
     def answer(photograph: Photograph | None, beam_width: float | None) -> tuple:
-        return caption_photograph(captioner, photograph, beam_width) if photograph else NO_ANSWER
+        return caption_photograph(captioner, photograph, beam_width) if photograph else _NO_ANSWER
 
     examples = sorted(map(str, (find_model() / "examples").glob("*.jpg")))
     with gradio.Blocks(title="Caption generator") as page:
@@ -161,6 +172,49 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
     return page.queue(max_size=_MAX_QUEUE_SIZE)
 
 
+@dataclass(frozen=True)
+class Photograph:
+    """All that is needed of a photograph after its file is deleted: the feature map (cells,
+    feature_width) and a small picture."""
+
+    features: np.ndarray
+    picture: Image.Image
+
+
+def open_photograph(captioner: Captioner, path: Path) -> Photograph | None:
+    """Opens and encodes an uploaded file. If it cannot be read, shows the error on the page and
+    returns None."""
+    try:
+        pixels = load_image(path, captioner.encoder.image_size)
+        picture = open_image(path, at_least=_TILE_SIZE)
+    except (OSError, UserError) as error:
+        gradio.Warning(escape(str(error).replace(str(path), path.name)), duration=None)
+        return None
+    picture.thumbnail((_TILE_SIZE, _TILE_SIZE))
+    (features,) = captioner.encoder(pixels[None])
+    return Photograph(features, picture)
+
+
+def caption_photograph(
+    captioner: Captioner, photograph: Photograph, beam_width: float | None
+) -> tuple:
+    """Returns the best caption, rows of all captions and their log-probabilities, a tile (attention
+    map, label) for each word, and the unit of the maps."""
+    beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
+    search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
+    num_captions = min(search.beam_width, _MAX_CAPTIONS)
+    decoder, features = captioner.decoder, photograph.features
+    (captions,) = decoder.captions(features[None], search, num_captions)
+    rows = [[caption.text, round(caption.log_prob, 2)] for caption in captions]
+    try:
+        attention = compute_attention(decoder, features, captions[0].text)
+        overlays = draw_overlays(photograph.picture, attention)
+    except UserError as error:  # a caption without words, or a feature map that is no square
+        return captions[0].text, rows, None, str(error)
+    tiles = list(zip(overlays, _labels(attention), strict=True))
+    return captions[0].text, rows, tiles, explain_scale(attention)
+
+
 def _require_free_port(port: int) -> None:
     try:
         socket.create_server((_LOOPBACK, port)).close()
@@ -169,3 +223,16 @@ def _require_free_port(port: int) -> None:
             f"Expected a free port, got {port} ({os.strerror(error.errno)}). Name another with "
             "--port."
         ) from error
+
+
+def _labels(attention: AttentionMaps) -> list[str]:
+    """The label of each tile: the word and the place of its highest weight, such as "dog (top
+    left)". Gradio uses the labels as alt texts."""
+    labels = []
+    for word, weights in zip(attention.words, attention.maps, strict=True):
+        rows, columns = weights.shape
+        row, column = np.unravel_index(weights.argmax(), weights.shape)
+        vertical = ("top", "", "bottom")[3 * (2 * row + 1) // (2 * rows)]
+        horizontal = ("left", "", "right")[3 * (2 * column + 1) // (2 * columns)]
+        labels.append(f"{word} ({f'{vertical} {horizontal}'.strip() or 'middle'})")
+    return labels

@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from captioning.app import cli, demo_answers
+from captioning.app import cli, demo
 from captioning.inference.attention import AttentionMaps
 from captioning.inference.captioner import Captioner
 from captioning.paths import Paths
@@ -45,7 +45,7 @@ def image_path(tiny_root):
 def warnings(monkeypatch):
     """The warnings that the page shows."""
     shown = []
-    monkeypatch.setattr(demo_answers.gradio, "Warning", lambda text, **_: shown.append(text))
+    monkeypatch.setattr(demo.gradio, "Warning", lambda text, **_: shown.append(text))
     return shown
 
 
@@ -55,8 +55,8 @@ def caption_on_page(captioner, warnings):
     tiles and unit."""
 
     def caption_on_page(path, beam_width=3):
-        photograph = demo_answers.open_photograph(captioner, path)
-        return demo_answers.caption_photograph(captioner, photograph, beam_width)
+        photograph = demo.open_photograph(captioner, path)
+        return demo.caption_photograph(captioner, photograph, beam_width)
 
     return caption_on_page
 
@@ -90,9 +90,9 @@ def test_a_photograph_is_captioned_again_after_its_file_is_gone(
     captioner, image_path, tmp_path, caption_on_page
 ):
     shutil.copy(image_path, tmp_path / "a.jpg")
-    photograph = demo_answers.open_photograph(captioner, tmp_path / "a.jpg")
+    photograph = demo.open_photograph(captioner, tmp_path / "a.jpg")
     (tmp_path / "a.jpg").unlink()
-    caption, rows, tiles, _ = demo_answers.caption_photograph(captioner, photograph, 4)
+    caption, rows, tiles, _ = demo.caption_photograph(captioner, photograph, 4)
     assert caption == captioner.caption(image_path, SearchSettings(4)).text
     assert (len(rows), len(tiles)) == (4, len(caption.split()))
 
@@ -102,7 +102,7 @@ def test_a_label_holds_the_word_and_the_place_of_its_attention(
 ):
     weights = np.eye(9, dtype="float32")[[0, 4, 5, 7]]
     attention = AttentionMaps(("red", "circle", "on", "white"), weights, "attention")
-    monkeypatch.setattr(demo_answers, "compute_attention", lambda *_: attention)
+    monkeypatch.setattr(demo, "compute_attention", lambda *_: attention)
     _, _, tiles, _ = caption_on_page(image_path)
     labels = ["red (top left)", "circle (middle)", "on (right)", "white (bottom)"]
     assert [label for _, label in tiles] == labels
@@ -112,7 +112,7 @@ def test_a_model_without_attention_maps_still_captions(
     caption_on_page, captioner, image_path, monkeypatch
 ):
     attention = AttentionMaps(("red",), np.ones((1, 6), "float32"), "attention")
-    monkeypatch.setattr(demo_answers, "compute_attention", lambda *_: attention)
+    monkeypatch.setattr(demo, "compute_attention", lambda *_: attention)
     caption, _, tiles, unit = caption_on_page(image_path)
     assert caption == captioner.caption(image_path).text
     assert tiles is None
@@ -122,7 +122,7 @@ def test_a_model_without_attention_maps_still_captions(
 def test_a_file_that_is_no_image_is_named_without_its_folder(captioner, warnings, tmp_path):
     broken = tmp_path / "<b>.jpg"
     broken.write_text("no image")
-    assert demo_answers.open_photograph(captioner, broken) is None
+    assert demo.open_photograph(captioner, broken) is None
     assert warnings[0].startswith("&lt;b&gt;.jpg cannot be read as an image")
     assert str(tmp_path) not in warnings[0]
 

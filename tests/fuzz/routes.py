@@ -13,7 +13,7 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
-from captioning.app import caption_command, cli, demo_answers, pipeline
+from captioning.app import caption_command, cli, demo, pipeline
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.export import provide_encoder
@@ -98,11 +98,11 @@ class ImageRoutes:
 
     def page(self, random, path: Path) -> End:
         warnings: list[str] = []
-        with patch.object(demo_answers.gradio, "Warning", lambda text, **_: warnings.append(text)):
-            photograph = demo_answers.open_photograph(self._captioner, path)
+        with patch.object(demo.gradio, "Warning", lambda text, **_: warnings.append(text)):
+            photograph = demo.open_photograph(self._captioner, path)
             if photograph is None:
                 return judge(path.name, *warnings)
-            caption, *_ = demo_answers.caption_photograph(self._captioner, photograph, 3)
+            caption, *_ = demo.caption_photograph(self._captioner, photograph, 3)
         return (RESULT, caption) if not warnings else ("other message", warnings[0])
 
 

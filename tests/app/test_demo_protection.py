@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from captioning.app.uploads import Uploads
+from captioning.app.demo_protection import Uploads
 
 
 @pytest.fixture
