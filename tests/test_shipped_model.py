@@ -18,13 +18,12 @@ from captioning.data.images import load_image
 from captioning.data.vocabulary import START
 from captioning.evaluation.evaluate import evaluate_end_to_end
 from captioning.export.keras_to_openvino import make_encoder_id
-from captioning.inference.network_files import ENCODER
+from captioning.inference.network_files import ENCODER, read_network
 from captioning.inference.openvino_runtime import (
     Network,
     compile_network,
     openvino,
     read_encoder_id,
-    read_network,
 )
 from captioning.models.image_encoder import build_split_encoder
 from captioning.output.report import split_by_model

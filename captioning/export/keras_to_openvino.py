@@ -17,6 +17,7 @@ from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
     ENCODER,
+    read_network,
     replace_networks,
 )
 from captioning.inference.networks import Decoder, Encoder
@@ -26,7 +27,6 @@ from captioning.inference.openvino_runtime import (
     encoder_precision,
     full_disk_as_os_error,
     openvino,
-    read_network,
     save_network,
     without_telemetry,
     write_metadata,

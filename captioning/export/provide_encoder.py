@@ -13,15 +13,11 @@ from captioning.inference.network_files import (
     ENCODER,
     copy_network,
     network_exists,
+    read_network,
     replace_networks,
 )
 from captioning.inference.networks import Encoder
-from captioning.inference.openvino_runtime import (
-    encoder_name,
-    encoder_precision,
-    read_encoder_id,
-    read_network,
-)
+from captioning.inference.openvino_runtime import encoder_name, encoder_precision, read_encoder_id
 from captioning.paths import Paths, find_model
 from captioning.settings import DEFAULT_ENCODER
 

@@ -22,15 +22,15 @@ from captioning.inference.network_files import (
     DECODER_STEP,
     ENCODER,
     copy_network,
+    image_size,
+    read_network,
     replace_networks,
 )
-from captioning.inference.network_layout import image_size
 from captioning.inference.networks import Decoder, Encoder, RunNetwork
 from captioning.inference.openvino_runtime import (
     ENCODER_ID_KEY,
     openvino,
     read_encoder_id,
-    read_network,
     save_network,
     without_telemetry,
     write_metadata,

@@ -13,15 +13,14 @@ from pathlib import Path
 from weakref import finalize
 
 from captioning.files import write_atomically
-from captioning.inference.network_files import read_network_files
+from captioning.inference.network_files import parse_network, read_network_files
 from captioning.inference.openvino_runtime import (
     Network,
     compile_network,
     compile_options,
     core,
-    errors_name,
+    damage_as_user_error,
     openvino,
-    parse_network,
 )
 
 MOST_BYTES = 250_000_000  # of all files together; the networks of the shipped model take 33 MB
@@ -51,13 +50,13 @@ def load_network(
     if check:
         check(network, path)
     if cache is None:
-        with errors_name(path):
+        with damage_as_user_error(path):
             return network, Network(compile_network(network, precision), path)
     options = compile_options(precision)
     cached = cache / f"{_key(xml, weights, options)}.network"
     if imported := _read(cached, options):
         return network, Network(imported, path)
-    with errors_name(path):
+    with damage_as_user_error(path):
         compiled = compile_network(network, precision)
     run = Network(compiled, path)
     finalize(run, _write, cached, compiled)  # after use, or at exit: no caption waits for it

@@ -1,17 +1,26 @@
-"""The files of exported networks, an .xml file and a .bin file each: reads, copies and replaces
-them, so that an .xml file is never read with the weights of another network.
+"""The files of exported networks, an .xml file and a .bin file each: reads, checks, copies and
+replaces them.
 
-Networks are replaced all at once, by one renaming of their folder. If a run is killed after that,
-the next one that reads or replaces a network moves the files to their places.
+An .xml file is never read with the weights of another network: networks are replaced all at once,
+by one renaming of their folder. If a run is killed after that, the next one that reads or replaces
+a network moves the files to their places. The checks refuse networks whose metadata, inputs and
+outputs this package cannot use; a damaged or forged one would fail in the middle of a search, or
+ask for all memory.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from captioning.errors import UserError
 from captioning.files import name_in_errors
+from captioning.inference.openvino_runtime import (
+    core,
+    damage_as_user_error,
+    damaged_network,
+    openvino,
+)
 
 ENCODER = "encoder.xml"
 DECODER_PREFILL = "decoder_prefill.xml"
@@ -24,10 +33,30 @@ _NETWORKS = (ENCODER, DECODER_PREFILL, DECODER_STEP)
 _SAVING = ".saving-networks"
 _NEW = ".new-networks"
 
+# Upper limits, far beyond the networks in common use.
+MAX_IMAGE_SIDE = 2048
+MAX_FEATURE_WIDTH = 2**16
+MAX_NUMBERS = {"longest_caption": 1000, "feature_width": MAX_FEATURE_WIDTH, "units": 2**16}
+
+_ANY = -1  # a length that may differ between calls
+
 
 def network_exists(path: Path) -> bool:
     """Returns whether there is an exported network `path` (.xml)."""
     return _find(path)[0].exists()
+
+
+def read_network(path: Path) -> openvino.Model:
+    """Reads an exported network, `path` (.xml) and the .bin file beside it. Raises
+    FileNotFoundError if it is missing and ValueError if it is damaged."""
+    return parse_network(path, *read_network_files(path))
+
+
+def parse_network(path: Path, xml: bytes, weights: bytes) -> openvino.Model:
+    """Makes a network of the contents of its files. Raises ValueError, which names `path`, if they
+    are damaged."""
+    with damage_as_user_error(path):
+        return core().read_model(xml, weights)
 
 
 def read_network_files(path: Path) -> tuple[bytes, bytes]:
@@ -44,12 +73,56 @@ def read_network_files(path: Path) -> tuple[bytes, bytes]:
         raise damaged_network(path) from error
 
 
-def damaged_network(path: Path) -> UserError:
-    """Returns the error for files that are no network."""
-    return UserError(
-        f"Expected a network in {path} and in the .bin file beside it, got a missing or "
-        "damaged one. Fetch both again, or export the model again."
-    )
+def require_encoder_layout(network: openvino.Model, path: Path) -> None:
+    """Raises UserError unless the network takes images (batch, height, width, 3) of one size and
+    returns feature maps (batch, cells, feature_width) of one width."""
+    _require_shapes(network.inputs, [(_ANY, _ANY, _ANY, 3)], path)
+    _require_shapes(network.outputs, [(_ANY, _ANY, _ANY)], path)
+    _, height, width, _ = network.input(0).partial_shape
+    _, _, feature_width = network.output(0).partial_shape
+    for length, limit in (
+        (height, MAX_IMAGE_SIDE),
+        (width, MAX_IMAGE_SIDE),
+        (feature_width, MAX_FEATURE_WIDTH),
+    ):
+        if length.is_dynamic or not 1 <= length.get_length() <= limit:
+            raise UserError(
+                f"Expected lengths from 1 to {limit} in {path}, got {length}. Fetch the file "
+                "again, or build the encoder again."
+            )
+
+
+def image_size(network: openvino.Model) -> tuple[int, int]:
+    """Returns height and width in pixels of an encoder's input images."""
+    _, height, width, _ = network.input(0).partial_shape
+    return height.get_length(), width.get_length()
+
+
+def require_decoder_layout(
+    prefill: openvino.Model,
+    step: openvino.Model,
+    metadata: Mapping[str, str],
+    vocabulary_size: int,
+    folder: Path,
+) -> None:
+    """Raises UserError unless the networks have the inputs and outputs that
+    `captioning.inference.networks.Decoder` describes, of the lengths in their `metadata`."""
+    prefill_path, path = folder / DECODER_PREFILL, folder / DECODER_STEP
+    for name, limit in MAX_NUMBERS.items():
+        text = metadata[name]
+        if not (text.isascii() and text.isdecimal() and 1 <= int(text[:10]) <= limit):
+            raise UserError(
+                f"Expected {name} from 1 to {limit:,} in the metadata of {path}, got {text[:80]!r}."
+                " Export the model again."
+            )
+    state = (_ANY, _ANY, int(metadata["units"]))
+    image_context = [output.partial_shape for output in prefill.outputs]
+    feature_maps = (_ANY, _ANY, int(metadata["feature_width"]))
+    log_probs, attention = (_ANY, _ANY, vocabulary_size), (_ANY, _ANY, _ANY)
+    results = [log_probs, state, state, attention][: max(3, len(step.outputs))]
+    _require_shapes(prefill.inputs, [feature_maps], prefill_path)
+    _require_shapes(step.inputs, [(_ANY, _ANY), state, state, *image_context], path)
+    _require_shapes(step.outputs, results, path)
 
 
 def copy_network(source: Path, target: Path) -> None:
@@ -104,3 +177,18 @@ def _finish_replacement(folder: Path) -> None:
                 path.replace(folder / path.name)
     with suppress(FileNotFoundError):
         new_folder.rmdir()
+
+
+def _require_shapes(
+    ports: Sequence[openvino.Output], shapes: Iterable[Sequence[int]], path: Path
+) -> None:
+    """Raises UserError unless the ports, inputs or outputs of a network, have these shapes."""
+    expected = [openvino.PartialShape(shape) for shape in shapes]
+    actual = [port.partial_shape for port in ports]
+    if len(actual) != len(expected) or not all(
+        map(openvino.PartialShape.compatible, actual, expected)
+    ):
+        raise UserError(
+            f"Expected a network of the shapes {', '.join(map(str, expected))} in {path}, got "
+            f"{', '.join(map(str, actual))[:200]}. Fetch the file again, or export the model again."
+        )

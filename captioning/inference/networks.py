@@ -15,8 +15,10 @@ from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.model_cache import load_network
-from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER
-from captioning.inference.network_layout import (
+from captioning.inference.network_files import (
+    DECODER_PREFILL,
+    DECODER_STEP,
+    ENCODER,
     image_size,
     require_decoder_layout,
     require_encoder_layout,

@@ -1,5 +1,5 @@
-"""Exported networks in OpenVINO: reads, runs and writes them, with the metadata in them.
-`captioning.export` exports them.
+"""OpenVINO: compiles, runs and writes networks, and reads and writes the metadata in them.
+`captioning.inference.network_files` reads their files.
 
 Imports OpenVINO without side effects on the program that uses this package: without telemetry,
 without its converter, and without entries left behind in `sys.modules`.
@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 
 from captioning.errors import UserError
-from captioning.inference.network_files import damaged_network, read_network_files
 from captioning.settings import DEFAULT_ENCODER
 
 # Metadata of both decoder files: the fingerprints of the weights and of the vocabulary, the limit
@@ -99,28 +98,23 @@ class Network:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        with errors_name(self._path):
+        with damage_as_user_error(self._path):
             results = request.infer(list(inputs), share_inputs=True, share_outputs=False)
         outputs = results.to_tuple()
         self._idle.append(request)  # a request that failed is not used again
         return outputs
 
 
-def read_network(path: Path) -> openvino.Model:
-    """Reads an exported network, `path` (.xml) and the .bin file beside it. Raises
-    FileNotFoundError if it is missing and ValueError if it is damaged."""
-    return parse_network(path, *read_network_files(path))
-
-
-def parse_network(path: Path, xml: bytes, weights: bytes) -> openvino.Model:
-    """Makes a network of the contents of its files. Raises ValueError, which names `path`, if they
-    are damaged."""
-    with errors_name(path):
-        return core().read_model(xml, weights)
+def damaged_network(path: Path) -> UserError:
+    """Returns the error for files that are no network."""
+    return UserError(
+        f"Expected a network in {path} and in the .bin file beside it, got a missing or "
+        "damaged one. Fetch both again, or export the model again."
+    )
 
 
 @contextmanager
-def errors_name(path: Path | None) -> Iterator[None]:
+def damage_as_user_error(path: Path | None) -> Iterator[None]:
     """Turns an error of OpenVINO inside the block into a UserError about the network in `path`."""
     try:
         yield

@@ -13,8 +13,8 @@ from captioning.data.dataset import Captions, load_with_descriptions, select
 from captioning.data.feature_store import FeatureStore, encoder_id_of
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
-from captioning.inference.network_files import ENCODER, network_exists
-from captioning.inference.openvino_runtime import read_encoder_id, read_network, without_precision
+from captioning.inference.network_files import ENCODER, network_exists, read_network
+from captioning.inference.openvino_runtime import read_encoder_id, without_precision
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features, Variant

@@ -6,13 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from captioning.inference.openvino_runtime import (
-    Network,
-    compile_network,
-    hide_modules,
-    openvino,
-    read_network,
-)
+from captioning.inference.network_files import read_network
+from captioning.inference.openvino_runtime import Network, compile_network, hide_modules, openvino
 
 ROOT = Path(__file__).parents[2]
 
