@@ -2,20 +2,22 @@
 
 The scores follow the coco-caption protocol (Chen et al., 2015): the Stanford PTB tokenizer splits
 the captions into lower-case tokens without punctuation, and the `pycocoevalcap` package scores all
-captions as one corpus.
+captions as one corpus. A further score is the share of content words that references support.
 """
 
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 
+import simplemma
+import snowballstemmer
 from pycocoevalcap.bleu.bleu import Bleu
 from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
 from captioning.errors import UserError
-from captioning.evaluation.content_words import score_content_words
 from captioning.evaluation.ptb_tokenizer import tokenize
 
 # Articles, conjunctions and prepositions: a caption that ends in one has usually lost its end. One
@@ -25,6 +27,23 @@ _OPEN_ENDINGS = frozenset(
     "over under through across along near next behind between beside against".split()
 )
 COUNTS = ("distinct captions", "distinct words", "broken off")  # the scores that are not metrics
+
+# Articles, pronouns, prepositions, conjunctions, auxiliaries, and adverbs without content.
+_FUNCTION_WORDS = frozenset(
+    "a an the this that these those some any each every all both another other others such "
+    "i me my you your he him his she her hers it its we us our they them their theirs himself "
+    "herself itself themselves who whom whose which what where when why how there here someone "
+    "something somebody nothing one's "
+    "of in on at by for with without from to into onto upon over under above below through across "
+    "along around about against among between behind beside besides beyond near next off out "
+    "outside inside up down toward towards during before after within past via like as than per "
+    "and or but nor so if while because although though until unless whether "
+    "be am is are was were been being have has had having do does did doing done can could will "
+    "would shall should may might must 's s t not no "
+    "very just only also too then now still again away back together apart".split()
+)
+
+_stemmer = snowballstemmer.stemmer("english")
 
 
 def score_captions(
@@ -38,7 +57,7 @@ def score_captions(
     CIDEr, as usual) from 0 to 10. Also returns the number of "distinct captions", of "distinct
     words" in them, and of captions "broken off" after an article, a preposition or a conjunction.
     "supported words" is the share, from 0 to 1, of content words that occur in the references, and
-    "content words" their number in a caption: see `captioning.evaluation.content_words`.
+    "content words" their number in a caption: see `score_content_words`.
     CIDEr weights words by their rarity in these references, so score a whole split. Raises
     ValueError unless captions and references name the same images.
     """
@@ -55,6 +74,40 @@ def score_captions(
     scores["distinct words"] = len({word for line in lines for word in line.split()})
     scores["broken off"] = sum(line.rpartition(" ")[2] in _OPEN_ENDINGS for line in lines)
     return scores
+
+
+def score_content_words(
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Scores captions (image name -> tokenised caption) against the tokenised references of the
+    same images.
+
+    "supported words" is the share, from 0 to 1, of all content words that occur in a reference of
+    their image; 0 if there are none. It is the mean over leaving out each reference in turn, so
+    that you can compare it with the share of a reference caption, which has one reference less.
+    "content words" is their mean number in a caption. A better model does not raise the share by
+    lowering this number.
+    """
+    total, supported = 0, 0.0
+    for image_name, caption in captions.items():
+        words = find_content_words(caption)
+        total += len(words)
+        reference_words = [set(find_content_words(line)) for line in references[image_name]]
+        supported += sum(_support(word, reference_words) for word in words)
+    return {"supported words": supported / max(total, 1), "content words": total / len(captions)}
+
+
+def find_content_words(caption: str) -> list[str]:
+    """Returns the content words of a tokenised caption in order: nouns, verbs, adjectives,
+    numbers and a few adverbs, but no function words. Works for English only.
+
+    Each is the stem of its lemma, so that "dogs" in a reference supports "dog", "sits" supports
+    "sitting", and "children" supports "child".
+
+    >>> find_content_words("two children are sitting on the dog 's beach")
+    ['two', 'child', 'sit', 'dog', 'beach']
+    """
+    return [_stem(word) for word in caption.lower().split() if word not in _FUNCTION_WORDS]
 
 
 def compute_cider_per_image(
@@ -109,3 +162,16 @@ def _tokenize(
 
 def _join_tokens(caption: str) -> str:
     return " ".join(tokenize(caption))
+
+
+def _support(word: str, reference_words: Sequence[set[str]]) -> float:
+    """The mean, over leaving out each reference, of whether another reference contains the word."""
+    count = sum(word in words for words in reference_words)
+    if count == 1 and len(reference_words) > 1:
+        return 1 - 1 / len(reference_words)
+    return float(count > 0)
+
+
+@cache
+def _stem(word: str) -> str:
+    return _stemmer.stemWord(simplemma.lemmatize(word, lang="en").lower())
