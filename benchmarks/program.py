@@ -94,8 +94,7 @@ def export_untrained_decoder(folder: str) -> None:
 def train(words: int, images: int) -> Work:
     """Trains the merge model for an epoch; scoring is left out."""
     from captioning.models.caption_model import build_caption_model
-    from captioning.training.cross_entropy import compile_model, make_batches
-    from captioning.training.losses import SmoothedCrossentropy
+    from captioning.training.cross_entropy import SmoothedCrossentropy, compile_model, make_batches
 
     vocabulary, captions, features = make_training_set(words, images)
     maps = {name: pooled[None] for name, pooled in features.items()}

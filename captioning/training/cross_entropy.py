@@ -6,22 +6,20 @@ of a teacher. Fine-tuning runs the same epochs with a part of the encoder before
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite, nan
 
 import keras
 import numpy as np
+from keras import ops
 
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run
 from captioning.training.distillation import DistillationBatches
-from captioning.training.losses import (
-    SmoothedCrossentropy,
-    require_finite_loss,
-    require_finite_weights,
-)
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
 
@@ -32,6 +30,29 @@ STAGE = "cross-entropy"
 _BATCHES_PER_GROUP_OF_ROWS = 128
 
 Score = Callable[[keras.Model], dict[str, float]]
+
+
+@keras.saving.register_keras_serializable("captioning")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Sparse cross-entropy from logits, with label smoothing (Szegedy et al., 2016).
+
+    `y_true` are classes (images, positions) int, `y_pred` logits (images, positions, classes). The
+    share `label_smoothing` of each target is spread evenly over all classes. The loss is the sum
+    over the positions, each times its sample weight: see `CaptionBatches`.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, name: str = "loss", **kwargs):
+        super().__init__(name=name, reduction="sum", **kwargs)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        classes = y_pred.shape[-1]
+        target = ops.one_hot(y_true, classes, dtype=y_pred.dtype)
+        smoothed = (1 - self.label_smoothing) * target + self.label_smoothing / classes
+        return ops.logsumexp(y_pred, axis=-1) - ops.sum(smoothed * y_pred, axis=-1)
+
+    def get_config(self):
+        return {"label_smoothing": self.label_smoothing, "name": self.name}
 
 
 def run_stage(
@@ -119,6 +140,23 @@ def compile_model(
     )
     # Batches differ in length, and XLA would compile for each length.
     model.compile(optimizer, loss, jit_compile=False)
+
+
+def require_finite_loss(loss: float, learning_rate: float) -> None:
+    """Raises UserError if training has diverged."""
+    if not isfinite(loss):
+        raise UserError(
+            f"Expected a finite loss, got {loss}: the training diverged. The epochs before are "
+            f"kept. Train again with a learning rate below {learning_rate}."
+        )
+
+
+def require_finite_weights(model: keras.Model, learning_rate: float) -> None:
+    """Raises UserError if training has diverged in its last batch, whose loss was computed with the
+    weights before it."""
+    for weights in model.get_weights():
+        if not np.isfinite(weights).all():
+            require_finite_loss(nan, learning_rate)
 
 
 class _Epochs(keras.callbacks.Callback):

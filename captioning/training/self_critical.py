@@ -23,7 +23,7 @@ from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import Variant, pad
 from captioning.training.checkpoints import Run
-from captioning.training.losses import (
+from captioning.training.cross_entropy import (
     SmoothedCrossentropy,
     require_finite_loss,
     require_finite_weights,

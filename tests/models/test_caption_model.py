@@ -9,7 +9,7 @@ from captioning.models.caption_model import (
     build_caption_model,
 )
 from captioning.settings import DECODERS, TrainingSettings
-from captioning.training.losses import SmoothedCrossentropy
+from captioning.training.cross_entropy import SmoothedCrossentropy
 
 VOCABULARY_SIZE = 23
 CAPTIONS = [

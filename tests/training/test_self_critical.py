@@ -9,7 +9,7 @@ from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
-from captioning.training.losses import SmoothedCrossentropy
+from captioning.training.cross_entropy import SmoothedCrossentropy
 from captioning.training.self_critical import SelfCriticalBatches, compute_advantages
 
 VOCABULARY = Vocabulary([f"word{number}" for number in range(12)])

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from captioning.training.losses import SmoothedCrossentropy
+from captioning.training.cross_entropy import SmoothedCrossentropy
 
 LOGITS = np.random.default_rng(0).normal(size=(3, 4, 6)).astype("float32")
 TARGETS = np.array([[1, 2, 3, 0], [5, 4, 0, 0], [2, 2, 2, 2]], "int32")
