@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from captioning.data.caption_rows import (
+from captioning.data.caption_tables import (
     SPLIT_COLUMN,
     Row,
     choose_columns,
@@ -57,9 +57,9 @@ def _read_lines(text: str, path: Path) -> Iterator[Row]:
     def parse(located_line: tuple[str, str]) -> list[Row]:
         where, line = located_line
         entry = _parse_line(line)
-        names = _get(entry, image, str, where), _get(entry, caption, str, where)
-        split = entry.get(SPLIT_COLUMN) or ""
-        return [(*names, require_split(str(split), where))]
+        image_name, text = (_get(entry, key, str, where) for key in (image, caption))
+        split = require_split(str(entry.get(SPLIT_COLUMN) or ""), where)
+        return [(image_name, text, split)]
 
     return parse_rows(lines, parse)
 

@@ -1,28 +1,38 @@
 """Tables of captions: CSV with a header that names its columns, in any order and beside any others:
 image, caption and optionally split. Kaggle's `captions.txt` of Flickr8k (image,caption),
 `results.csv` of Flickr30k (image_name| comment_number| comment) and `metadata.csv` of Hugging Face
-(file_name,text) are such tables."""
+(file_name,text) are such tables.
+
+The other formats have the same rows. `choose_columns`, `require_split` and `parse_rows`, which
+names all bad rows at once, serve them as well.
+"""
 
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from captioning.data.caption_rows import (
-    SPLIT_COLUMN,
-    Row,
-    choose_columns,
-    has_captions,
-    parse_rows,
-    require_split,
-)
+from captioning.data.dataset import parse_split
 from captioning.errors import UserError
+from captioning.settings import SPLITS
 
+# Image name, caption and split; None for a caption without a split.
+Row = tuple[str, str, str | None]
+
+IMAGE_COLUMNS = ("image", "image_name", "file_name", "filename")
+CAPTION_COLUMNS = ("caption", "comment", "text")
+SPLIT_COLUMN = "split"
 DELIMITERS = (",", ";", "\t", "|")
+
+_FURTHER_CAPTION = re.compile(rf"({'|'.join(CAPTION_COLUMNS)})s?[ _-]?\d+")
+_ERRORS_SHOWN = 20
 
 # Empty lines, and the line by which Excel states its delimiter.
 _BEFORE_HEADER = re.compile(r'(?:\s*\n|"?sep=."?[ \t]*\n)*')
+
+_Source = TypeVar("_Source")
 
 
 def find_header(text: str) -> tuple[int, str]:
@@ -64,6 +74,62 @@ def read_table(text: str, path: Path) -> Iterator[Row]:
         return [(fields[image], fields[caption], require_split(word, where))]
 
     return parse_rows(_rows(text[start:], first_line, delimiter, path), parse)
+
+
+def has_captions(columns: Iterable[str]) -> bool:
+    """Returns whether there are a column of images and one of captions."""
+    columns = set(columns)
+    return bool(columns & set(IMAGE_COLUMNS) and columns & set(CAPTION_COLUMNS))
+
+
+def choose_columns(columns: Iterable[str], where: str) -> tuple[str, str]:
+    """Returns the names of the column of images and of that of captions. Raises UserError if
+    another column holds captions, too: one of them would be lost."""
+    columns = list(columns)
+    image = next(name for name in IMAGE_COLUMNS if name in columns)
+    captions = [
+        name for name in columns if name in CAPTION_COLUMNS or _FURTHER_CAPTION.fullmatch(name)
+    ]
+    if len(captions) > 1:
+        raise UserError(
+            f"{where}: Expected one column of captions, got {', '.join(captions)}. Put each "
+            "caption of an image in a row of its own, or rename the columns to be ignored."
+        )
+    return image, captions[0]
+
+
+def require_split(word: str, where: str) -> str | None:
+    """Returns the split that a word means; None for an empty field. Raises UserError for any other
+    word."""
+    split = parse_split(word)
+    if word.strip() and not split:
+        raise UserError(
+            f"{where}: Expected a split, one of {', '.join(SPLITS)}, got {word!r}. Correct it, or "
+            "leave it empty."
+        )
+    return split
+
+
+def parse_rows(
+    sources: Iterable[_Source], parse: Callable[[_Source], Iterable[Row]]
+) -> Iterator[Row]:
+    """Yields the rows that `parse` finds in each source. Raises UserError, after the last one, with
+    the errors of all sources: a line for each, 20 at most."""
+    errors: list[str] = []
+    sources = iter(sources)
+    while True:
+        try:
+            rows = list(parse(next(sources)))
+        except StopIteration:
+            break
+        except UserError as error:  # of a source, or of an iterator, which ends with it
+            errors.append(str(error))
+        else:
+            yield from rows
+    if len(errors) > _ERRORS_SHOWN:
+        errors[_ERRORS_SHOWN:] = [f"... and {len(errors) - _ERRORS_SHOWN:,} more bad rows."]
+    if errors:
+        raise UserError("\n".join(errors))
 
 
 def _columns(header: str, delimiter: str) -> list[str]:

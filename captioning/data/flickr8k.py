@@ -9,7 +9,7 @@ import re
 import sys
 from pathlib import Path
 
-from captioning.data.caption_rows import Row, parse_rows
+from captioning.data.caption_tables import Row, parse_rows
 from captioning.data.dataset import Captions, Splits
 from captioning.data.download import MAX_UNPACKED_BYTES, download, unpack
 from captioning.errors import UserError

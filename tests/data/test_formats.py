@@ -5,7 +5,7 @@ import pytest
 from captioning.data.caption_json import read_json
 from captioning.data.caption_tables import find_delimiter, read_table
 from captioning.data.flickr8k import CAPTION_FILE, read_captions
-from captioning.data.formats import read_caption_file
+from captioning.data.read_dataset import read_caption_file
 from captioning.files import read_text
 from captioning.inference.networks import Caption
 from captioning.output.caption_formats import FORMATS
