@@ -23,12 +23,12 @@ from captioning.data.image_limits import (
     PNG_START,
     Refusal,
     count_buffered_scans,
+    count_halvings,
     pixel_limit,
     refuse_costly_file,
     refuse_costly_jpeg,
     too_large,
 )
-from captioning.data.jpeg2000 import count_halvings
 from captioning.data.sixteen_bits import scale_colours
 
 _LARGE = 2**24

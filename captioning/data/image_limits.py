@@ -7,7 +7,9 @@ files of all kinds with the memory and the time that they take.
 """
 
 import re
+import struct
 from collections.abc import Iterator
+from math import ceil
 from typing import IO
 
 from PIL import Image, JpegImagePlugin
@@ -31,9 +33,10 @@ MAX_JPEG_SEGMENTS = 2_000
 MAX_JPEG_METADATA = 2**25  # bytes before the pixels
 MAX_PNG_CHUNKS = 100_000
 MAX_TIFF_VALUES = 200_000  # of a tag; an image has one for each strip
-
+MAX_JPEG_2000_BOXES = 1_000  # before the one that contains the codestream
+MAX_CODE_BLOCKS = 2**20  # of a JPEG 2000 file: OpenJPEG needs some 400 bytes for each
 MAX_ICON_PIXELS = 2**24  # of an image in an icon file, which Pillow decodes before it checks it
-MAX_ICON_BYTES = 10**8
+MAX_ICON_BYTES = 10**8  # of an icon file, in which its images are looked for
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -42,9 +45,14 @@ _BYTES_AND_TEXT = (1, 2, 7)  # types of the values of a tag, which are read at o
 _TILE_SIDES = (322, 323)
 _POSTSCRIPT_STARTS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 
+# Markers of JPEG, and then of JPEG 2000.
 _PROGRESSIVE = b"\xc2\xc6\xca\xce"
 _FRAMES = bytes(set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC})  # start of frame: size and channels
 _WITHOUT_LENGTH = b"\x00\x01\xd0\xd1\xd2\xd3\xd4\xd5\xd6\xd7\xd8"
+_CODESTREAM_START = b"\xff\x4f\xff\x51"
+_SIZE, _END_OF_HEADER = b"\xff\x51", b"\xff\x90"
+# The coding style, of all channels or of one: marker -> positions of the flags and the parameters.
+_CODING_STYLES = {b"\xff\x52": (0, 5), b"\xff\x53": (1, 2)}
 
 # An image in an icon file: PNG or JPEG 2000, with its width and height.
 _ICON = re.compile(
@@ -114,6 +122,31 @@ def refuse_costly_jpeg(image: JpegImagePlugin.JpegImageFile, buffered_scans: int
         raise too_large(image.size, limit)
 
 
+def count_halvings(file: IO[bytes]) -> int:
+    """Returns how often the sides of the image in a JPEG 2000 file can be halved while it is
+    decoded; 0 for a damaged header. Raises Refusal for a file of too many parts."""
+    _find_codestream(file)
+    size, levels, block_pixels = b"", [], []
+    try:
+        for marker, content in _header_segments(file):
+            if marker == _SIZE:
+                size = content[2:36]
+            elif marker in _CODING_STYLES:
+                flags, parameters = _CODING_STYLES[marker]
+                levels.append(content[parameters])
+                block_pixels.append(_code_block_pixels(content[parameters:], content[flags] & 1))
+        right, bottom, left, top, tile_width, tile_height, channels = struct.unpack(">6I8xH", size)
+        width, height = right - left, bottom - top
+        tiles = ceil(width / tile_width) * ceil(height / tile_height)
+        bands = 3 * max(levels) + 1  # of each channel of a tile; a band has one block at least
+        blocks = channels * (width * height // min(block_pixels) + tiles * bands)
+    except (ValueError, IndexError, ZeroDivisionError, struct.error):
+        return 0  # decoding it raises the error
+    if blocks > MAX_CODE_BLOCKS:
+        raise Refusal(f"consists of {blocks:,} code-blocks", "Save it as JPEG or PNG.")
+    return min(levels)
+
+
 def pixel_limit(image: Image.Image) -> int:
     """Returns the number of pixels that are decoded of an opened image like this one."""
     share = _SHARES_OF_FORMATS.get(image.format, 1)
@@ -135,6 +168,39 @@ def too_large(size: tuple[int, int], limit: int) -> Refusal:
 def _count_scans(file: IO[bytes]) -> int:
     parts = iter(lambda: file.read(2**20), b"")
     return 1 + sum(part.count(b"\xff\xda") for part in parts)
+
+
+def _find_codestream(file: IO[bytes]) -> None:
+    """Moves behind the first marker of the codestream, or to the end of the file."""
+    position = 0
+    for _ in range(MAX_JPEG_2000_BOXES):
+        file.seek(position)
+        start = file.read(16)
+        if start.startswith(_CODESTREAM_START):
+            file.seek(position + 2)
+            return
+        length, name, long_length = struct.unpack(">I4sQ", start.ljust(16, b"\0"))
+        if name == b"jp2c":
+            position += 16 if length == 1 else 8
+        else:
+            position += max(long_length if length == 1 else length, 8)
+    file.seek(0, 2)
+
+
+def _header_segments(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Yields marker and content of each segment of the main header (ISO/IEC 15444-1, annex A)."""
+    while (marker := file.read(2)) not in (b"", _END_OF_HEADER):
+        yield marker, file.read(max(int.from_bytes(file.read(2)) - 2, 0))
+
+
+def _code_block_pixels(parameters: bytes, has_precincts: int) -> int:
+    """The pixels of the smallest code-block of a coding style. A block is at most half as wide and
+    half as high as its precinct."""
+    width, height = parameters[1] + 2, parameters[2] + 2  # logarithms to base 2
+    for precinct in parameters[5:] if has_precincts else b"":
+        width = min(width, max((precinct & 15) - 1, 0))
+        height = min(height, max((precinct >> 4) - 1, 0))
+    return 2 ** (width + height)
 
 
 def _refuse_many_png_chunks(file: IO[bytes]) -> None:

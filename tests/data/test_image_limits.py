@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.data import image_limits, jpeg2000
+from captioning.data import image_limits
 from captioning.data.images import UnreadableImage, open_image
 from tests.bombs import (
     chunk,
@@ -172,7 +172,7 @@ def test_a_large_jpeg_2000_file_is_reduced_to_fit_the_budget(monkeypatch):
     [{"codeblock_size": (4, 4)}, {"precinct_size": (4, 4)}, {"tile_size": (16, 16)}],
 )
 def test_a_jpeg_2000_file_of_very_many_parts_is_refused(monkeypatch, options):
-    monkeypatch.setattr(jpeg2000, "MAX_CODE_BLOCKS", 2_000)
+    monkeypatch.setattr(image_limits, "MAX_CODE_BLOCKS", 2_000)
     assert open_image(encoded("JPEG2000", (128, 128))).size == (128, 128)
     refused(encoded("JPEG2000", (128, 128), **options), "consists of .* code-blocks")
 
