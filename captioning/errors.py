@@ -24,7 +24,7 @@ def one_line(error: BaseException, characters: int = 200) -> str:
 
 
 def printable(text: object) -> str:
-    """Returns the text, such as a file name, as one line that UTF-8 can encode and a terminal only
-    shows: escapes line breaks, other control characters and what UTF-8 cannot encode."""
+    """Returns the text, such as a file name, as one line without escape sequences for terminals:
+    escapes line breaks, other control characters and what UTF-8 cannot encode."""
     encoded = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), encoded)

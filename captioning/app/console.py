@@ -76,8 +76,8 @@ def _run(command: Callable[[], int], failed: int) -> tuple[int, str]:
 
 
 def print_error(line: str) -> None:
-    """Prints a line to stderr, with control characters escaped. Nobody misses it where stderr is
-    closed or on a full disk."""
+    """Prints a line to stderr, with control characters escaped; nothing if stderr is closed or on a
+    full disk."""
     with suppress(OSError):
         print(printable(line), file=sys.stderr)
 
@@ -89,7 +89,7 @@ def print_utf_8() -> None:
 
 
 def _place_of_full_disk(error: Exception) -> str:
-    """The place that a message about a full disk lacks: files are named in it."""
+    """The end of a message about a full disk that names no file."""
     is_of_stdout = isinstance(error, OSError) and error.errno == ENOSPC and not error.filename
     return ": 'standard output'" if is_of_stdout else ""
 

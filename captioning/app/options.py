@@ -114,8 +114,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="your caption files: tables with a header (image,caption), JSON in the format of COCO "
-        "or Karpathy, or a folder laid out like Flickr8k's (default: Flickr8k)",
+        help="your caption files: tables with a header (image,caption), JSON Lines, JSON in the "
+        "format of COCO or Karpathy, or a folder laid out like Flickr8k's (default: Flickr8k)",
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the folder of your images")
 

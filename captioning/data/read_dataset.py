@@ -37,11 +37,11 @@ def read_dataset(
     """Reads the captions of one or several files, and the names of the photographs in the folder
     `images`.
 
-    A folder among `caption_files` is read as Flickr8k's. If there are several files and none names
-    splits inside, a file whose name contains "train", "val" or "test" is that split, as with COCO.
-    Missing splits are drawn (see `complete_splits`) from the images that exist. For matching image
-    names, see `match_image_names`. Raises FileNotFoundError or ValueError, naming file and line, if
-    there is nothing to read or the files do not fit together.
+    In a folder, the caption file is found: see `read_caption_file`. If there are several files and
+    none names splits inside, a file whose name contains "train", "val" or "test" is that split, as
+    with COCO. Missing splits are drawn (see `complete_splits`) from the images that exist. For
+    matching image names, see `match_image_names`. Raises FileNotFoundError or ValueError, naming
+    file and line, if there is nothing to read or the files do not fit together.
     """
     captions, splits = _read_all(caption_files)
     if not captions:

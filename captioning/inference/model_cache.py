@@ -23,7 +23,10 @@ from captioning.inference.openvino_runtime import (
     openvino,
 )
 
-MOST_BYTES = 250_000_000  # of all files together; the networks of the shipped model take 33 MB
+MAX_BYTES = 250_000_000  # of all files together; the networks of the shipped model take 33 MB
+
+# OpenVINO stores the instruction set in each compiled network as well, and imports no other.
+_DEVICE_PROPERTIES = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 
 _DIGEST = hashlib.sha256
 _DIGEST_SIZE = _DIGEST().digest_size
@@ -41,25 +44,23 @@ def load_network(
     imports it from the folder `cache` if it was compiled before. The results are the same to the
     last bit. Without a folder, and where the folder cannot be written, it compiles every time.
 
-    `precision`: see `openvino_runtime.compile_options`. `check` may refuse the network before it is
-    compiled. Raises FileNotFoundError if the network is
-    missing and ValueError if it is damaged.
+    Returns the network as it was read, and as it runs. `precision`: see
+    `openvino_runtime.compile_options`. `check` may refuse the network before it is compiled. Raises
+    FileNotFoundError if the network is missing and ValueError if it is damaged.
     """
     xml, weights = read_network_files(path)
     network = parse_network(path, xml, weights)
     if check:
         check(network, path)
-    if cache is None:
-        with damage_as_user_error(path):
-            return network, Network(compile_network(network, precision), path)
     options = compile_options(precision)
-    cached = cache / f"{_key(xml, weights, options)}.network"
-    if imported := _read(cached, options):
+    cached = cache and cache / f"{_key(xml, weights, options)}.network"
+    if cached and (imported := _read(cached, options)):
         return network, Network(imported, path)
     with damage_as_user_error(path):
         compiled = compile_network(network, precision)
     run = Network(compiled, path)
-    finalize(run, _write, cached, compiled)  # after use, or at exit: no caption waits for it
+    if cached:
+        finalize(run, _write, cached, compiled)  # after use, or at exit: no caption waits for it
     return network, run
 
 
@@ -76,7 +77,7 @@ def clear_cache(cache: Path) -> tuple[int, int]:
 
 
 def _key(xml: bytes, weights: bytes, options: dict[str, str]) -> str:
-    """Differs for another network, version of OpenVINO, processor or option."""
+    """Returns a digest, another one for each network, version of OpenVINO, processor and option."""
     device = [core().get_property("CPU", name) for name in _DEVICE_PROPERTIES]
     digest = _DIGEST(repr((openvino.get_version(), device, options, len(xml))).encode())
     digest.update(xml)
@@ -84,12 +85,8 @@ def _key(xml: bytes, weights: bytes, options: dict[str, str]) -> str:
     return digest.hexdigest()
 
 
-# OpenVINO stores the instruction set in each compiled network as well, and imports no other.
-_DEVICE_PROPERTIES = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
-
-
 def _read(path: Path, options: dict[str, str]) -> openvino.CompiledModel | None:
-    """The compiled network in a file; None if there is none, or one that cannot be used."""
+    """Returns the compiled network in a file; None if there is none, or one that cannot be used."""
     try:
         with path.open("rb") as file:
             digest, exported = file.read(_DIGEST_SIZE), file.read()
@@ -114,10 +111,10 @@ def _write(path: Path, compiled: openvino.CompiledModel) -> None:
 
 
 def _delete_oldest(cache: Path) -> None:
-    """Deletes the networks written first until the others take at most `MOST_BYTES`."""
+    """Deletes the networks written first until the others take at most `MAX_BYTES`."""
     states = {path: path.stat() for path in cache.glob(_PATTERN)}
     size = 0
     for path in sorted(states, key=lambda path: states[path].st_mtime, reverse=True):
         size += states[path].st_size
-        if size > MOST_BYTES:
+        if size > MAX_BYTES:
             path.unlink(missing_ok=True)

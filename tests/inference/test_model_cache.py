@@ -196,10 +196,10 @@ def test_the_oldest_networks_go_when_the_folder_is_full(tiny_root, full_cache, c
         (cache / name).write_bytes(bytes(1000))
         os.utime(cache / name, (time.time() - 86400 * days,) * 2)
     (cache / "notes.txt").write_bytes(bytes(10**6))
-    of_tiny_world = {path.name: path.stat().st_size for path in cached_files(full_cache)}
-    monkeypatch.setattr(model_cache, "MOST_BYTES", sum(of_tiny_world.values()) + 1500)
+    tiny_networks = {path.name: path.stat().st_size for path in cached_files(full_cache)}
+    monkeypatch.setattr(model_cache, "MAX_BYTES", sum(tiny_networks.values()) + 1500)
     captions_of(tiny_root)
-    assert {path.name for path in cached_files(cache)} == {earlier[0], "notes.txt", *of_tiny_world}
+    assert {path.name for path in cached_files(cache)} == {earlier[0], "notes.txt", *tiny_networks}
 
 
 def test_clearing_deletes_the_networks_and_unfinished_files_alone(full_cache, cache):
