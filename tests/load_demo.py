@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -51,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
             time.sleep(MAX_SECONDS + 5)
             after = count_files(folder)
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             _, errors = server.communicate(timeout=60)
         left = count_files(folder)
     warm = memory[int(WARM_UP * len(memory)) :]

@@ -83,20 +83,28 @@ def test_each_package_that_may_be_missing_is_a_requirement_of_its_extra():
         assert any(requirement.startswith(package) for requirement in listed[target]), module
 
 
+@pytest.fixture
+def heeded_sigint():
+    """A shell lets background jobs ignore SIGINT, tests included."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def wait_for(signal_number):
     os.kill(os.getpid(), signal_number)
     signal.pause()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_a_command_with_one_word(number, capsys):
+def test_ctrl_c_and_sigterm_end_a_command_with_one_word(number, heeded_sigint, capsys):
     before = signal.getsignal(number)
     assert run_command(lambda: wait_for(number), failed=1) == INTERRUPTED == 130
     assert capsys.readouterr().err == "Stopped.\n"
     assert signal.getsignal(number) == before
 
 
-def test_a_library_that_turns_ctrl_c_into_an_error_does_not_hide_it(capsys):
+def test_a_library_that_turns_ctrl_c_into_an_error_does_not_hide_it(heeded_sigint, capsys):
     def convert():
         try:
             wait_for(signal.SIGINT)
