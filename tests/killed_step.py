@@ -53,7 +53,7 @@ def report_calls(owner: Any, name: str, describe: Callable[..., str | None]) -> 
 
 
 def make_read_only(folder: str) -> None:
-    """Also for the superuser, whom the permissions of a folder do not stop."""
+    """Refuses all changes below a folder, also to the superuser, whom permissions do not stop."""
     changes = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate")
 
     def refuse(event: str, arguments: tuple) -> None:

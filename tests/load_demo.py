@@ -1,4 +1,4 @@
-"""Loads the demo page: `python -m tests.load_demo --clients 50 --seconds 600`.
+"""Puts load on the demo page: `python -m tests.load_demo --clients 50 --seconds 600`.
 
 Every client opens the page as a new visitor, uploads a photograph, asks for its caption, and begins
 again. Some photographs are damaged. Every request must be answered, or refused with a reason; the
@@ -83,7 +83,7 @@ async def load(
 
 
 async def visit(http: httpx.AsyncClient, number: int, end: float, ends: Counter[str]) -> None:
-    """Opens the page, uploads and asks, again and again, each time as another visitor."""
+    """Asks for captions again and again, each time as another visitor. Counts the `ends`."""
     random = np.random.default_rng(number)
     while time.monotonic() < end:
         try:
@@ -94,7 +94,7 @@ async def visit(http: httpx.AsyncClient, number: int, end: float, ends: Counter[
 
 
 async def ask(http: httpx.AsyncClient, random: np.random.Generator) -> str:
-    """Asks for the caption of one photograph. Returns how that ended."""
+    """Opens the page, uploads a photograph and asks for its caption. Returns how that ended."""
     session = random.bytes(8).hex()
     (await http.get("")).raise_for_status()
     config = (await http.get("config")).raise_for_status().json()

@@ -93,8 +93,8 @@ def nothing(root: Path) -> set[str]:
 
 @dataclass
 class Step:
-    """`name` for killed_step.py, `arguments` of it, the step `before`, and what of the work in a
-    root folder is `finished`."""
+    """A step of the pipeline: its `name` and `arguments` for killed_step.py, the step `before` it,
+    and the function `finished`, which returns the pieces of work that are finished in a folder."""
 
     name: str
     finished: Callable[[Path], set[str]]
@@ -120,7 +120,7 @@ STEPS = {
 
 
 class World:
-    """The tiny world, and each step run once from begin to end."""
+    """The tiny world, and the root folder after an undisturbed run of each step."""
 
     def __init__(self, folder: Path, release: str, served: list[str]):
         self.folder = folder
@@ -224,7 +224,8 @@ class Run:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves the archives slowly, from any byte on; `served`: the first block of each response."""
+    """Serves the archives slowly, and from the byte that a resumed download requests. `served`: the
+    first block of each response."""
 
     folder: Path
     served: list[str]
@@ -293,7 +294,7 @@ def assert_same_captions(text: str, expected_text: str) -> None:
 
 
 def assert_same(root: Path, expected_root: Path) -> None:
-    """The same files with the same content, but for times and the roundings of sums."""
+    """Asserts the same files with the same content, except for times and rounding errors."""
     assert names_below(root) == names_below(expected_root)
     for path in sorted(root.rglob("*")):
         expected = expected_root / path.relative_to(root)
@@ -377,10 +378,10 @@ def test_a_step_that_is_stopped_says_so_in_one_line_and_is_repeated(step_name, w
 @pytest.mark.skipif(os.name == "nt", reason="files have no limit there")
 @pytest.mark.parametrize("share", [0, 0.6])
 @pytest.mark.parametrize("step_name", STEPS)
-def test_a_full_disk_is_one_line_and_what_is_finished_counts_once_there_is_room(
+def test_a_full_disk_is_reported_in_one_line_and_finished_work_is_kept(
     step_name, share, world, tmp_path
 ):
-    """A limit of the size of files stands for the disk: a share of the largest file written."""
+    """A limit on the size of files, a share of the largest file written, stands for the disk."""
     step, root = STEPS[step_name], tmp_path / "root"
     world.begin(step_name, root)
     before = {name: (root / name).read_bytes() for name in files_below(root)}
@@ -400,7 +401,7 @@ def test_a_full_disk_is_one_line_and_what_is_finished_counts_once_there_is_room(
 
 
 @pytest.mark.parametrize("step_name", STEPS)
-def test_a_folder_that_cannot_be_written_is_one_line(step_name, world, tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_in_one_line(step_name, world, tmp_path):
     root = tmp_path / "root"
     world.begin(step_name, root)
     before = {name: (root / name).read_bytes() for name in files_below(root)}

@@ -3,12 +3,12 @@
     python tools/judge_captions.py sheets --root my_run --output sheets
     python tools/judge_captions.py count sheets/captions.csv first_reader.csv second_reader.csv
 
-The first command captions photographs of a split, drawn at random, by each decoding. The sheets
-show them with numbers, and with letters in random order, so that no reader knows which decoding a
-caption is from. `captions.csv` tells. A reader writes a CSV file with the columns `caption` (such
-as 17a), `verdict` (right, minor or wrong) and `kinds` (of error, such as "action place"; empty for
-right captions). The second command prints the verdicts of each decoding and reader, and how far two
-readers agree.
+The first command draws photographs of a split at random, and captions them with each decoding. The
+sheets number the photographs and mark their captions with letters in random order, so that no
+reader knows the decoding of a caption; `captions.csv` states it. A reader writes a CSV file with
+the columns `caption` (such as 17a), `verdict` (right, minor or wrong) and `kinds` (of error, such
+as "action place"; empty for right captions). The second command counts the verdicts of each
+decoding and reader, and prints how far two readers agree.
 """
 
 import argparse

@@ -20,12 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Timer
 
+from tests.bombs import MAX_BYTES, MAX_SECONDS, PATIENCE
+
 ROOT = Path(__file__).parents[2]
 CASES_A_PROCESS = 250
-MAX_SECONDS = 10  # of processor time
-MAX_BYTES = 10**9
-PATIENCE = 300  # seconds without the end of a case, on a busy machine
-
 FINE = ("result", "named error")
 
 
@@ -42,8 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     peaks = {"images": (0, 0), "files": (0, 0)}
     with TemporaryDirectory(prefix="fuzz-") as folder:
         for kind in peaks:
-            of_kind = [number for number in numbers if is_image(number) == (kind == "images")]
-            for case in run_cases(kind, options.seed, of_kind, Path(folder)):
+            selected = [number for number in numbers if is_image(number) == (kind == "images")]
+            for case in run_cases(kind, options.seed, selected, Path(folder)):
                 ends[case["route"], case["end"]] += 1
                 seconds, size = peaks[kind]
                 peaks[kind] = max(seconds, case["seconds"]), max(size, case["bytes"])
@@ -78,7 +76,7 @@ def run_cases(kind: str, seed: int, numbers: list[int], folder: Path) -> Iterato
 
 
 def _run_in_process(kind: str, seed: int, numbers: list[int], folder: Path) -> Iterator[dict]:
-    """Yields the cases. The last one is the one that the process died in, if it did."""
+    """Yields the cases. If the process dies, the case that killed it is the last one."""
     command = [sys.executable, "-m", "tests.fuzz.worker", kind, str(seed)]
     with (
         TemporaryDirectory(dir=folder) as work,
@@ -89,7 +87,7 @@ def _run_in_process(kind: str, seed: int, numbers: list[int], folder: Path) -> I
         if kind == "files":
             Path(work, "root").symlink_to(folder / "root")
         if process.stdout.readline() != "ready\n":
-            raise RuntimeError("The process of the cases has not begun.")
+            raise RuntimeError("The process that runs the cases has not started.")
         for number in numbers:
             timer = Timer(PATIENCE, process.kill)
             timer.start()

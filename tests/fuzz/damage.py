@@ -109,7 +109,7 @@ def _deep(image: Image.Image) -> Image.Image:
 
 
 def damage_bytes(random: Random, content: bytes, other: bytes) -> tuple[str, bytes]:
-    """Damages the content of a file in a way that is drawn, some with a part of an `other` file.
+    """Damages the content of a file in a random way, some of which take a part of an `other` file.
     Returns the name of the way and the damaged content."""
     name = str(random.choice(list(_WAYS)))
     return name, _WAYS[name](random, bytearray(content), other)

@@ -1,7 +1,7 @@
-"""The ways of a damaged file through the program.
+"""Feeds a damaged file to the program by one of several routes, such as the command or the API.
 
-A route returns how the case ended and a line that tells more. "result" and "named error" are right;
-an exception that leaves a route is a traceback.
+A route returns how the case ended, and a line of detail. "result" and "named error" are right; an
+exception that leaves a route is a traceback.
 """
 
 import io
@@ -37,8 +37,8 @@ def run_main(main: Callable[[list[str]], int], *arguments: str) -> tuple[int, st
 
 
 def judge(name: str, message: str) -> End:
-    """A named error is one line that names the file, at least without its ending. An index of
-    features that lists other images is told by these."""
+    """A named error is one line that names the file, at least without its ending. An error about
+    the index of feature maps may name the features instead."""
     lines = message.splitlines()
     stem = "features" if "feature_maps" in name else Path(name).stem
     if len(lines) != 1 or not (stem in lines[0] or Path(name).stem in lines[0]):
@@ -58,7 +58,7 @@ class ImageRoutes:
         self._routes = (self.command, self.api, self.check, self.page)
 
     def run(self, random, path: Path) -> tuple[str, End]:
-        """Takes a route that is drawn. Returns its name and the end."""
+        """Takes a random route. Returns its name and how the case ended."""
         route = self._routes[random.integers(len(self._routes))]
         return route.__name__, route(random, path)
 
@@ -107,7 +107,7 @@ class ImageRoutes:
 
 
 def make_root(folder: Path) -> None:
-    """Fills a root folder with all files that the steps read; those of training are shipped."""
+    """Fills a root folder with all files that the steps read. The model is the shipped one."""
     folder.mkdir()
     write_folder(folder, 5)
     write_archives(folder, 2, 1, 1)
