@@ -2,7 +2,7 @@
 too large, and deletes photographs soon after they have been captioned.
 
 Any page that is open in a browser can send requests to a server on the same computer, under its
-address or, by DNS rebinding, under a name of its own. The headers Origin and Host tell.
+address or, by DNS rebinding, under a name of its own. The headers Origin and Host show it.
 """
 
 import os

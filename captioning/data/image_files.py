@@ -105,6 +105,16 @@ def repaired_versions(file: IO[bytes]) -> list[IO[bytes]]:
     return []
 
 
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields name and bytes of each chunk of a PNG file. The bytes are the length of the data (4
+    bytes), the name (4), the data, and a checksum (4). The last chunk may be cut off."""
+    position = len(PNG_START)
+    while name := content[position + 4 : position + 8]:
+        end = position + 12 + int.from_bytes(content[position : position + 4])
+        yield name, content[position:end]
+        position = end
+
+
 def _identify(file: IO[bytes]) -> ImageFile:
     file.seek(0)
     start = file.read(12)
@@ -157,14 +167,9 @@ def _register_heif() -> bool:
 
 
 def _needed_chunks(content: bytes) -> Iterator[bytes]:
-    """The chunks of a PNG file that are needed to decode its pixels or that change the picture.
-    Each is its length in 4 bytes, its name in 4 bytes, its data and a checksum in 4 bytes."""
-    position = len(PNG_START)
-    while name := content[position + 4 : position + 8]:
-        end = position + 12 + int.from_bytes(content[position : position + 4])
-        chunk = content[position:end]
+    """The chunks of a PNG file that are needed to decode its pixels or that change the picture."""
+    for name, chunk in png_chunks(content):
         is_ancillary = name[0] & 0x20  # its name begins with a small letter
         is_whole = zlib.crc32(chunk[4:-4]).to_bytes(4) == chunk[-4:]
         if not is_ancillary or name in _VISIBLE_CHUNKS and is_whole:
             yield chunk
-        position = end

@@ -61,7 +61,7 @@ _ICON = re.compile(
 
 
 class Refusal(Exception):
-    """A file that is not decoded, for a `reason` and with an `advice`, in words."""
+    """A file that is not decoded. `reason` and `advice` follow its name in the message."""
 
     def __init__(self, reason: str, advice: str):
         super().__init__(reason, advice)

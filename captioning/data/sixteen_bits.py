@@ -36,11 +36,11 @@ def scale_colours(image: ImageFile, open_again: Callable[[], ImageFile]) -> None
     tables = [_tables(highest[:3])] * 3 + [_tables(highest[3:])] * len(highest[3:])
     if tables.count(_UNSCALED) == len(tables):
         return
-    of_high, of_low = (sum(parts, []) for parts in zip(*tables, strict=True))
+    high_table, low_table = (sum(parts, []) for parts in zip(*tables, strict=True))
     low_bytes = _decode_low_bytes(open_again(), raw_modes)
     for top in range(0, image.height, _ROWS):
         box = 0, top, image.width, min(top + _ROWS, image.height)
-        high, low = image.crop(box).point(of_high), low_bytes.crop(box).point(of_low)
+        high, low = image.crop(box).point(high_table), low_bytes.crop(box).point(low_table)
         image.paste(ImageChops.add(high, low), box)
 
 

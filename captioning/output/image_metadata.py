@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pyexiv2
 
+from captioning.data.image_files import png_chunks
+from captioning.data.image_limits import PNG_START
 from captioning.errors import UserError
 from captioning.files import write_atomically
 
 _SILENT = 4  # log level of pyexiv2, which warns of the metadata of some cameras
-_JPEG_START, _PNG_START = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8"
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 # The beginnings of the EXIF and the IPTC segments of a JPEG file, and the names of the chunks of a
@@ -82,7 +84,7 @@ def _with_less_metadata(content: bytes) -> Iterator[bytes]:
         for beginning in _JPEG_METADATA:
             content = _remove_segments(content, beginning)
             yield content
-    if content.startswith(_PNG_START):
+    if content.startswith(PNG_START):
         yield _remove_chunks(content)
 
 
@@ -109,11 +111,6 @@ def _remove_segments(jpeg: bytes, beginning: bytes) -> bytes:
 
 def _remove_chunks(png: bytes) -> bytes:
     """Removes the chunks of metadata, and adds the last chunk if it is missing."""
-    kept = [_PNG_START]
-    position = len(_PNG_START)
-    while name := png[position + 4 : position + 8]:
-        end = position + 12 + int.from_bytes(png[position : position + 4], "big")
-        if name not in (*_PNG_METADATA, b"IEND"):
-            kept.append(png[position:end])
-        position = end
-    return b"".join([*kept, _PNG_END])
+    removed = (*_PNG_METADATA, b"IEND")
+    kept = [chunk for name, chunk in png_chunks(png) if name not in removed]
+    return b"".join([PNG_START, *kept, _PNG_END])
