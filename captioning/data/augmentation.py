@@ -8,7 +8,6 @@ from zlib import crc32
 import numpy as np
 
 from captioning.data.images import Box, load_image
-from captioning.data.vocabulary import flip_caption
 
 # The sides of a crop, as shares of width and height. The caption of the whole image still fits most
 # crops of this size.
@@ -17,6 +16,12 @@ _CROP_SHARES = 0.72, 0.95
 # The seed of a crop, together with the image name. The words are former names of the augmentations:
 # new ones would change the crops, and existing feature maps would no longer fit.
 _CROP_SEED, _FLIPPED_CROP_SEED = "nearer", "nearer_mirrored"
+
+# In captions, "right" nearly always means the side.
+_OTHER_SIDES = {
+    "left": "right", "lefthand": "righthand", "leftmost": "rightmost", "lefty": "righty",
+}  # fmt: skip
+_OTHER_SIDES |= {right: left for left, right in _OTHER_SIDES.items()}
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,14 @@ class Augmentation:
         return pixels[:, ::-1] if self.horizontal_flip else pixels
 
     def caption(self, caption: str) -> str:
-        """Returns the cleaned caption for the augmented image: in a flipped one, left becomes
-        right."""
-        return flip_caption(caption) if self.horizontal_flip else caption
+        """Returns the cleaned caption for the augmented image.
+
+        >>> HORIZONTAL_FLIP.caption("the dog on the left looks right")
+        'the dog on the right looks left'
+        """
+        if not self.horizontal_flip:
+            return caption
+        return " ".join(_OTHER_SIDES.get(word, word) for word in caption.split())
 
     def _crop(self, image_name: str) -> Box:
         seed = _FLIPPED_CROP_SEED if self.horizontal_flip else _CROP_SEED

@@ -42,12 +42,6 @@ _UNSPACED = re.compile(
 )
 _MOST_LETTERS = 5  # of a word of these languages, on average
 
-# In captions, "right" nearly always means the side.
-_FLIPPED = {
-    "left": "right", "lefthand": "righthand", "leftmost": "rightmost", "lefty": "righty",
-}  # fmt: skip
-_FLIPPED |= {right: left for left, right in _FLIPPED.items()}
-
 
 def clean_caption(caption: str) -> str:
     """Returns the caption as lower-case words separated by single spaces.
@@ -80,15 +74,6 @@ def clean_captions(captions: Mapping[str, Sequence[str]]) -> dict[str, list[str]
         image_name: [clean_caption(caption) for caption in image_captions]
         for image_name, image_captions in captions.items()
     }
-
-
-def flip_caption(caption: str) -> str:
-    """Returns the cleaned caption for the horizontally flipped image: left becomes right.
-
-    >>> flip_caption("the dog on the left looks right")
-    'the dog on the right looks left'
-    """
-    return " ".join(_FLIPPED.get(word, word) for word in caption.split())
 
 
 def _space_unless_in_word(match: re.Match) -> str:
