@@ -33,7 +33,7 @@ _OFFLINE = {
 }
 _LARGEST_UPLOAD = "20mb"
 _LARGEST_REQUEST = 20 * 2**20 + 2**16  # bytes: an upload with its headers
-_MAX_QUEUE_SIZE = 20  # photographs that wait for their captions; the page tells the next visitor
+_MAX_QUEUE_SIZE = 20  # photographs that wait for their captions; further ones are refused
 _MAX_VISITORS = 20  # whose last photograph is kept, 2 MB each, so that the beam width can change
 
 _NO_ANSWER = ("", None, None, "")  # no caption, captions, attention maps and unit
@@ -49,8 +49,8 @@ _STYLE = """
 
 
 def serve_page(captioner: Captioner, port: int, open_browser: bool = False) -> None:
-    """Serves the page until Ctrl-C raises KeyboardInterrupt. Deletes each photograph soon after its
-    answer. Raises OSError if the port is in use."""
+    """Serves the page until Ctrl-C raises KeyboardInterrupt. Deletes each photograph soon after it
+    is captioned. Raises OSError if the port is in use."""
     _require_free_port(port)
     with TemporaryDirectory(prefix="captioning-") as folder:
         os.environ.update(_OFFLINE, GRADIO_TEMP_DIR=folder)
@@ -88,7 +88,8 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
     """Builds the page from Gradio components, with the example photographs of the shipped model."""
 
     def answer_upload(upload: dict | None, beam_width: float | None) -> tuple:
-        """Captions an upload, whose file is deleted. Also returns the photograph, to be kept."""
+        """Captions an upload, whose file may then be deleted. Also returns the photograph, to be
+        kept."""
         if upload is None:
             return None, *_NO_ANSWER
         path = Path(upload["path"])

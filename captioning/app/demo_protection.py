@@ -22,9 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _HOSTS = ("127.0.0.1", "localhost")
 
 # Seconds after which a file is deleted: long enough for the browser to load it and, in a long
-# queue, for a photograph to wait for its turn.
-ANSWERED_SECONDS = 10  # since the upload of a photograph that has been captioned
-MAX_SECONDS = 120
+# queue, for a photograph to wait for its turn. They count from the upload.
+ANSWERED_SECONDS = 10  # for a photograph that has been captioned
+MAX_SECONDS = 120  # for all other files
 
 
 def server_options(max_bytes: int) -> dict:
@@ -41,19 +41,19 @@ def server_options(max_bytes: int) -> dict:
 
 class Uploads:
     """The folder of the page's files: uploaded photographs, and attention maps on their way to the
-    browser. Deletes them when their time is over; the examples of the page stay."""
+    browser. Deletes them after some time, except the examples of the page."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         self._kept: set[Path] = set()
         self._answered: set[Path] = set()
-        self._names: Collection[set[str]] = ()
+        self._gradio_files: Collection[set[str]] = ()
 
-    def keep_present_files(self, names: Collection[set[str]] = ()) -> None:
-        """Keeps what is in the folder now. `names`: sets in which Gradio remembers files; a deleted
-        file is removed from them as well."""
+    def keep_present_files(self, gradio_files: Collection[set[str]] = ()) -> None:
+        """Keeps what is in the folder now. `gradio_files`: the sets in which Gradio remembers
+        files; a deleted file is removed from them as well."""
         self._kept = set(self._folder.rglob("*"))
-        self._names = names
+        self._gradio_files = gradio_files
 
     def mark_answered(self, path: Path) -> None:
         """Marks a photograph that has been captioned. It is not deleted at once: the browser may
@@ -62,7 +62,7 @@ class Uploads:
             self._answered.add(path)
 
     def delete_old(self) -> None:
-        """Deletes the files and empty folders whose time is over."""
+        """Deletes the files and empty folders that are older than the seconds above."""
         now = time.time()
         for folder, _, names in os.walk(self._folder, topdown=False):
             for path in [*(Path(folder, name) for name in names), Path(folder)]:
@@ -75,8 +75,8 @@ class Uploads:
     def _delete(self, path: Path) -> None:
         path.rmdir() if path.is_dir() else path.unlink()
         self._answered.discard(path)
-        for names in self._names:
-            names.discard(str(path))
+        for remembered in self._gradio_files:
+            remembered.discard(str(path))
 
 
 class _OwnRequests:
