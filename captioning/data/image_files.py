@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
+from captioning.data.bit_depths import scale_colours
 from captioning.data.image_limits import (
     PNG_START,
     Refusal,
@@ -29,7 +30,6 @@ from captioning.data.image_limits import (
     refuse_costly_jpeg,
     too_large,
 )
-from captioning.data.sixteen_bits import scale_colours
 
 _LARGE = 2**24
 

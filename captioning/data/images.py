@@ -10,6 +10,7 @@ from typing import IO
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from captioning.data.bit_depths import scale_to_bytes
 from captioning.data.image_files import decode, is_large, open_file, repaired_versions
 from captioning.data.image_limits import Refusal
 from captioning.errors import UserError, one_line
@@ -25,9 +26,6 @@ Box = tuple[float, float, float, float]
 # pixels a side. Twenty photographs side by side, 12 megapixels, took a quarter of the time, and no
 # pixel of 299x299 changed by more than 5 of 255.
 _SPARE = 2
-
-# The bit depths of cameras and scanners. 12-bit values are often stored in 16-bit files.
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
 
 _WHITE = (255, 255, 255)
 _TURNS = {
@@ -63,9 +61,10 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
     fraction of its size that leaves so many pixels a side, which is faster.
 
     Grey, palette and CMYK images are converted, 16-bit and float images are scaled by their own
-    range (see `scale_to_bytes`), transparency becomes white, EXIF rotation is applied, and only the
-    first frame of an animation is used. The bytes of a file give the same pixels as its path. A
-    file with damaged metadata or a JPEG file without an end marker is read if its pixels are whole.
+    range (see `captioning.data.bit_depths`), transparency becomes white, EXIF rotation is applied,
+    and only the first frame of an animation is used. The bytes of a file give the same pixels as
+    its path. A file with damaged metadata or a JPEG file without an end marker is read if its
+    pixels are whole.
 
     Raises FileNotFoundError for a missing file. Raises UnreadableImage, a ValueError, for any other
     file that cannot be read: other or damaged files, folders, pipes, and images beyond the limits
@@ -89,32 +88,6 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
             "Open it in an image viewer; if it is whole there, save it as JPEG or PNG.",
         )
     raise problem  # not from its cause, whose stack frames hold the pixels
-
-
-def scale_to_bytes(values: np.ndarray) -> np.ndarray:
-    """Scales pixel values of any numeric type and shape to uint8, from 0 (black) to 255 (white).
-
-    - uint8 stays as it is; False and True become 0 and 255.
-    - Other integers are scaled by the smallest of the bit depths 8, 10, 12, 14 and 16 that fits the
-      largest of them: 4095 is white in an image whose largest value is 3000. Negative values and
-      values above 65535 are scaled by the image's own range, from its lowest to its highest value.
-    - Floats from 0 to 1 are scaled by 255, floats from 0 to 255 only rounded, others scaled by the
-      image's own range. NaN becomes black, and the range ignores infinity.
-
-    Raises ValueError if no value is finite.
-    """
-    if values.dtype == np.uint8:
-        return values
-    if values.dtype == bool:
-        return values.astype("uint8") * np.uint8(255)
-    black, white = _float_range(values) if values.dtype.kind == "f" else _integer_range(values)
-    dtype = np.promote_types(values.dtype, "float32") if values.dtype.kind == "f" else "float32"
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = values.astype(dtype)
-        scaled -= black
-        scaled *= 255 / ((white - black) or 1)
-    np.nan_to_num(scaled, copy=False, nan=0, posinf=255, neginf=0)
-    return scaled.round(out=scaled).clip(0, 255, out=scaled).astype("uint8")
 
 
 def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Image, str]:
@@ -202,26 +175,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     on_white = Image.new("RGB", image.size, _WHITE)
     on_white.paste(image, mask=image)
     return on_white
-
-
-def _integer_range(values: np.ndarray) -> tuple[int, int]:
-    low, high = int(values.min()), int(values.max())
-    for bits in _BIT_DEPTHS:
-        if 0 <= low and high < 2**bits:
-            return 0, 2**bits - 1
-    return low, high
-
-
-def _float_range(values: np.ndarray) -> tuple[float, float]:
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise UserError("Expected finite pixel values, got none. Check the image.")
-    low = float(values.min(where=finite, initial=np.inf))
-    high = float(values.max(where=finite, initial=-np.inf))
-    for white in (1, 255):
-        if 0 <= low and high <= white:
-            return 0, white
-    return low, high
 
 
 def _describe(error: Exception) -> str:

@@ -1,17 +1,21 @@
-"""Colours of 16 bits a channel, of which Pillow keeps the high byte alone.
+"""Pixel values of any bit depth, scaled to 8 bits.
 
-Cameras and scanners often store values of 10, 12 or 14 bits in such files. Their high bytes are
-small, so that the image would be nearly black. Here their low bytes are read, too, and the values
-are scaled by the smallest bit depth that fits the largest of them, as those of grey images are.
+Cameras and scanners often store values of 10, 12 or 14 bits in 16 bits. The high bytes of such
+values are small, so that the image would be nearly black. This module scales values by the smallest
+bit depth that fits the largest of them. Of colours of 16 bits a channel, Pillow keeps only the high
+byte; this module reads the low bytes, too.
 """
 
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from PIL import Image, ImageChops
 from PIL.ImageFile import ImageFile
 
-_DEPTHS = (8, 10, 12, 14)  # bits of the values that are stored in 16
+from captioning.errors import UserError
+
+_BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras and scanners
 
 # Of 16-bit values, Pillow takes the byte that is the high one in the named order: big-endian,
 # little-endian or that of this processor. In the other order, the same byte is the low one.
@@ -23,6 +27,32 @@ _ROWS = 512  # that are scaled at a time
 # For high and for low bytes: byte -> part of the scaled value.
 _Tables = tuple[list[int], list[int]]
 _UNSCALED: _Tables = list(range(256)), [0] * 256
+
+
+def scale_to_bytes(values: np.ndarray) -> np.ndarray:
+    """Scales pixel values of any numeric type and shape to uint8, from 0 (black) to 255 (white).
+
+    - uint8 stays as it is; False and True become 0 and 255.
+    - Other integers are scaled by the smallest of the bit depths 8, 10, 12, 14 and 16 that fits the
+      largest of them: 4095 is white in an image whose largest value is 3000. Negative values and
+      values above 65535 are scaled by the image's own range, from its lowest to its highest value.
+    - Floats from 0 to 1 are scaled by 255, floats from 0 to 255 only rounded, others scaled by the
+      image's own range. NaN becomes black, and the range ignores infinity.
+
+    Raises ValueError if no value is finite.
+    """
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype("uint8") * np.uint8(255)
+    black, white = _float_range(values) if values.dtype.kind == "f" else _integer_range(values)
+    dtype = np.promote_types(values.dtype, "float32") if values.dtype.kind == "f" else "float32"
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = values.astype(dtype)
+        scaled -= black
+        scaled *= 255 / ((white - black) or 1)
+    np.nan_to_num(scaled, copy=False, nan=0, posinf=255, neginf=0)
+    return scaled.round(out=scaled).clip(0, 255, out=scaled).astype("uint8")
 
 
 def scale_colours(image: ImageFile, open_again: Callable[[], ImageFile]) -> None:
@@ -44,6 +74,26 @@ def scale_colours(image: ImageFile, open_again: Callable[[], ImageFile]) -> None
         image.paste(ImageChops.add(high, low), box)
 
 
+def _integer_range(values: np.ndarray) -> tuple[int, int]:
+    low, high = int(values.min()), int(values.max())
+    for bits in _BIT_DEPTHS:
+        if 0 <= low and high < 2**bits:
+            return 0, 2**bits - 1
+    return low, high
+
+
+def _float_range(values: np.ndarray) -> tuple[float, float]:
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise UserError("Expected finite pixel values, got none. Check the image.")
+    low = float(values.min(where=finite, initial=np.inf))
+    high = float(values.max(where=finite, initial=-np.inf))
+    for white in (1, 255):
+        if 0 <= low and high <= white:
+            return 0, white
+    return low, high
+
+
 def _raw_mode(tile: tuple) -> str:
     arguments = tile[3]
     return arguments if isinstance(arguments, str) else str(arguments[0])
@@ -51,7 +101,7 @@ def _raw_mode(tile: tuple) -> str:
 
 def _tables(highest: Sequence[int]) -> _Tables:
     """The tables that scale values whose high bytes are at most the `highest`."""
-    for bits in _DEPTHS:
+    for bits in _BIT_DEPTHS[:-1]:
         if max(highest, default=255) < 2 ** (bits - 8):
             factor = 255 / (2**bits - 1)
             high = [min(round(256 * byte * factor), 255) for byte in range(256)]
