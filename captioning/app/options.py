@@ -27,11 +27,7 @@ _KIND_NAMES = {int: "a whole number", float: "a number", bool: " or ".join(_BOOL
 
 def parse_beam_width(text: str) -> int:
     """Raises ArgumentTypeError unless the text is a whole number from 1 to `WIDEST_BEAM`."""
-    if not text.isdecimal() or not 1 <= int(text) <= WIDEST_BEAM:
-        raise argparse.ArgumentTypeError(
-            f"expected a whole number from 1 to {WIDEST_BEAM}, got {text}"
-        )
-    return int(text)
+    return _parse_number(text, "a whole number", WIDEST_BEAM)
 
 
 def parse_share(text: str) -> float:
@@ -57,9 +53,7 @@ def parse_figure_path(text: str) -> Path:
 
 def parse_port(text: str) -> int:
     """Raises ArgumentTypeError unless the text is a whole number from 1 to 65535."""
-    if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text}")
-    return int(text)
+    return _parse_number(text, "a port", 65535)
 
 
 def parse_setting(text: str) -> tuple[str, bool | float | str]:
@@ -77,6 +71,12 @@ def parse_setting(text: str) -> tuple[str, bool | float | str]:
         raise argparse.ArgumentTypeError(
             f"expected {_KIND_NAMES[kind]} for {name}, got {value}"
         ) from error
+
+
+def _parse_number(text: str, kind: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"expected {kind} from 1 to {most}, got {text}")
+    return int(text)
 
 
 def _parse_path(text: str, endings: tuple[str, ...]) -> Path:
