@@ -95,9 +95,10 @@ def complete_splits(
     named: Mapping[str, Sequence[str]],
     image_names: Sequence[str],
     shares: SplitSettings = SplitSettings(),
+    source: str = "the data",
 ) -> Splits:
     """Returns all three splits: those in `named`, and the missing ones drawn from the training
-    images. If no split is named, all `image_names` are training images.
+    images. If no split is named, all `image_names` are training images. Errors name the `source`.
 
     A drawn split gets about its share of the training images: one at least, a third at most. Raises
     ValueError if there are too few training images.
@@ -107,9 +108,9 @@ def complete_splits(
     training_images = len(splits.get("train", ()))
     if training_images <= len(missing):
         raise UserError(
-            f"Expected {len(missing) + 1} training images or more, one to train on and one for "
-            f"each split to be drawn ({', '.join(missing) or 'none'}), got {training_images}. Add "
-            "captioned images, or move some to the training split."
+            f"Expected {len(missing) + 1} training images or more in {source}, one to train on and "
+            f"one for each split to be drawn ({', '.join(missing) or 'none'}), got "
+            f"{training_images}. Add captioned images, or move some to the training split."
         )
     for split in missing:
         drawn = _draw(splits["train"], split, getattr(shares, split))

@@ -44,9 +44,9 @@ def read_dataset(
     file and line, if there is nothing to read or the files do not fit together.
     """
     captions, splits = _read_all(caption_files)
+    source = ", ".join(map(str, caption_files))
     if not captions:
-        names = ", ".join(map(str, caption_files))
-        raise UserError(f"Expected captions in {names}, got none. Name another file.")
+        raise UserError(f"Expected captions in {source}, got none. Name another file.")
     existing = list_image_names(images)
     split_names = (name for names in splits.values() for name in names)
     matches = match_image_names([*captions, *split_names], existing)
@@ -63,7 +63,7 @@ def read_dataset(
         raise UserError(_describe_mismatch(images, list(captions), existing))
     if "train" in splits and splits.keys() < set(SPLITS):  # the others are drawn from it
         splits["train"] = [name for name in splits["train"] if name in existing_names]
-    return Dataset(images, matched, complete_splits(splits, drawable, shares))
+    return Dataset(images, matched, complete_splits(splits, drawable, shares, source))
 
 
 def read_caption_file(path: Path) -> tuple[Captions, Splits]:

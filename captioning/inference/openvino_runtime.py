@@ -118,7 +118,7 @@ def damage_as_user_error(path: Path | None) -> Iterator[None]:
     """Turns an error of OpenVINO inside the block into a UserError about the network in `path`."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, UnicodeDecodeError) as error:  # a message may quote damaged bytes
         if path is None:
             raise
         raise damaged_network(path) from error

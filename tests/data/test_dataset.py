@@ -168,5 +168,6 @@ def test_a_missing_split_is_drawn_only_from_the_training_images():
 
 @pytest.mark.parametrize("named", [{}, {"test": ["a"], "development": ["b"]}, {"train": ["a"]}])
 def test_too_few_training_images_are_refused_with_advice(named):
-    with pytest.raises(ValueError, match="Expected . training images or more.*Add captioned"):
-        complete_splits(named, ["a", "b"])
+    message = "Expected . training images or more in my_captions.csv, .*Add captioned"
+    with pytest.raises(ValueError, match=message):
+        complete_splits(named, ["a", "b"], source="my_captions.csv")

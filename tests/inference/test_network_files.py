@@ -201,3 +201,10 @@ def test_half_a_network_is_refused(model, name, ending):
     path = model / "models" / f"{name}{ending}"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     refused(model, f"Expected a network in .*{name}.xml and in the .bin file")
+
+
+def test_bytes_that_are_no_text_in_a_network_are_refused(model):
+    """OpenVINO quotes them in its message, which Python then cannot decode."""
+    path = model / "models" / "decoder_prefill.xml"
+    path.write_bytes(path.read_bytes().replace(b'version="opset1"', b'version="\x95opset1"'))
+    refused(model, "Expected a network in .*decoder_prefill.xml and in the .bin file")
