@@ -17,6 +17,7 @@ SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
 DECODINGS = ("beam", "consensus")  # the most probable caption; the one most like the others
+UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default
 WIDEST_BEAM = 100  # wider beams are slow and find nothing better
 CONSENSUS_BEAM_WIDTH = 20  # candidates: 10 gain half as much CIDEr

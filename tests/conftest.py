@@ -78,7 +78,7 @@ def tiny_settings() -> TrainingSettings:
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory, tiny_settings) -> Path:
-    """A root folder after all steps of the pipeline, from `download` to `train`."""
+    """A root folder after all steps of the pipeline, from `download` to `calibrate`."""
     from captioning.app import pipeline
     from captioning.export.keras_to_openvino import export_encoder
 
@@ -90,6 +90,7 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
     export_encoder(build_tiny_encoder(), paths.models)
     pipeline.extract_features(paths)
     pipeline.train(paths, tiny_settings)
+    pipeline.calibrate(paths)
     return paths.root
 
 

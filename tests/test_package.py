@@ -98,7 +98,7 @@ def test_the_wheel_holds_the_model_and_no_training_files_in_less_than_40_mb(whee
     }
     models = {name for name in shipped if name.startswith("models/")}
     networks = ("encoder", "decoder_prefill", "decoder_step")
-    assert models == {"models/README.md"} | {
+    assert models == {"models/README.md", "models/confidence.json"} | {
         f"models/{network}.{ending}" for network in networks for ending in ("xml", "bin")
     }
     examples = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir()}

@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             copies_folder=options.describe,
             gallery_path=options.gallery,
             attention_path=options.attention,
+            min_confidence=options.min_confidence,
             cache=not options.no_cache,
         )
 
@@ -109,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_figure_path,
         metavar="FILE.png",
         help="also draw the attention of each word of the caption; for a single image",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        type=parse_share,
+        default=0,
+        metavar="P",
+        help="leave out captions that a person finds not wrong with a probability below P, such as "
+        "0.6, and list their images; this is no failure",
     )
     add_search(parser)
     parser.add_argument(

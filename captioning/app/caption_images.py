@@ -15,7 +15,7 @@ from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, mark_unsure
 from captioning.settings import SearchSettings
 
 ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
@@ -34,6 +34,7 @@ def caption_images(
     copies_folder: Path | None = None,
     gallery_path: Path | None = None,
     attention_path: Path | None = None,
+    min_confidence: float = 0,
     cache: bool = True,
 ) -> int:
     """Captions the `images` (files, folders, patterns: see `find_images`) with the model in `root`
@@ -43,6 +44,8 @@ def caption_images(
     best caption of each image or, with `top`, the `top` best. Images already in the file are
     skipped. If a path is given, the function also writes copies of the images with the captions as
     descriptions, a gallery of all images, or a figure of the attention of each word in one image.
+    Images whose best caption has a confidence below `min_confidence` are left out everywhere, and
+    listed at the end. A confidence that is unknown, as in a text file, is high enough.
 
     An image that fails stops nothing; its error is printed to stderr at the end. Raises OSError or
     UserError if nothing can be captioned, for example because another run writes the same file.
@@ -57,9 +60,15 @@ def caption_images(
         )
     with _only_writer_of(written_files):
         captioner = Captioner.load(root, cache)
+        if min_confidence and captioner.decoder.confidence is None:
+            raise UserError(
+                "Expected a model with confidences for --min-confidence, got one without. Run "
+                "`captioning calibrate`, or leave the option out."
+            )
         extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
         results = _open_results(output, caption_format, top, images, image_paths)
         captioned = 0
+        unsure: list[str] = []
         try:
             for path, captions in _stream(
                 captioner, image_paths, results.captions, top or 1, search
@@ -68,8 +77,12 @@ def caption_images(
                     failures.append(str(captions))
                     continue
                 captioned += 1
+                confidence = captions[0].confidence
+                if confidence is not None and confidence < min_confidence:
+                    unsure.append(path)
+                    continue
                 results.add(printable(path), captions)
-                failures += extras.add(path, captions[0].text)
+                failures += extras.add(path, captions[0])
             results.finish()
             extras.finish()
         except BrokenPipeError:  # the reader closed the pipe early, as `head` does
@@ -79,9 +92,18 @@ def caption_images(
         finally:
             for failure in failures:
                 print_error(failure)
+            _list_unsure(unsure, min_confidence)
         if not captioned:
             return NONE_CAPTIONED
         return SOME_FAILED if failures else ALL_CAPTIONED
+
+
+def _list_unsure(image_paths: Sequence[str], min_confidence: float) -> None:
+    if image_paths:
+        images = f"{len(image_paths)} image{'s' if len(image_paths) > 1 else ''}"
+        print_error(f"Not sure: {images}, left out for a confidence below {min_confidence:g}:")
+    for path in image_paths:
+        print_error(f"  {path}")
 
 
 class _Extras:
@@ -99,13 +121,15 @@ class _Extras:
         """Raises FileExistsError if the gallery or the figure would overwrite another file."""
         self._gallery_path = gallery_path
         self._captions: dict[Path, str] = {}  # of the gallery: image path -> caption
-        self._writers: list[Callable[[str, str], None]] = []  # take image path and caption
+        self._writers: list[Callable[[str, Caption], None]] = []  # take image path and caption
         if copies_folder:
             from captioning.output.image_metadata import choose_copy_paths, write_with_description
 
             copies = choose_copy_paths(image_paths, copies_folder)
             self._writers.append(
-                lambda path, caption: write_with_description(Path(path), caption, copies[path])
+                lambda path, caption: write_with_description(
+                    Path(path), mark_unsure(caption), copies[path]
+                )
             )
         if gallery_path:
             from captioning.output import pages
@@ -121,7 +145,7 @@ class _Extras:
                 )
             )
 
-    def add(self, path: str, caption: str) -> Iterator[str]:
+    def add(self, path: str, caption: Caption) -> Iterator[str]:
         """Writes the files of one image. Yields the error of each file that cannot be written."""
         for write in self._writers:
             try:
@@ -129,7 +153,7 @@ class _Extras:
             except (OSError, UserError) as error:
                 yield str(error)
         if self._gallery_path:
-            self._captions[Path(path)] = caption
+            self._captions[Path(path)] = mark_unsure(caption)
 
     def finish(self) -> None:
         """Writes the gallery of all images added."""

@@ -103,6 +103,16 @@ def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
 
 
+@_step(
+    "calibrate",
+    help="fit the confidence in captions; write models/confidence.json",
+    description="Fit the confidence in the captions of the trained model on its captions of the "
+    "development split. Write models/confidence.json. Run `features` and `train` first.",
+)
+def _calibrate(paths: Paths, options: argparse.Namespace) -> None:
+    print(f"fitted on {pipeline.calibrate(paths):,} captions")
+
+
 @_step("evaluate", add_evaluation, help="caption the images of a split, and score the captions")
 def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
     _, scores = pipeline.evaluate(paths, options.split, make_search_settings(options))
@@ -151,10 +161,10 @@ def _report(paths: Paths, options: argparse.Namespace) -> None:
     add_encoder,
     add_training,
     add_evaluation,
-    help="run check, features, train and evaluate",
+    help="run check, features, train, calibrate and evaluate",
 )
 def _all(paths: Paths, options: argparse.Namespace) -> None:
-    for run in (_check, _features, _train, _evaluate):
+    for run in (_check, _features, _train, _calibrate, _evaluate):
         run(paths, options)
 
 

@@ -22,6 +22,7 @@ from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
 from captioning.inference.captioner import Captioner
 from captioning.output.attention_figure import draw_overlays, explain_scale
+from captioning.output.caption_formats import mark_unsure
 from captioning.paths import find_model
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
@@ -129,9 +130,9 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
                 captions = gradio.Dataframe(
                     label="All captions found",
                     elem_id="captions",
-                    headers=["Caption", "Log-probability"],
-                    datatype=["str", "number"],
-                    column_widths=["67%", "33%"],
+                    headers=["Caption", "Log-probability", "Confidence"],
+                    datatype=["str", "number", "str"],
+                    column_widths=["50%", "27%", "23%"],
                     wrap=True,
                     buttons=[],
                 )
@@ -199,21 +200,29 @@ def open_photograph(captioner: Captioner, path: Path) -> Photograph | None:
 def caption_photograph(
     captioner: Captioner, photograph: Photograph, beam_width: float | None
 ) -> tuple:
-    """Returns the best caption, rows of all captions and their log-probabilities, a tile (attention
+    """Returns the best caption, rows of all captions with their numbers, a tile (attention
     map, label) for each word, and the unit of the maps."""
     beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
     search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
     num_captions = min(search.beam_width, _MAX_CAPTIONS)
     decoder, features = captioner.decoder, photograph.features
     (captions,) = decoder.captions(features[None], search, num_captions)
-    rows = [[caption.text, round(caption.log_prob, 2)] for caption in captions]
+    rows = [
+        [caption.text, round(caption.log_prob, 2), _percent(caption.confidence)]
+        for caption in captions
+    ]
+    best = mark_unsure(captions[0])
     try:
         attention = compute_attention(decoder, features, captions[0].text)
         overlays = draw_overlays(photograph.picture, attention)
     except UserError as error:  # a caption without words, or a feature map that is no square
-        return captions[0].text, rows, None, str(error)
+        return best, rows, None, str(error)
     tiles = list(zip(overlays, _labels(attention), strict=True))
-    return captions[0].text, rows, tiles, explain_scale(attention)
+    return best, rows, tiles, explain_scale(attention)
+
+
+def _percent(confidence: float | None) -> str:
+    return "unknown" if confidence is None else f"{confidence:.0%}"
 
 
 def _require_free_port(port: int) -> None:

@@ -168,6 +168,15 @@ def fine_tune(
     return paths.fine_tuned_weights
 
 
+@_only_writer_of_root
+def calibrate(paths: Paths) -> int:
+    """Fits the confidence in the captions of the trained model, and writes
+    `models/confidence.json`. Returns the number of captions that it was fitted on."""
+    from captioning.evaluation.calibration import calibrate_confidence
+
+    return calibrate_confidence(paths)
+
+
 def evaluate(
     paths: Paths, split: str = "test", search: SearchSettings = SearchSettings()
 ) -> tuple[dict[str, str], dict[str, float]]:
@@ -189,11 +198,8 @@ def export(paths: Paths) -> None:
 
 @_only_writer_of_root
 def quantise(paths: Paths) -> tuple[float, float]:
-    """Replaces encoder and decoder by their 8-bit versions, unless the captions get worse.
-
-    Returns the CIDEr of the development split, from 0 to 10, before and after. Raises `QualityLoss`
-    if it falls too far: see `quantise_within_tolerance`.
-    """
+    """Replaces encoder and decoder by their 8-bit versions. Returns the CIDEr of the development
+    split, from 0 to 10, before and after. Raises `QualityLoss` if it falls too far."""
     from captioning.export.quantisation import quantise_within_tolerance
 
     return quantise_within_tolerance(paths)
@@ -205,8 +211,7 @@ def report(
     search: SearchSettings = SearchSettings(),
     output: Path | None = None,
 ) -> Path:
-    """Writes a page about the training run and its captions of a split. Returns the path of the
-    page."""
+    """Writes a page about the training run and its captions of a split. Returns its path."""
     from captioning.data.dataset import Dataset
     from captioning.output.pages import refuse_to_overwrite
     from captioning.output.report import write_report

@@ -9,8 +9,9 @@ import numpy as np
 from captioning.data.feature_store import encoder_id_of
 from captioning.errors import UserError
 from captioning.evaluation.metrics import score_captions
+from captioning.evaluation.reliability import find_supported, score_confidences
 from captioning.inference.captioner import Captioner
-from captioning.inference.networks import ENCODER_BATCH_SIZE, Decoder
+from captioning.inference.networks import ENCODER_BATCH_SIZE, Caption, Decoder
 from captioning.settings import SearchSettings
 
 
@@ -48,14 +49,34 @@ def evaluate_end_to_end(
     search: SearchSettings = SearchSettings(),
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Does as `evaluate`, from the photographs in `image_folder`, as users do: stored feature maps
-    have fewer digits. Raises the error of the first photograph that cannot be read."""
+    have fewer digits. Also
+    scores the confidences, if the model has them. Raises the error of the first photograph that
+    cannot be read."""
+    captions = caption_photographs(captioner, image_folder, references, search)
+    texts = {image_name: caption.text for image_name, caption in captions.items()}
+    scores = score_captions(texts, references)
+    if captioner.decoder.confidence:
+        confidences = np.array([caption.confidence for caption in captions.values()])
+        scores |= score_confidences(confidences, find_supported(texts, references))
+    return texts, scores
+
+
+def caption_photographs(
+    captioner: Captioner,
+    image_folder: Path,
+    image_names: Iterable[str],
+    search: SearchSettings = SearchSettings(),
+) -> dict[str, Caption]:
+    """Returns image name -> caption of the photographs in `image_folder`. Raises the error of the
+    first one that cannot be read."""
+    image_names = list(image_names)
+    results = captioner.stream((image_folder / name for name in image_names), search=search)
     captions = {}
-    results = captioner.stream((image_folder / name for name in references), search=search)
-    for image_name, (_, result) in zip(references, results, strict=True):
+    for image_name, (_, result) in zip(image_names, results, strict=True):
         if isinstance(result, Exception):
             raise result
-        captions[image_name] = result[0].text
-    return captions, score_captions(captions, references)
+        captions[image_name] = result[0]
+    return captions
 
 
 def _batches(

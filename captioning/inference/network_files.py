@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.files import name_in_errors
 from captioning.inference.openvino_runtime import (
@@ -96,6 +97,24 @@ def image_size(network: openvino.Model) -> tuple[int, int]:
     """Returns height and width in pixels of an encoder's input images."""
     _, height, width, _ = network.input(0).partial_shape
     return height.get_length(), width.get_length()
+
+
+def require_one_run(
+    prefill: Mapping[str, str], step: Mapping[str, str], vocabulary: Vocabulary, folder: Path
+) -> None:
+    """Raises UserError unless the metadata of the two networks of a decoder are the same, and name
+    the `vocabulary`."""
+    if prefill != step:
+        raise UserError(
+            f"Expected {DECODER_PREFILL} and {DECODER_STEP} of one export in {folder}, got "
+            "those of two. Fetch both again, or export the model again."
+        )
+    if step["vocabulary"] != vocabulary.fingerprint:
+        raise UserError(
+            f"Expected the vocabulary {step['vocabulary']} of the model in {folder}, got "
+            f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take the model and "
+            "its tokenizer.p from the same training run."
+        )
 
 
 def require_decoder_layout(

@@ -2,6 +2,7 @@
 -> captions). They need no Keras, so captioning starts within a second.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -13,6 +14,7 @@ import numpy as np
 from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
+from captioning.inference.confidence import load_confidence, pool_ahead
 from captioning.inference.consensus import rank_by_consensus
 from captioning.inference.model_cache import load_network
 from captioning.inference.network_files import (
@@ -22,6 +24,7 @@ from captioning.inference.network_files import (
     image_size,
     require_decoder_layout,
     require_encoder_layout,
+    require_one_run,
 )
 from captioning.inference.openvino_runtime import (
     is_other_encoder,
@@ -45,10 +48,12 @@ FeatureMaps = np.ndarray | Iterable[np.ndarray]
 
 @dataclass(frozen=True, slots=True)  # there may be very many captions
 class Caption:
-    """A caption and its log-probability (natural logarithm, the end token included)."""
+    """A caption, its log-probability (natural logarithm, the end token included) and its
+    confidence, from 0 to 1: see `captioning.inference.confidence`. None: the model has none."""
 
     text: str
     log_prob: float
+    confidence: float | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -85,7 +90,8 @@ class Decoder:
     to call from several threads.
 
     `encoder_id`: the ID of the encoder that it was trained with; `feature_width`: numbers in a cell
-    of the feature maps; `longest_caption`: the limit of the search in words.
+    of the feature maps; `longest_caption`: the limit of the search in words; `fingerprint`: that of
+    the weights; `confidence`: see `captioning.inference.confidence`. The last two may be None.
     """
 
     def __init__(
@@ -112,6 +118,7 @@ class Decoder:
         self._search_batch_size = search_batch_size
         self._units = units
         self._rarities = vocabulary.rarities
+        self.fingerprint = self.confidence = None  # of loaded decoders only
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Vocabulary, cache: Path | None = None) -> "Decoder":
@@ -123,19 +130,10 @@ class Decoder:
             load_network(folder / name, cache=cache) for name in (DECODER_PREFILL, DECODER_STEP)
         )
         metadata = read_decoder_metadata(step, folder / DECODER_STEP)
-        if read_decoder_metadata(prefill, folder / DECODER_PREFILL) != metadata:
-            raise UserError(
-                f"Expected {DECODER_PREFILL} and {DECODER_STEP} of one export in {folder}, got "
-                "those of two. Fetch both again, or export the model again."
-            )
-        if metadata["vocabulary"] != vocabulary.fingerprint:
-            raise UserError(
-                f"Expected the vocabulary {metadata['vocabulary']} of the model in {folder}, got "
-                f"{vocabulary.fingerprint} with {len(vocabulary)} words. Take the model and "
-                "its tokenizer.p from the same training run."
-            )
+        prefill_metadata = read_decoder_metadata(prefill, folder / DECODER_PREFILL)
+        require_one_run(prefill_metadata, metadata, vocabulary, folder)
         require_decoder_layout(prefill, step, metadata, len(vocabulary), folder)
-        return cls(
+        decoder = cls(
             run_prefill,
             run_step,
             vocabulary,
@@ -144,10 +142,12 @@ class Decoder:
             int(metadata["units"]),
             read_encoder_id(step) or DEFAULT_ENCODER,  # older files have no ID
         )
+        decoder.fingerprint = metadata["weights"]
+        decoder.confidence = load_confidence(folder, metadata, len(vocabulary))
+        return decoder
 
     def require_encoder(self, encoder_id: str | None) -> None:
-        """Raises ValueError if the decoder was trained with another encoder. An unknown ID, None,
-        is accepted on either side."""
+        """Raises ValueError if the decoder was trained with another encoder. None matches all."""
         if is_other_encoder(self.encoder_id, encoder_id):
             raise UserError(
                 f"Expected the encoder that the decoder was trained with, {self.encoder_id}, got "
@@ -173,13 +173,16 @@ class Decoder:
                 f"{num_captions!r}."
             )
         search = replace(search, beam_width=max(search.beam_width, num_captions))
+        pooled: deque[np.ndarray] = deque()  # of images whose captions are searched
         return (
-            [
-                Caption(self.vocabulary.decode(hypothesis.ids), hypothesis.log_prob)
-                for hypothesis in hypotheses[:num_captions]
-            ]
-            for hypotheses in self._ranked(features, search)
+            [self._to_caption(hypothesis, image_features) for hypothesis in best[:num_captions]]
+            for best in self._ranked(pool_ahead(_split(features), pooled), search)
+            for image_features in [pooled.popleft()]
         )
+
+    def _to_caption(self, best: Hypothesis, pooled: np.ndarray) -> Caption:
+        confidence = self.confidence and self.confidence(best.ids, best.log_prob, pooled)
+        return Caption(self.vocabulary.decode(best.ids), best.log_prob, confidence)
 
     def _ranked(self, features: FeatureMaps, search: SearchSettings) -> Iterator[list[Hypothesis]]:
         """The hypotheses of `search` for each image, in the order of its `decoding`, best first."""
@@ -196,11 +199,12 @@ class Decoder:
     ) -> Iterator[list[Hypothesis]]:
         """Yields for each image up to `search.beam_width` captions as word ids, best first. Takes
         several arrays of feature maps one by one, when the search has room for them."""
-        batches = _split(features) if isinstance(features, np.ndarray) else features
         return beam_search(
             self.step,
             tuple(part[0, 0] for part in self.initial_state(1)),
-            chain.from_iterable(zip(*self.prefill(batch), strict=True) for batch in batches),
+            chain.from_iterable(
+                zip(*self.prefill(batch), strict=True) for batch in _split(features)
+            ),
             start_id=START,
             end_id=END,
             max_length=self.longest_caption,
@@ -238,7 +242,9 @@ class Decoder:
         return log_probs, (hidden, cell), attention[0] if attention else None
 
 
-def _split(features: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the feature maps in batches."""
-    for first in range(0, len(features), ENCODER_BATCH_SIZE):
-        yield features[first : first + ENCODER_BATCH_SIZE]
+def _split(features: FeatureMaps) -> Iterable[np.ndarray]:
+    """Returns the feature maps in batches; several arrays are batches already."""
+    if not isinstance(features, np.ndarray):
+        return features
+    size = ENCODER_BATCH_SIZE
+    return (features[first : first + size] for first in range(0, len(features), size))

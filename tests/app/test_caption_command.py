@@ -15,11 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from captioning.app import caption_command
 from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
+from captioning.inference.confidence import Confidence
 from captioning.output.caption_formats import FORMATS
 from captioning.paths import Paths
 from captioning.settings import SearchSettings
@@ -54,6 +55,17 @@ def caption(tiny_root, capsys):
         return status, captured.out.splitlines(), captured.err.splitlines()
 
     return caption
+
+
+@pytest.fixture
+def confidences(monkeypatch):
+    """Sets the confidences of the captions, one an image, in their order."""
+
+    def set_confidences(*values):
+        remaining = iter(values)
+        monkeypatch.setattr(Confidence, "__call__", lambda *_: next(remaining))
+
+    return set_confidences
 
 
 @pytest.fixture
@@ -140,7 +152,9 @@ def test_a_dash_as_output_is_standard_output(caption, folder):
     assert caption("photos", "--output", "-") == expected
     assert caption("photos", "--output", "-", "--gallery", "a.html") == expected
     assert not Path("-").exists()
-    assert caption("photos", "--output", "-", "--format", "csv")[1][0] == "image,caption,log_prob"
+    assert caption("photos", "--output", "-", "--format", "csv")[1][0] == (
+        "image,caption,log_prob,confidence"
+    )
 
 
 def test_the_formats_to_choose_from_are_those_that_can_be_written():
@@ -374,6 +388,64 @@ def test_without_any_image_the_status_is_2(caption, folder):
     assert (status, lines, len(problems)) == (2, [], 2)
 
 
+def test_captions_below_the_least_confidence_are_left_out_and_listed(caption, folder, confidences):
+    confidences(0.6, 0.59, 0.0, 0.9)
+    status, lines, notes = caption("photos", "--min-confidence", 0.6)
+    assert status == 0
+    assert [line.partition(":")[0] for line in lines] == [IN_ORDER[0], IN_ORDER[3]]
+    assert notes == [
+        "Not sure: 2 images, left out for a confidence below 0.6:",
+        f"  {IN_ORDER[1]}",
+        f"  {IN_ORDER[2]}",
+    ]
+
+
+def test_the_status_is_0_also_if_every_caption_is_left_out(caption, folder, confidences):
+    confidences(0.1)
+    assert caption(IN_ORDER[0], "--min-confidence", 0.6) == (
+        0,
+        [],
+        ["Not sure: 1 image, left out for a confidence below 0.6:", f"  {IN_ORDER[0]}"],
+    )
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_a_caption_that_was_left_out_of_a_file_is_added_by_a_run_that_accepts_it(
+    caption, folder, confidences, name
+):
+    expected = caption("photos", "--format", FORMATS[name[2:].replace("txt", "text")].name)[1]
+    confidences(0.25, 0.75, 0.75, 0.75)
+    assert caption("photos", "--output", name, "--min-confidence", 0.5)[0] == 0
+    confidences(0.25)
+    assert caption("photos", "--output", name)[0] == 0
+    lines = Path(name).read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[:2] for line in lines] == [line.split(",")[:2] for line in expected]
+
+
+def test_copies_and_gallery_mark_captions_that_are_more_often_wrong_than_not(
+    caption, folder, confidences
+):
+    confidences(0.49, 0.5, 0.9, 0.9)
+    _, lines, _ = caption("photos", "--gallery", "a.html", "--describe", "copies")
+    captions = [line.partition(": ")[2] for line in lines]
+    descriptions = []
+    for name in IN_ORDER:
+        with Image.open(Path("copies", *Path(name).parts[1:])) as copy:
+            descriptions.append(copy.getexif()[ExifTags.Base.ImageDescription])
+    assert descriptions == [f"Not sure: {captions[0]}", *captions[1:]]
+    page = Path("a.html").read_text(encoding="utf-8")
+    assert page.count(f'alt="Not sure: {captions[0]}"') == page.count('alt="Not sure') == 1
+
+
+def test_a_least_confidence_needs_a_model_that_has_confidences(caption, folder, monkeypatch):
+    monkeypatch.setattr("captioning.inference.networks.load_confidence", lambda *_: None)
+    status, lines, (problem,) = caption("photos", "--min-confidence", 0.6)
+    assert (status, lines) == (2, [])
+    assert problem.startswith("Expected a model with confidences for --min-confidence, got one")
+    _, (line, *_), _ = caption("photos", "--format", "jsonl")
+    assert json.loads(line)["confidence"] is None
+
+
 def test_json_lines_hold_image_caption_and_log_probability(caption, folder, tiny_root):
     _, lines, _ = caption("-i", "photos", "--format", "jsonl")
     records = [json.loads(line) for line in lines]
@@ -381,6 +453,7 @@ def test_json_lines_hold_image_caption_and_log_probability(caption, folder, tiny
     expected = Captioner.load(tiny_root).caption(IN_ORDER[0])
     assert records[0]["caption"] == expected.text
     assert records[0]["log_prob"] == pytest.approx(expected.log_prob, abs=1e-3)
+    assert records[0]["confidence"] == pytest.approx(expected.confidence, abs=1e-3)
 
 
 def test_top_gives_the_best_captions_with_their_log_probabilities(caption, folder, tiny_root):
@@ -450,7 +523,8 @@ def test_a_file_of_another_kind_is_refused_in_one_line(caption, folder):
     assert Path("captions.csv").read_bytes() == content
 
 
-def test_copies_hold_the_captions_and_are_not_captioned_themselves(caption, folder):
+def test_copies_hold_the_captions_and_are_not_captioned_themselves(caption, folder, confidences):
+    confidences(*[0.9] * 8)
     command = ("-i", "photos", "--describe", "photos/described")
     status, lines, problems = caption(*command)
     assert (status, problems) == (0, [])

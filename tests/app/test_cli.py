@@ -26,6 +26,7 @@ def calls(monkeypatch):
         "check": ("the data set", "the findings"),
         "evaluate": ({}, {"CIDEr": 0.5}),
         "quantise": (0.611, 0.613),
+        "calibrate": 1900,
         "default_settings": TrainingSettings(),
     }
 
@@ -38,7 +39,7 @@ def calls(monkeypatch):
 
     for name in (
         "download", "check", "extract_features", "default_settings", "train", "fine_tune",
-        "evaluate", "export", "quantise", "report", "serve",
+        "calibrate", "evaluate", "export", "quantise", "report", "serve",
     ):  # fmt: skip
         replace(name)
     return calls
@@ -85,6 +86,7 @@ def calls(monkeypatch):
         ),
         (["export"], [("export",)]),
         (["quantise"], [("quantise",)]),
+        (["calibrate"], [("calibrate",)]),
         (["report"], [("report", "development", SearchSettings(), None)]),
         (
             ["report", "--split", "test", "--beam-width", "5", "--output", "a.html"],
@@ -98,6 +100,7 @@ def calls(monkeypatch):
                 ("extract_features", None, None, False),
                 ("default_settings", {"seed": 0}),
                 ("train", TrainingSettings()),
+                ("calibrate",),
                 ("evaluate", "test", SearchSettings()),
             ],
         ),
@@ -135,6 +138,7 @@ def test_the_page_uses_the_shipped_model_if_the_current_folder_holds_none(
         (["report"], "result of report\n"),
         (["quantise"], "development CIDEr 61.1 before, 61.3 after: kept\n"),
         (["evaluate", "--json"], '{"CIDEr": 0.5}\n'),
+        (["calibrate"], "fitted on 1,900 captions\n"),
     ],
 )
 def test_a_step_prints_what_the_function_returns(arguments, printed, calls, capsys):
@@ -212,6 +216,7 @@ def test_the_error_of_a_wrong_setting_names_the_allowed_values(setting, expected
         (["train"], "captioning check"),
         (["fine-tune"], "captioning check"),
         (["quantise"], "captioning check"),
+        (["calibrate"], "captioning check"),
         (["evaluate"], "captioning check"),
         (["export"], "captioning train"),
         (["report"], "captioning check"),
@@ -237,7 +242,8 @@ def test_a_step_without_its_packages_names_the_command_that_installs_them(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "step", ["download", "check", "features", "train", "fine-tune", "export", "quantise"]
+    "step",
+    ["download", "check", "features", "train", "fine-tune", "export", "quantise", "calibrate"],
 )
 def test_a_step_is_refused_in_one_line_while_another_writes_to_the_folder(step, tmp_path, capsys):
     paths = Paths(tmp_path)

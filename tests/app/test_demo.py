@@ -67,7 +67,10 @@ def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_
     best, rows, tiles, unit = caption_on_page(image_path)
     (captions,) = captioner.caption_batch([image_path], 3)
     assert best == captions[0].text
-    assert rows == [[caption.text, round(caption.log_prob, 2)] for caption in captions]
+    assert rows == [
+        [caption.text, round(caption.log_prob, 2), f"{caption.confidence:.0%}"]
+        for caption in captions
+    ]
     assert [label.split(" (")[0] for _, label in tiles] == best.split()
     assert {tile.size for tile, _ in tiles} == {Image.open(image_path).size}
     assert "cells of the feature map" in unit

@@ -231,7 +231,7 @@ def test_json_lines_have_an_object_for_each_caption(entries):
 
 
 def test_the_captions_that_the_program_wrote_are_read(tmp_path):
-    captions = [Caption("a dog", -1.5), Caption("a cat", -2.5)]
+    captions = [Caption("a dog", -1.5, 0.5), Caption("a cat", -2.5)]
     for name, file_format in FORMATS.items():
         for is_ranked in (False, True) if name != "text" else ():
             written = captions if is_ranked else captions[:1]

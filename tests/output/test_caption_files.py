@@ -7,10 +7,10 @@ import pytest
 
 from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
-from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES
+from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, mark_unsure
 
 DOG = [Caption("a dog runs", -7.25)]
-CAT = [Caption("a cat, it's asleep", -11.123456)]
+CAT = [Caption("a cat, it's asleep", -11.123456, 0.123456)]
 THREE_DOGS = [Caption("a dog runs", -7.25), Caption("a dog", -8.0), Caption("dogs", -12.0)]
 ODD_NAME = 'photos/a: "dog", (-1.0) Ünïcödé 犬 \u2028.jpg'
 
@@ -46,29 +46,37 @@ def test_the_name_of_a_single_image_can_be_left_out():
 
 def test_a_line_of_json_holds_the_best_caption_and_with_top_all_of_them():
     line = FORMATS["jsonl"].write(ODD_NAME, CAT, False)
-    best = {"caption": "a cat, it's asleep", "log_prob": -11.1235}
+    best = {"caption": "a cat, it's asleep", "log_prob": -11.1235, "confidence": 0.1235}
     assert json.loads(line) == {"image": ODD_NAME, **best}
     assert line.endswith("\n") and line.count("\n") == 1
     assert json.loads(FORMATS["jsonl"].write("a.jpg", THREE_DOGS, True)) == {
         "image": "a.jpg",
         "caption": "a dog runs",
         "log_prob": -7.25,
+        "confidence": None,
         "captions": [
-            {"caption": "a dog runs", "log_prob": -7.25},
-            {"caption": "a dog", "log_prob": -8.0},
-            {"caption": "dogs", "log_prob": -12.0},
+            {"caption": "a dog runs", "log_prob": -7.25, "confidence": None},
+            {"caption": "a dog", "log_prob": -8.0, "confidence": None},
+            {"caption": "dogs", "log_prob": -12.0, "confidence": None},
         ],
     }
 
 
+def test_a_caption_of_low_confidence_is_marked_for_people():
+    assert mark_unsure(Caption("a cat", -1.0, 0.499)) == "Not sure: a cat"
+    assert mark_unsure(Caption("a cat", -1.0, 0.5)) == "a cat"
+    assert mark_unsure(Caption("a cat", -1.0, None)) == "a cat"
+
+
 def test_csv_has_a_header_and_a_row_for_each_caption(tmp_path):
     path = tmp_path / "captions.csv"
-    write(path, FORMATS["csv"], {ODD_NAME: THREE_DOGS[:2]}, top=2)
+    write(path, FORMATS["csv"], {ODD_NAME: [*DOG, *CAT]}, top=2)
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    header = ("image", "caption", "log_prob", "confidence")
     assert rows == [
-        {"image": ODD_NAME, "caption": "a dog runs", "log_prob": "-7.2500"},
-        {"image": ODD_NAME, "caption": "a dog", "log_prob": "-8.0000"},
+        dict(zip(header, (ODD_NAME, "a dog runs", "-7.2500", ""), strict=True)),
+        dict(zip(header, (ODD_NAME, "a cat, it's asleep", "-11.1235", "0.1235"), strict=True)),
     ]
 
 
@@ -201,12 +209,13 @@ def test_another_number_of_captions_is_refused(tmp_path, caption_format, before,
 @pytest.mark.parametrize(
     "content",
     [
-        '{"image": 3, "caption": "a dog runs", "log_prob": -7.25}\n',
-        '{"image": null, "caption": "a dog runs", "log_prob": -7.25}\n',
-        '{"image": ["a.jpg"], "caption": "a dog runs", "log_prob": -7.25}\n',
-        '{"image": "a.jpg", "caption": 3, "log_prob": -7.25}\n',
-        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": "-7.25"}\n',
-        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": null}\n',
+        '{"image": 3, "caption": "a dog runs", "log_prob": -7.25, "confidence": null}\n',
+        '{"image": null, "caption": "a dog runs", "log_prob": -7.25, "confidence": null}\n',
+        '{"image": ["a.jpg"], "caption": "a dog runs", "log_prob": -7.25, "confidence": null}\n',
+        '{"image": "a.jpg", "caption": 3, "log_prob": -7.25, "confidence": null}\n',
+        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": "-7.25", "confidence": null}\n',
+        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": null, "confidence": null}\n',
+        '{"image": "a.jpg", "caption": "a dog runs", "log_prob": -7.25, "confidence": "0.5"}\n',
         "[" * 100_000 + "\n",
         "3\n",
     ],

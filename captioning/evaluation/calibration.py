@@ -1,0 +1,133 @@
+"""Fits the confidence in captions: see `captioning.inference.confidence`."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from captioning.data.dataset import Dataset, select
+from captioning.data.pickles import load_vectors
+from captioning.data.vocabulary import Vocabulary
+from captioning.evaluation.evaluate import caption_photographs
+from captioning.evaluation.metrics import find_content_words
+from captioning.evaluation.reliability import content_words_of, find_supported
+from captioning.inference.captioner import Captioner
+from captioning.inference.confidence import NO_CONTENT, Confidence
+from captioning.inference.networks import Caption
+from captioning.paths import Paths
+
+MIN_SHARE = 0.005  # of the training images: rarer words are not learnt
+
+_SHRINKAGE = 0.2  # of the regression of words, times the mean variance of the features
+
+
+def calibrate_confidence(paths: Paths) -> int:
+    """Fits the confidence of the model in `paths.root` on its captions of the development split,
+    and writes it to `paths.models`. Returns the number of these captions.
+
+    Leaves out a tenth of the images, which `tools/judge_captions.py` shows to readers first, so
+    that their verdicts can check the confidence.
+    """
+    dataset, captioner = Dataset.load(paths.dataset), Captioner.load(paths.root)
+    development = np.random.default_rng(0).permutation(dataset.splits["development"]).tolist()
+    references = select(dataset.captions, development[len(development) // 10 :])
+    confidence = fit_confidence(
+        captioner.decoder.fingerprint,
+        captioner.decoder.vocabulary,
+        load_vectors(paths.features),
+        select(dataset.captions, dataset.splits["train"]),
+        caption_photographs(captioner, dataset.images, references),
+        references,
+    )
+    confidence.save(paths.models)
+    return len(references)
+
+
+def fit_confidence(
+    decoder: str,
+    vocabulary: Vocabulary,
+    features: Mapping[str, np.ndarray],
+    train: Mapping[str, Sequence[str]],
+    captions: Mapping[str, Caption],
+    references: Mapping[str, Sequence[str]],
+) -> Confidence:
+    """Fits the confidence in the captions of the decoder with this fingerprint.
+
+    `features` (image name -> pooled features (feature_width,)) and the reference captions `train`
+    of the training images fit the regression of words. The `captions` of other images, image name
+    -> caption, and their `references` fit the logistic regression.
+    """
+    words = Confidence(decoder, np.zeros(3), *_fit_words(vocabulary, features, train))
+    signals = np.array(
+        [
+            words.signals(vocabulary.encode(caption.text)[1:-1], caption.log_prob, features[name])
+            for name, caption in captions.items()
+        ]
+    )
+    texts = {name: caption.text for name, caption in captions.items()}
+    coefficients = _fit_logistic(signals, find_supported(texts, references))
+    return Confidence(
+        decoder, coefficients, words.word_rows, words.weights, words.scales, words.biases
+    )
+
+
+def _fit_words(
+    vocabulary: Vocabulary,
+    features: Mapping[str, np.ndarray],
+    train: Mapping[str, Sequence[str]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the rows of the vocabulary's words, and the weights, scales and biases of the rows:
+    ridge regressions. The last row, of zeros, is for all rare words."""
+    counts = [
+        Counter(word for reference in references for word in set(content_words_of(reference)))
+        for references in train.values()
+    ]
+    images = Counter(word for count in counts for word in count)
+    frequent = [word for word, number in images.items() if number >= MIN_SHARE * len(train)]
+    shares = np.array(
+        [
+            [count[word] / len(references) for word in frequent]
+            for count, references in zip(counts, train.values(), strict=True)
+        ]
+    )
+    targets = np.sqrt(shares)  # (images, words)
+    inputs = np.stack([features[name] for name in train]).astype("float32")
+    mean, mean_target = inputs.mean(axis=0), targets.mean(axis=0)
+    inputs -= mean
+    covariance = inputs.T @ inputs / len(inputs)
+    shrinkage = max(_SHRINKAGE * np.trace(covariance) / len(covariance), 1e-6)
+    weights = np.linalg.solve(
+        covariance + shrinkage * np.eye(len(covariance)),
+        inputs.T @ (targets - mean_target) / len(inputs),
+    ).T  # (words, feature_width)
+    scales = np.maximum(np.abs(weights).max(axis=1), np.finfo("float32").tiny) / 127
+    weights = np.round(weights / scales[:, None])
+    biases = mean_target - scales * (weights @ mean)
+    rows = {word: row for row, word in enumerate(frequent)}
+    word_rows = [
+        [rows.get(word, len(frequent)) for word in find_content_words(text)] or [NO_CONTENT]
+        for text in (vocabulary.decode([word_id]) for word_id in range(len(vocabulary)))
+    ]
+    return (
+        np.array([first for first, *_ in word_rows], np.int32),
+        np.vstack([weights, np.zeros((1, len(mean)))]).astype(np.int8),
+        np.append(scales, 0).astype("float32"),
+        np.append(biases, 0).astype("float32"),
+    )
+
+
+def _fit_logistic(signals: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Returns the coefficients (signals,) of a logistic regression on `signals` (captions,
+    signals). The smooth targets of Platt ("Probabilistic outputs for support vector machines",
+    1999) keep them finite where the signals separate the `targets` (captions,) bool."""
+    from scipy.optimize import minimize
+
+    positives, negatives = targets.sum(), (~targets).sum()
+    smooth = np.where(targets, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+    def loss_and_gradient(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
+        logits = signals @ coefficients
+        gradient = signals.T @ (1 / (1 + np.exp(-logits)) - smooth)
+        return (np.logaddexp(0, logits) - smooth * logits).sum(), gradient
+
+    return minimize(loss_and_gradient, np.zeros(signals.shape[1]), jac=True).x

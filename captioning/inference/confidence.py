@@ -1,0 +1,127 @@
+"""The confidence in a caption: the probability that a person would not call it wrong.
+
+A logistic regression of two signals. The decoder gives the first, the mean log-probability of a
+word. The second comes from another view of the image: for each content word, a linear regression on
+the pooled features predicts how many people would mention it; the signal is the mean over the words
+of the caption. `captioning.evaluation.calibration` fits both regressions.
+"""
+
+import json
+from base64 import b64decode, b64encode
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import exp
+from pathlib import Path
+
+import numpy as np
+
+from captioning.errors import UserError
+from captioning.files import write_atomically
+
+CONFIDENCE = "confidence.json"  # beside the networks
+NO_CONTENT = -1  # the row of a word that is left out, such as "the"
+
+_MAX_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """The fitted regressions. `decoder`: the fingerprint of the decoder whose captions they were
+    fitted on; `coefficients`: those of 1 and of the two signals.
+
+    `word_rows` (vocabulary,) int holds the row of each word id in the regression of words, or
+    `NO_CONTENT`. A row has int8 `weights` (rows, feature_width), which `scales` (rows,) multiplies,
+    and one of the `biases` (rows,). It predicts the square root of the share of people.
+    """
+
+    decoder: str
+    coefficients: np.ndarray
+    word_rows: np.ndarray
+    weights: np.ndarray
+    scales: np.ndarray
+    biases: np.ndarray
+
+    def __call__(self, ids: Sequence[int], log_prob: float, pooled: np.ndarray) -> float:
+        """Returns the confidence, from 0 to 1, in the caption of word `ids` with this `log_prob`,
+        of an image with the `pooled` features (feature_width,)."""
+        logit = float(self.coefficients @ self.signals(ids, log_prob, pooled))
+        return 1 / (1 + exp(-max(logit, -700)))  # exp(710) overflows
+
+    def signals(self, ids: Sequence[int], log_prob: float, pooled: np.ndarray) -> np.ndarray:
+        """Returns 1 and the two signals: float (3,)."""
+        rows = self.word_rows[list(ids)]
+        rows = rows[rows != NO_CONTENT]
+        predicted = self.weights[rows].astype("float32") @ pooled
+        predicted = predicted * self.scales[rows] + self.biases[rows]
+        mentioned = predicted.clip(0).mean() if len(rows) else 0
+        return np.array([1, log_prob / (len(ids) + 1), mentioned])
+
+    def save(self, folder: Path) -> None:
+        """Writes `confidence.json` to `folder`."""
+        values = {
+            "decoder": self.decoder,
+            "coefficients": self.coefficients.tolist(),
+            "word_rows": self.word_rows.tolist(),
+            "scales": self.scales.tolist(),
+            "biases": self.biases.tolist(),
+            "weights": b64encode(self.weights.tobytes()).decode(),
+        }
+        with write_atomically(folder / CONFIDENCE, "w") as file:
+            json.dump(values, file)
+
+
+def load_confidence(
+    folder: Path, metadata: Mapping[str, str], vocabulary_size: int
+) -> Confidence | None:
+    """Reads `confidence.json` in `folder`, beside the decoder with this `metadata`. Returns None if
+    there is none, or if it was fitted on the captions of another decoder. Raises UserError if it is
+    damaged."""
+    path = folder / CONFIDENCE
+    if not path.exists():
+        return None
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+        values = json.loads(path.read_bytes())
+        if values["decoder"] != metadata["weights"]:
+            return None
+        weights = np.frombuffer(b64decode(values["weights"], validate=True), np.int8)
+        weights = weights.reshape(-1, int(metadata["feature_width"]))
+        confidence = Confidence(
+            metadata["weights"],
+            _floats(values["coefficients"], 3).astype(float),
+            np.array(values["word_rows"], np.int32),
+            weights,
+            _floats(values["scales"], len(weights)),
+            _floats(values["biases"], len(weights)),
+        )
+        rows = confidence.word_rows
+        if (
+            rows.shape != (vocabulary_size,)
+            or rows.min() < NO_CONTENT
+            or rows.max() >= len(weights)
+        ):
+            raise ValueError("rows of other words")
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(
+            f"Expected the confidence of a model in {path}, got a damaged file ({error}). Fetch it "
+            "again, or run `captioning calibrate`."
+        ) from error
+    return confidence
+
+
+def pool_ahead(batches: Iterable[np.ndarray], pooled: deque[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields batches of feature maps (images, cells, feature_width). Before each batch, appends the
+    average of each map (feature_width,) to `pooled`."""
+    for batch in batches:
+        pooled.extend(batch.mean(axis=1, dtype="float32"))
+        yield batch
+
+
+def _floats(values: list[float], length: int) -> np.ndarray:
+    """Raises ValueError unless the values are so many finite numbers."""
+    array = np.array(values, "float32")
+    if array.shape != (length,) or not np.isfinite(array).all():
+        raise ValueError(f"expected {length} finite numbers")
+    return array

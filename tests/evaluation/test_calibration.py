@@ -1,0 +1,88 @@
+"""The fit of the confidence in captions."""
+
+import numpy as np
+import pytest
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.evaluation.calibration import calibrate_confidence, fit_confidence
+from captioning.inference.captioner import Captioner
+from captioning.inference.networks import Caption
+from captioning.paths import Paths
+
+WORDS = ("dog", "cat", "the", "zebra")
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """A world in which the first feature shows dogs and the second cats. The decoder always finds a
+    dog."""
+    random = np.random.default_rng(0)
+    is_dog = random.random(400) < 0.5
+    features, references = {}, {}
+    for number, dog in enumerate(is_dog):
+        noise = random.normal(0, 0.2, 2)
+        features[f"{number}.jpg"] = (np.array([dog, not dog]) + noise).astype("float32")
+        references[f"{number}.jpg"] = ["The dog ." if dog else "A cat ."] * 4
+    names = list(features)
+    captions = {name: Caption("the dog", -3.0) for name in names[200:]}
+    confidence = fit_confidence(
+        "fingerprint",
+        Vocabulary(WORDS),
+        features,
+        {name: references[name] for name in names[:200]},
+        captions,
+        references,
+    )
+    return confidence, Vocabulary(WORDS)
+
+
+def test_the_confidence_follows_the_image_where_the_decoder_does_not(fitted):
+    confidence, vocabulary = fitted
+    ids = vocabulary.encode("the dog")[1:-1]
+    on_dogs = confidence(ids, -3.0, np.array([1, 0], "float32"))
+    on_cats = confidence(ids, -3.0, np.array([0, 1], "float32"))
+    assert on_dogs > 0.95
+    assert on_cats < 0.05
+
+
+def test_a_word_is_predicted_by_the_share_of_people_who_mention_it(fitted):
+    confidence, vocabulary = fitted
+    for features, dog, cat in (([1, 0], 1, 0), ([0, 1], 0, 1)):
+        for word, share in (("dog", dog), ("cat", cat)):
+            ids = vocabulary.encode(word)[1:-1]
+            mentioned = confidence.signals(ids, 0.0, np.array(features, "float32"))[2]
+            assert mentioned == pytest.approx(share, abs=0.25)
+
+
+def test_function_words_are_left_out_and_rare_words_count_as_not_mentioned(fitted):
+    confidence, vocabulary = fitted
+    pooled = np.array([1, 0], "float32")
+    dog, with_the, with_zebra = (
+        confidence.signals(vocabulary.encode(caption)[1:-1], -1.0, pooled)[2]
+        for caption in ("dog", "the dog", "dog zebra")
+    )
+    assert with_the == dog
+    assert with_zebra == pytest.approx(dog / 2)
+
+
+@pytest.mark.parametrize("text", ["the dog", "the zebra"])  # all right, all wrong
+def test_captions_that_are_all_right_or_all_wrong_give_a_finite_confidence(text):
+    names = [f"{number}.jpg" for number in range(8)]
+    features = {name: np.ones(2, "float32") for name in names}
+    references = {name: ["The dog ."] for name in names}
+    captions = {name: Caption(text, -1.0) for name in names}
+    vocabulary = Vocabulary(WORDS)
+    confidence = fit_confidence("", vocabulary, features, references, captions, references)
+    value = confidence(vocabulary.encode(text)[1:-1], -1.0, features["0.jpg"])
+    assert value == pytest.approx(0.9 if text == "the dog" else 0.1, abs=0.01)  # Platt: 9 of 10
+
+
+def test_the_step_writes_the_confidence_of_this_decoder(tiny_root):
+    paths = Paths(tiny_root)
+    before = (paths.models / "confidence.json").read_bytes()
+    assert calibrate_confidence(paths) == 6  # a tenth of six images is none
+    assert (paths.models / "confidence.json").read_bytes() == before
+    captioner = Captioner.load(tiny_root)
+    assert captioner.decoder.confidence.decoder == captioner.decoder.fingerprint
+    photograph = next(paths.images.glob("*.jpg"))
+    assert 0.5 < captioner.caption(photograph).confidence < 1
