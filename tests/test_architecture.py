@@ -143,7 +143,7 @@ def test_importing_every_module_leaves_the_program_that_imports_it_as_it_was():
     names = [f"captioning/{module}"[:-3].replace("/", ".") for module in MODULES]
     names = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
     packages = "gradio jinja2 keras matplotlib.pyplot nncf numpy openvino PIL.Image pycocoevalcap"
-    packages += " pyexiv2 scipy tensorflow tqdm"  # each may change what it likes
+    packages += " pyarrow.dataset pyexiv2 scipy tensorflow tqdm"  # each may change what it likes
     importing, beforehand = (
         "\n".join(f"import {name}" for name in some) for some in (names, packages.split())
     )

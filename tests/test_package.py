@@ -76,7 +76,7 @@ def test_the_extra_all_names_all_other_extras():
     (requirement,) = EXTRAS["all"]
     names = re.fullmatch(r"captioning\[(.*)\]", requirement)[1].split(",")
     assert sorted(names) == sorted(EXTRAS.keys() - {"all"})
-    assert {"metadata", "heif", "plots", "demo", "train", "quantise", "test"} == {*names}
+    assert {"metadata", "heif", "plots", "demo", "train", "quantise", "scale", "test"} == {*names}
 
 
 @pytest.mark.parametrize(("package", "extra"), [("pyexiv2", "metadata"), ("pillow-heif", "heif")])
@@ -138,6 +138,10 @@ def test_a_step_of_the_pipeline_names_the_extra_that_it_needs(environment, tmp_p
     done = run(environment / "captioning", "export", folder=tmp_path, check=False)
     (line,) = done.stderr.splitlines()
     assert (done.returncode, line.split()[-1]) == (1, '".[train]"')
+    job = ("at-scale", "--manifest", "photos.parquet", "--output", "captions")
+    done = run(environment / "captioning", *job, folder=tmp_path, check=False)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, line.split()[-1]) == (1, '".[scale]"')
 
 
 @pytest.mark.slow

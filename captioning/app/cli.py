@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.app import pipeline
-from captioning.app.console import run_command
+from captioning.app.console import print_error, run_command
 from captioning.app.options import (
     add_data,
     add_demo,
@@ -19,16 +19,18 @@ from captioning.app.options import (
     add_pretrained_weights,
     add_report,
     add_root,
+    add_search,
     add_source,
     add_training,
     make_search_settings,
 )
+from captioning.app.scale_options import add_at_scale, add_manifest
 from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
 
 FAILED = 1  # the exit status
 
-Run = Callable[[Paths, argparse.Namespace], None]
+Run = Callable[[Paths, argparse.Namespace], int | None]  # returns the exit status
 AddOptions = Callable[[argparse.ArgumentParser], None]
 
 
@@ -37,8 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
 
     def command() -> int:
-        options.run(Paths(options.root or Path()), options)
-        return 0
+        return options.run(Paths(options.root or Path()), options) or 0
 
     return run_command(command, FAILED)
 
@@ -180,6 +181,37 @@ def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():
         paths = Paths(find_model())
     pipeline.serve(paths, options.port, options.open)
+
+
+@_step("manifest", add_manifest, help="list photographs in a manifest, for at-scale")
+def _manifest(paths: Paths, options: argparse.Namespace) -> int:
+    from captioning.app.manifest import write_manifest
+
+    images, problems = write_manifest(options.sources, options.manifest, options.contents)
+    for problem in problems:
+        print_error(problem)
+    print(f"{images} images in {options.manifest}")
+    return FAILED if problems else 0
+
+
+@_step(
+    "at-scale",
+    add_at_scale,
+    add_search,
+    help="caption the images of a manifest, on one machine or a Ray cluster",
+    description="Caption the images of a manifest into Parquet files, on all processors of this "
+    "machine or on a Ray cluster, with the model in the root folder, or the shipped one. A job "
+    "that was stopped resumes. The exit status is 0 if every image was captioned, 1 if some "
+    "failed, 2 if none was captioned.",
+)
+def _at_scale(paths: Paths, options: argparse.Namespace) -> int:
+    from captioning.app.at_scale import caption_at_scale
+
+    machines = (options.workers, options.threads, options.address)
+    search = make_search_settings(options)
+    return caption_at_scale(
+        options.manifest, options.output, options.root, *machines, options.retry_errors, search
+    )
 
 
 @_step(

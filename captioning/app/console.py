@@ -30,6 +30,8 @@ REQUIREMENTS = {
     "scipy": ".[train]",
     "tensorflow": ".[train]",
     "nncf": ".[quantise]",
+    "pyarrow": ".[scale]",
+    "ray": ".[scale]",
 }
 
 

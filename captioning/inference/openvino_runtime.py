@@ -136,6 +136,13 @@ def compile_options(precision: str) -> dict[str, str]:
     return {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
 
 
+def limit_threads(threads: int) -> None:
+    """Makes the networks that this program loads from now on use so many threads, on any
+    processor. By default each takes all processors and pins its threads to them, so that several
+    programs on one machine would wait for each other."""
+    core().set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False})
+
+
 def has_bfloat16_units() -> bool:
     """Whether this processor computes in bfloat16 without conversions."""
     return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

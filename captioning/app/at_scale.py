@@ -1,0 +1,157 @@
+"""Captions the images of a manifest with Ray Data, on the processors of one machine or a cluster.
+
+Ray distributes the rows, restarts what dies, and writes captions with their checkpoints. This
+module divides a manifest into jobs, runs them, and counts the captions at the end.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+
+from captioning.app.caption_images import ALL_CAPTIONED, NONE_CAPTIONED, SOME_FAILED
+from captioning.app.caption_store import CaptionStore
+from captioning.app.console import print_error
+from captioning.app.manifest import read_manifest
+from captioning.app.ray_cluster import count_cpus, fit_workers, start_ray
+from captioning.app.row_captioner import RowCaptioner, identify
+from captioning.data.storage import is_uri, open_storage
+from captioning.errors import UserError
+from captioning.files import only_writer
+from captioning.inference.captioner import Captioner
+from captioning.settings import SearchSettings
+
+PART_ROWS = 10_000_000  # of a job of Ray, which holds the ids of its checkpoints in memory
+
+_BATCH_ROWS = 64
+_BLOCK_ROWS = 1000  # of a task and of a file: half a minute of work, which a killed worker loses
+_BLOCKS_A_WORKER = 4  # at least, so that all workers end at about the same time
+_WORKERS_A_WRITER = 32  # a file in object storage takes some 0.2 s
+
+
+def caption_at_scale(
+    manifest: str,
+    output: str,
+    root: Path | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    address: str | None = None,
+    retry_errors: bool = False,
+    search: SearchSettings = SearchSettings(),
+    load: Callable[[Path | None], Captioner] = Captioner.load,
+) -> int:
+    """Captions the images of a `manifest` (see `captioning.app.manifest`) into the folder or URI
+    `output` (see `captioning.app.caption_store`) with the model that `load` returns for `root`.
+    Returns the exit status, as `caption_images` does.
+
+    `workers` processes with so many `threads`, by default as many as fit, run on this machine or,
+    with the `address` of a Ray cluster or "auto", on its machines. Images that have captions are
+    skipped, and those with errors too, unless `retry_errors`. Raises OSError or UserError if the
+    job cannot start, or if rows are missing at its end.
+    """
+    if address is None:  # before anything slow
+        fit_workers(workers, threads, [count_cpus()])
+    ids, columns = read_manifest(manifest)
+    store = CaptionStore(output)
+    identity = identify(root)
+    captioner = (root, threads, search, identity, load)
+    with nullcontext() if is_uri(output) else _only_writer_of(Path(output)):
+        store.bind(identity | {"search": repr(search), "manifest": sha256(ids).hexdigest()})
+        parts = [ids[first : first + PART_ROWS] for first in range(0, len(ids), PART_ROWS)]
+        missing = []
+        for part, part_ids in enumerate(parts):
+            missing.append(len(part_ids) - store.repair(part))
+            if retry_errors:
+                missing[part] += store.forget_errors(part)
+        if any(missing):
+            with start_ray(address, workers, threads) as workers:
+                for part, part_ids in enumerate(parts):
+                    if missing[part]:
+                        id_range = (part_ids[0], part_ids[-1]) if len(parts) > 1 else None
+                        rows = _read_rows(manifest, columns, id_range)
+                        _caption_rows(rows, missing[part], workers, captioner, store, part)
+        return _report(store, parts)
+
+
+def _only_writer_of(folder: Path):
+    folder.mkdir(parents=True, exist_ok=True)
+    return only_writer(folder)
+
+
+def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | None):
+    """Returns a data set of Ray with the rows of a manifest, or those with ids in a range."""
+    from ray.data import DataContext, read_parquet
+    from ray.data.expressions import col
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # raised errors are printed anyway
+    context = DataContext.get_current()
+    context.enable_progress_bars = sys.stderr.isatty()
+    file_system, path = open_storage(manifest)
+    rows = read_parquet(path, filesystem=file_system, concurrency=1)
+    rows = rows.select_columns(columns)
+    if id_range:
+        first, last = map(int, id_range)
+        rows = rows.filter(expr=(col("id") >= first) & (col("id") <= last))
+    return rows
+
+
+def _caption_rows(
+    rows, missing: int, workers: int, captioner: tuple, store: CaptionStore, part: int
+) -> None:
+    """Captions the rows of a part that have no checkpoint yet, so many as are `missing`."""
+    from ray.data import ActorPoolStrategy, SaveMode
+    from ray.data.checkpoint import CheckpointConfig
+    from ray.exceptions import RayTaskError
+
+    rows.context.checkpoint_config = CheckpointConfig(
+        "id",
+        store.checkpoints_folder(part),
+        override_filesystem=store.file_system,
+        delete_checkpoint_on_success=False,
+    )
+    rows.context.checkpoint_config.checkpoint_actor_pool_max_size = 1
+    block_rows = ceil(missing / workers / _BLOCKS_A_WORKER)
+    block_rows = min(max(block_rows, _BATCH_ROWS), _BLOCK_ROWS)
+    workers = min(workers, ceil(missing / block_rows))
+    captions = rows.repartition(target_num_rows_per_block=block_rows).map_batches(
+        RowCaptioner,
+        fn_constructor_args=captioner,
+        batch_format="pyarrow",
+        batch_size=_BATCH_ROWS,
+        num_cpus=captioner[1],
+        compute=ActorPoolStrategy(size=workers),
+    )
+    try:
+        captions.write_parquet(
+            store.captions_folder(part),
+            filesystem=store.file_system,
+            mode=SaveMode.APPEND,
+            concurrency=ceil(workers / _WORKERS_A_WRITER),
+        )
+    except RayTaskError as error:  # holds the error of a worker as text only
+        _, is_user_error, message = str(error).rpartition(f"{UserError.__name__}: ")
+        if not is_user_error:
+            raise
+        raise UserError(message.splitlines()[0]) from error
+
+
+def _report(store: CaptionStore, parts: list[np.ndarray]) -> int:
+    """Counts what is in the store, prints failures, and returns the exit status."""
+    rows = sum(store.repair(part) for part in range(len(parts)))
+    expected = sum(map(len, parts))
+    if rows != expected:
+        raise UserError(f"Expected {expected} rows in {store.name}, got {rows}. Run the job again.")
+    errors = sum(store.count_errors(part) for part in range(len(parts)))
+    if errors:
+        print_error(
+            f"{errors} of {rows} images could not be captioned. The column error of the rows in "
+            f"{store.name}/captions says why; --retry-errors captions them again."
+        )
+    if errors == rows:
+        return NONE_CAPTIONED
+    return SOME_FAILED if errors else ALL_CAPTIONED
