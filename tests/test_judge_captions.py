@@ -37,6 +37,15 @@ def test_the_agreement_of_two_readers_is_stated_beyond_chance():
     assert agreement == "agreement: 75% of the verdicts, Cohen's kappa 0.60"
 
 
+def test_the_confidence_is_scored_by_captions_that_no_reader_finds_wrong():
+    confidences = ("0.9", "0.3", "0.5", "0.9")  # of 1a, right, and of 2b, wrong, the same
+    captions = [row | {"confidence": c} for row, c in zip(CAPTIONS, confidences, strict=True)]
+    *_, beam, consensus = count_verdicts(captions, [FIRST, SECOND])
+    ending = "for captions that no reader finds wrong"
+    assert beam == f"confidence, beam: AUROC 0.500 {ending}"
+    assert consensus == f"confidence, consensus: AUROC 1.000 {ending}"
+
+
 def test_a_missing_or_misspelt_verdict_is_refused():
     with pytest.raises(ValueError, match="Expected verdicts on all 4 captions, got 3 .* 2b"):
         list(count_verdicts(CAPTIONS, [FIRST[:3]]))

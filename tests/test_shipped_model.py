@@ -49,6 +49,27 @@ def test_the_captions_shown_are_those_of_the_shipped_model(document, photographs
     assert {path: captioner.caption(PATHS.root / path).text for path in shown} == shown
 
 
+def test_the_examples_of_low_confidence_are_those_that_the_document_lists(captioner):
+    text = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
+    listed = {name: float(value) for name, value in re.findall(r"(\w+) \((0\.\d\d)\)", text)}
+    paths = sorted((PATHS.root / "examples").glob("*.jpg"))
+    confidences = {path.stem: captioner.caption(path).confidence for path in paths}
+    low = {name: value for name, value in confidences.items() if value < 0.5}
+    assert len(low) == 12
+    assert listed == pytest.approx(low, abs=0.006)
+
+
+def test_the_documents_state_the_scores_of_the_confidence():
+    auroc, error = SCORES["confidence AUROC"], SCORES["calibration error"]
+    stated = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
+    (row,) = [line for line in stated.splitlines() if line.startswith("| test list, beam 3")]
+    assert f"| {auroc:.3f} |" in row and f"| {error * 100:.1f} % |" in row
+    card = (PATHS.models / "README.md").read_text(encoding="utf-8")
+    assert f"an AUROC of {auroc:.3f}, and its expected calibration error is {error:.1%}" in (
+        card.replace(" %", "%")
+    )
+
+
 def test_every_example_is_credited():
     credits = (PATHS.root / "examples" / "CREDITS.md").read_text(encoding="utf-8")
     for path in (PATHS.root / "examples").glob("*.jpg"):
@@ -175,6 +196,9 @@ def test_the_test_split_scores_what_the_model_card_states(captioner, shared, tmp
     assert scores["BLEU-4"] == pytest.approx(SCORES["BLEU-4"], abs=0.002)
     for name in ("CIDEr", "BLEU-1", "BLEU-2", "BLEU-3", "METEOR", "ROUGE-L"):
         assert scores[name] == pytest.approx(SCORES[name], abs=0.003)
+    for name in ("confidence AUROC", "calibration error"):
+        assert scores[name] == pytest.approx(SCORES[name], abs=0.01)
+    assert scores["calibration error"] < 0.05
     for name in ("distinct captions", "distinct words"):
         assert scores[name] == pytest.approx(SCORES[name], abs=5)
     assert scores["broken off"] < 10  # of 1,000

@@ -8,7 +8,8 @@ sheets number the photographs and mark their captions with letters in random ord
 reader knows the decoding of a caption; `captions.csv` states it. A reader writes a CSV file with
 the columns `caption` (such as 17a), `verdict` (right, minor or wrong) and `kinds` (of error, such
 as "action place"; empty for right captions). The second command counts the verdicts of each
-decoding and reader, and prints how far two readers agree.
+decoding and reader, and prints how far two readers agree and how well the confidence predicts which
+captions no reader finds wrong.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from captioning.evaluation.reliability import score_confidences  # noqa: E402
 from captioning.settings import CONSENSUS_BEAM_WIDTH, SPLITS, SearchSettings  # noqa: E402
 
 VERDICTS = ("right", "minor", "wrong")
@@ -30,7 +32,7 @@ DECODINGS = {
     "beam": SearchSettings(),
     "consensus": SearchSettings(CONSENSUS_BEAM_WIDTH, decoding="consensus"),
 }
-COLUMNS = ("caption", "image", "decoding", "text", "log_prob")
+COLUMNS = ("caption", "image", "decoding", "text", "log_prob", "confidence")
 _PER_SHEET, _ROWS = 10, 2
 
 Row = dict[str, str]
@@ -55,7 +57,8 @@ def draw_sheets(root: Path, split: str, count: int, seed: int, output: Path) -> 
     for number, name in enumerate(names, start=1):
         for letter, decoding in zip("ab", order.permutation(list(DECODINGS)), strict=True):
             caption = captions[decoding][number - 1]
-            values = (f"{number}{letter}", name, decoding, caption.text, caption.log_prob)
+            numbers = caption.log_prob, caption.confidence
+            values = (f"{number}{letter}", name, decoding, caption.text, *numbers)
             rows.append(dict(zip(COLUMNS, values, strict=True)))
     output.mkdir(parents=True, exist_ok=True)
     with (output / "captions.csv").open("w", newline="", encoding="utf-8") as file:
@@ -94,11 +97,13 @@ def _draw_sheet(images: Sequence[Path], rows: Sequence[Sequence[Row]], path: Pat
 
 
 def count_verdicts(captions: Iterable[Row], readings: Sequence[Iterable[Row]]) -> Iterator[str]:
-    """Yields a line for each decoding and reader, and one for the agreement of two readers.
+    """Yields a line for each decoding and reader, one for the agreement of two readers, and one for
+    the confidence of each decoding, if `captions` hold it.
 
     `captions`: the rows of captions.csv; `readings`: the rows of each reader's file. Raises
     ValueError if a reader judged other captions, or by other words than `VERDICTS`.
     """
+    captions = list(captions)
     decodings = {row["caption"]: row["decoding"] for row in captions}
     verdicts = []
     for number, reading in enumerate(readings, start=1):
@@ -123,6 +128,16 @@ def count_verdicts(captions: Iterable[Row], readings: Sequence[Iterable[Row]]) -
     if len(verdicts) == 2:
         agreed, kappa = _agreement(*verdicts)
         yield f"agreement: {agreed:.0%} of the verdicts, Cohen's kappa {kappa:.2f}"
+    not_wrong = np.array(["wrong" not in pair for pair in zip(*verdicts, strict=True)])
+    for decoding in sorted(set(decodings.values())):
+        numbers = [n for n, row in enumerate(captions) if row["decoding"] == decoding]
+        confidences = [captions[number].get("confidence") for number in numbers]
+        if all(confidences):
+            scores = score_confidences(np.array(confidences, float), not_wrong[numbers])
+            yield (
+                f"confidence, {decoding}: AUROC {scores['confidence AUROC']:.3f} for captions that "
+                "no reader finds wrong"
+            )
 
 
 def _agreement(first: Sequence[str], second: Sequence[str]) -> tuple[float, float]:
