@@ -8,6 +8,7 @@ import numpy as np
 from captioning.data.dataset import Dataset, select
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.evaluation.evaluate import caption_photographs
 from captioning.evaluation.metrics import find_content_words
 from captioning.evaluation.reliability import content_words_of, find_supported
@@ -31,11 +32,18 @@ def calibrate_confidence(paths: Paths) -> int:
     dataset, captioner = Dataset.load(paths.dataset), Captioner.load(paths.root)
     development = np.random.default_rng(0).permutation(dataset.splits["development"]).tolist()
     references = select(dataset.captions, development[len(development) // 10 :])
+    train = select(dataset.captions, dataset.splits["train"])
+    features = load_vectors(paths.features)
+    if missing := [name for name in (*train, *references) if name not in features]:
+        raise UserError(
+            f"Expected features of all images in {paths.features}, got none of {len(missing):,}, "
+            f"such as {missing[0]}. Run `captioning features` again."
+        )
     confidence = fit_confidence(
         captioner.decoder.fingerprint,
         captioner.decoder.vocabulary,
-        load_vectors(paths.features),
-        select(dataset.captions, dataset.splits["train"]),
+        features,
+        train,
         caption_photographs(captioner, dataset.images, references),
         references,
     )

@@ -23,6 +23,7 @@ CONFIDENCE = "confidence.json"  # beside the networks
 NO_CONTENT = -1  # the row of a word that is left out, such as "the"
 
 _MAX_BYTES = 2**27
+_LARGEST = 10**6  # products of larger numbers may overflow
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def load_confidence(
         weights = weights.reshape(-1, int(metadata["feature_width"]))
         confidence = Confidence(
             metadata["weights"],
-            _floats(values["coefficients"], 3).astype(float),
+            _floats(values["coefficients"], 3),
             np.array(values["word_rows"], np.int32),
             weights,
             _floats(values["scales"], len(weights)),
@@ -105,8 +106,8 @@ def load_confidence(
             raise ValueError("rows of other words")
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"Expected the confidence of a model in {path}, got a damaged file ({error}). Fetch it "
-            "again, or run `captioning calibrate`."
+            f"Expected the confidence of a model in {path}, got a damaged file ({error}). Delete "
+            "it and run `captioning calibrate`, or fetch it again."
         ) from error
     return confidence
 
@@ -120,8 +121,8 @@ def pool_ahead(batches: Iterable[np.ndarray], pooled: deque[np.ndarray]) -> Iter
 
 
 def _floats(values: list[float], length: int) -> np.ndarray:
-    """Raises ValueError unless the values are so many finite numbers."""
-    array = np.array(values, "float32")
-    if array.shape != (length,) or not np.isfinite(array).all():
-        raise ValueError(f"expected {length} finite numbers")
-    return array
+    """Raises ValueError unless the values are so many numbers of a reasonable size."""
+    array = np.array(values, float)
+    if array.shape != (length,) or not (np.abs(array) < _LARGEST).all():  # NaN is not below it
+        raise ValueError(f"expected {length} numbers below {_LARGEST:,}")
+    return array.astype("float32")

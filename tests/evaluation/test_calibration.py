@@ -1,9 +1,13 @@
 """The fit of the confidence in captions."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from captioning.data.pickles import load_vectors, save_pickle
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.evaluation.calibration import calibrate_confidence, fit_confidence
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
@@ -79,10 +83,25 @@ def test_captions_that_are_all_right_or_all_wrong_give_a_finite_confidence(text)
 
 def test_the_step_writes_the_confidence_of_this_decoder(tiny_root):
     paths = Paths(tiny_root)
-    before = (paths.models / "confidence.json").read_bytes()
+    photographs = sorted(paths.images.glob("*.jpg"))
+    before = Captioner.load(tiny_root).caption_batch(photographs)
+    (paths.models / "confidence.json").unlink()
     assert calibrate_confidence(paths) == 6  # a tenth of six images is none
-    assert (paths.models / "confidence.json").read_bytes() == before
     captioner = Captioner.load(tiny_root)
     assert captioner.decoder.confidence.decoder == captioner.decoder.fingerprint
-    photograph = next(paths.images.glob("*.jpg"))
-    assert 0.5 < captioner.caption(photograph).confidence < 1
+    after = captioner.caption_batch(photographs)
+    assert [best.confidence for (best,) in after] == pytest.approx(
+        [best.confidence for (best,) in before], abs=0.02
+    )
+
+
+def test_an_image_without_features_is_named(tiny_root, tmp_path):
+    root = tmp_path / "root"
+    shutil.copytree(tiny_root, root)
+    paths = Paths(root)
+    name = "003_drawing.jpg"
+    features = load_vectors(paths.features)
+    del features[name]
+    save_pickle(paths.features, features)
+    with pytest.raises(UserError, match=f"got none of 1, such as {name}. Run `captioning feat"):
+        calibrate_confidence(paths)

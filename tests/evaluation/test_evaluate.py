@@ -31,6 +31,10 @@ def test_end_to_end_gives_the_captions_of_the_features_of_the_same_photographs(
     captions, end_to_end_scores = evaluate_end_to_end(captioner, folder, references)
     assert list(captions) == list(references)
     assert captions == expected
+    confidence_scores = {
+        name: end_to_end_scores.pop(name) for name in ("confidence AUROC", "calibration error")
+    }
+    assert all(0 <= score <= 1 for score in confidence_scores.values())
     assert end_to_end_scores == scores
 
 

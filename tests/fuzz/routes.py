@@ -157,6 +157,7 @@ class FileRoutes:
         "models/decoder_prefill.bin": ("caption",),
         "models/decoder_step.xml": ("caption",),
         "models/decoder_step.bin": ("caption",),
+        "models/confidence.json": ("caption",),
         f"models/{TRAINED}": ("export",),
         "my_captions.csv": ("read_captions",),
         "coco.json": ("read_captions",),

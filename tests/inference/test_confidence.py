@@ -65,6 +65,7 @@ def test_a_model_without_the_file_or_with_that_of_another_decoder_has_no_confide
         {"scales": [0.01]},
         {"scales": [0.01, float("nan")]},
         {"biases": "no"},
+        {"biases": [1e308, 0]},
         {"biases": None},
         {"coefficients": [1, 2]},
         {"coefficients": [1, 2, float("inf")]},
@@ -79,7 +80,7 @@ def test_a_damaged_value_is_an_error_that_names_the_file(change, tmp_path):
     CONFIDENCE.save(tmp_path)
     path = tmp_path / "confidence.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match="got a damaged file .* run `captioning calibrate`"):
+    with pytest.raises(UserError, match="got a damaged file .* and run `captioning calibrate`"):
         load_confidence(tmp_path, METADATA, 6)
 
 
