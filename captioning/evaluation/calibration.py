@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,27 +66,28 @@ def fit_confidence(
     of the training images fit the regression of words. The `captions` of other images, image name
     -> caption, and their `references` fit the logistic regression.
     """
-    words = Confidence(decoder, np.zeros(3), *_fit_words(vocabulary, features, train))
+    confidence = _fit_words(decoder, vocabulary, features, train)
     signals = np.array(
         [
-            words.signals(vocabulary.encode(caption.text)[1:-1], caption.log_prob, features[name])
+            confidence.signals(
+                vocabulary.encode(caption.text)[1:-1], caption.log_prob, features[name]
+            )
             for name, caption in captions.items()
         ]
     )
     texts = {name: caption.text for name, caption in captions.items()}
     coefficients = _fit_logistic(signals, find_supported(texts, references))
-    return Confidence(
-        decoder, coefficients, words.word_rows, words.weights, words.scales, words.biases
-    )
+    return replace(confidence, coefficients=coefficients)
 
 
 def _fit_words(
+    decoder: str,
     vocabulary: Vocabulary,
     features: Mapping[str, np.ndarray],
     train: Mapping[str, Sequence[str]],
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the rows of the vocabulary's words, and the weights, scales and biases of the rows:
-    ridge regressions. The last row, of zeros, is for all rare words."""
+) -> Confidence:
+    """Fits a ridge regression for each frequent content word. The last row, of zeros, is for all
+    rare words. The coefficients of the logistic regression are 0."""
     counts = [
         Counter(word for reference in references for word in set(content_words_of(reference)))
         for references in train.values()
@@ -112,15 +114,18 @@ def _fit_words(
     weights = np.round(weights / scales[:, None])
     biases = mean_target - scales * (weights @ mean)
     rows = {word: row for row, word in enumerate(frequent)}
-    word_rows = [
-        [rows.get(word, len(frequent)) for word in find_content_words(text)] or [NO_CONTENT]
-        for text in (vocabulary.decode([word_id]) for word_id in range(len(vocabulary)))
-    ]
-    return (
-        np.array([first for first, *_ in word_rows], np.int32),
-        np.vstack([weights, np.zeros((1, len(mean)))]).astype(np.int8),
-        np.append(scales, 0).astype("float32"),
-        np.append(biases, 0).astype("float32"),
+
+    def find_row(word_id: int) -> int:
+        words = find_content_words(vocabulary.decode([word_id]))
+        return rows.get(words[0], len(frequent)) if words else NO_CONTENT
+
+    return Confidence(
+        decoder,
+        coefficients=np.zeros(3),
+        word_rows=np.array([find_row(word_id) for word_id in range(len(vocabulary))], np.int32),
+        weights=np.vstack([weights, np.zeros((1, len(mean)))]).astype(np.int8),
+        scales=np.append(scales, 0).astype("float32"),
+        biases=np.append(biases, 0).astype("float32"),
     )
 
 
