@@ -24,6 +24,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from captioning.app import cli, demo
 from captioning.inference.attention import AttentionMaps
 from captioning.inference.captioner import Captioner
+from captioning.output.caption_formats import mark_unsure
 from captioning.paths import Paths
 from captioning.settings import SearchSettings
 
@@ -66,12 +67,12 @@ def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_
 ):
     best, rows, tiles, unit = caption_on_page(image_path)
     (captions,) = captioner.caption_batch([image_path], 3)
-    assert best == captions[0].text
+    assert best == mark_unsure(captions[0])
     assert rows == [
         [caption.text, round(caption.log_prob, 2), f"{caption.confidence:.0%}"]
         for caption in captions
     ]
-    assert [label.split(" (")[0] for _, label in tiles] == best.split()
+    assert [label.split(" (")[0] for _, label in tiles] == captions[0].text.split()
     assert {tile.size for tile, _ in tiles} == {Image.open(image_path).size}
     assert "cells of the feature map" in unit
     assert not warnings
@@ -85,7 +86,7 @@ def test_the_slider_sets_the_beam_width_and_at_most_five_captions_are_shown(
     caption_on_page, captioner, image_path, slider, beam_width, caption_count
 ):
     caption, rows, *_ = caption_on_page(image_path, slider)
-    assert caption == captioner.caption(image_path, SearchSettings(beam_width)).text
+    assert caption == mark_unsure(captioner.caption(image_path, SearchSettings(beam_width)))
     assert len(rows) == caption_count
 
 
@@ -96,8 +97,9 @@ def test_a_photograph_is_captioned_again_after_its_file_is_gone(
     photograph = demo.open_photograph(captioner, tmp_path / "a.jpg")
     (tmp_path / "a.jpg").unlink()
     caption, rows, tiles, _ = demo.caption_photograph(captioner, photograph, 4)
-    assert caption == captioner.caption(image_path, SearchSettings(4)).text
-    assert (len(rows), len(tiles)) == (4, len(caption.split()))
+    expected = captioner.caption(image_path, SearchSettings(4))
+    assert caption == mark_unsure(expected)
+    assert (len(rows), len(tiles)) == (4, len(expected.text.split()))
 
 
 def test_a_label_holds_the_word_and_the_place_of_its_attention(
@@ -117,7 +119,7 @@ def test_a_model_without_attention_maps_still_captions(
     attention = AttentionMaps(("red",), np.ones((1, 6), "float32"), "attention")
     monkeypatch.setattr(demo, "compute_attention", lambda *_: attention)
     caption, _, tiles, unit = caption_on_page(image_path)
-    assert caption == captioner.caption(image_path).text
+    assert caption == mark_unsure(captioner.caption(image_path))
     assert tiles is None
     assert "6 cells" in unit
 
@@ -277,10 +279,10 @@ def requested_hosts(browser):
 def wait_for_caption(browser, find, caption):
     """Waits for the caption, and for a loaded attention map for each of its words."""
     wait = WebDriverWait(browser, 60)
-    wait.until(lambda _: find("#caption textarea").get_property("value") == caption)
+    wait.until(lambda _: find("#caption textarea").get_property("value") == mark_unsure(caption))
     find("#attention .gallery-item")
     maps = browser.find_elements(By.CSS_SELECTOR, "#attention .gallery-item img")
-    assert [image.get_attribute("alt").split(" (")[0] for image in maps] == caption.split()
+    assert [image.get_attribute("alt").split(" (")[0] for image in maps] == caption.text.split()
     wait.until(lambda _: all(int(image.get_property("naturalWidth")) for image in maps))
 
 
@@ -290,7 +292,7 @@ def test_an_uploaded_photograph_is_captioned_beside_it(
 ):
     find = open_page(1200)
     find("#photograph input[type=file]").send_keys(str(image_path))
-    wait_for_caption(browser, find, captioner.caption(image_path).text)
+    wait_for_caption(browser, find, captioner.caption(image_path))
     photograph, caption = find("#photograph").rect, find("#caption").rect
     assert caption["x"] > photograph["x"] + photograph["width"]
     assert "Log-probability" in find("#captions").text
@@ -305,7 +307,7 @@ def test_an_example_in_a_narrow_window_is_captioned_below_it(open_page, server, 
     find = open_page(390)
     example = find("button.gallery-item img[src$='cat.jpg']")
     browser.execute_script("arguments[0].click()", example)
-    wait_for_caption(browser, find, captioner.caption(ROOT / "examples" / "cat.jpg").text)
+    wait_for_caption(browser, find, captioner.caption(ROOT / "examples" / "cat.jpg"))
     photograph, caption = find("#photograph").rect, find("#caption").rect
     assert caption["y"] > photograph["y"] + photograph["height"]
     page = find("html")
@@ -319,7 +321,7 @@ def test_the_error_of_a_broken_file_replaces_the_caption(
 ):
     find = open_page(1200)
     find("#photograph input[type=file]").send_keys(str(image_path))
-    wait_for_caption(browser, find, captioner.caption(image_path).text)
+    wait_for_caption(browser, find, captioner.caption(image_path))
     (tmp_path / "broken.jpg").write_text("no image")
     find("#photograph input[type=file]").send_keys(str(tmp_path / "broken.jpg"))
     assert "broken.jpg cannot be read as an image" in find(".toast-body").text
@@ -426,8 +428,9 @@ def test_no_file_outside_the_upload_folder_can_be_read(server, captioner, image_
         assert httpx.get(f"{server.address}gradio_api/file={path}").status_code == 403
     is_captioned, (_, caption, _, tiles, _) = ask(server, upload(server, image_path))
     assert is_captioned
-    assert caption == captioner.caption(image_path).text
-    assert len(tiles) == len(caption.split())
+    expected = captioner.caption(image_path)
+    assert caption == mark_unsure(expected)
+    assert len(tiles) == len(expected.text.split())
 
 
 @pytest.mark.slow
