@@ -44,9 +44,11 @@ def start_ray(address: str | None, workers: int | None, threads: int) -> Iterato
             "object_store_memory": _OBJECT_STORE_BYTES,
             "include_dashboard": False,
         }
-        # Both must be set before Ray is imported. The first makes Ray listen on loopback only.
+        # They must be set before Ray is imported. The first makes Ray listen on loopback only, the
+        # last makes it start a process only when a task needs one.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     else:
         options = {}
         _require_answer(address)

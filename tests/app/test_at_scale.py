@@ -159,6 +159,57 @@ def test_a_job_gives_the_captions_and_the_status_of_the_plain_command_and_retrie
     assert after == rows
 
 
+def test_killed_workers_and_jobs_lose_and_double_no_row_and_leave_no_process(tmp_path, environment):
+    output, count = tmp_path / "captions", 1000
+    arguments = {"manifest": names_manifest(tmp_path, count), "output": str(output), "workers": 2}
+    arguments |= {"load": "load_slow_stub"}
+    job = start_stub(environment, **arguments)
+    wait_for(lambda: len(captioned(environment)) > 100)
+    listening = {
+        connection.laddr.ip
+        for process in processes(job)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert len(processes(job)) < 22
+    workers(job)[0].kill()
+    before = len(captioned(environment))
+    wait_for(lambda: len(captioned(environment)) > before + 200)
+    running = processes(job)
+    job.kill()
+    job.communicate()
+    _, left = psutil.wait_procs(running, timeout=20)
+    # Two helpers, which compute nothing, wait 60 s for the rest of Ray.
+    assert {process.name() for process in left} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+    stored = {row["path"] for row in committed_rows(output)}
+    before = len(captioned(environment))
+    assert finish(start_stub(environment, **arguments))[0] == 0
+    again = captioned(environment)[before:]
+    assert stored.isdisjoint(again)
+    assert len(again) == len(set(again)) == count - len(stored)
+    assert [row["id"] for row in read_rows(output)] == [*range(count)]
+
+    before = len(captioned(environment))
+    assert finish(start_stub(environment, **arguments)) == (0, "")
+    assert len(captioned(environment)) == before
+    shutil.rmtree(output / "captions")  # their checkpoints alone are no success
+    job = start_stub(environment, **arguments)
+    wait_for(lambda: len(captioned(environment)) > before)
+    running = processes(job)
+    job.terminate()
+    assert finish(job) == (130, "Stopped.")
+    _, left = psutil.wait_procs(running, timeout=60)
+    assert left == []
+
+
+def committed_rows(output) -> list[dict]:
+    """The rows of a killed job that have a checkpoint."""
+    checkpoints = (output / "checkpoints" / "00000").glob("*[0-9].parquet")
+    paths = [output / "captions" / "00000" / f"{path.stem}-0.parquet" for path in checkpoints]
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
 def test_a_manifest_of_one_block_is_divided_among_workers_and_into_jobs(tmp_path, environment):
     output, count = tmp_path / "captions", 400
     arguments = {"manifest": names_manifest(tmp_path, count), "output": str(output), "workers": 2}
@@ -177,6 +228,37 @@ def test_a_manifest_of_one_block_is_divided_among_workers_and_into_jobs(tmp_path
         "00000": Counter({64: 3, 58: 1}),
         "00001": Counter({64: 2, 22: 1}),
     }
+
+
+def test_a_killed_node_of_three_loses_and_doubles_no_row(tmp_path, environment, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    for name in ("PYTHONPATH", "STUB_LOG"):
+        monkeypatch.setenv(name, environment[name])
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    output, count = tmp_path / "captions", 600
+    arguments = {"manifest": names_manifest(tmp_path, count), "output": str(output)}
+    cluster = Cluster()
+    try:
+        cluster.add_node(num_cpus=4, include_dashboard=False)
+        cluster.add_node(num_cpus=1)
+        node = cluster.add_node(num_cpus=1)
+        arguments |= {"address": cluster.address, "load": "load_slow_stub"}
+        started = time.monotonic()
+        status, errors = finish(start_stub(environment, **arguments, workers=6))
+        assert (status, time.monotonic() - started < 60) == (1, True)  # 4 s on an idle machine
+        assert errors.startswith("Expected at most 2 workers with 1 threads each on 6 processors")
+        job = start_stub(environment, **arguments)
+        wait_for(lambda: len(captioned(environment)) > 100)
+        cluster.remove_node(node, allow_graceful=False)
+        assert finish(job)[0] == 0
+        assert [row["id"] for row in read_rows(output)] == [*range(count)]
+        computed = Counter(captioned(environment))
+        assert len(computed) == count
+        assert sum(computed.values()) <= count + 2 * 75 + 75  # blocks begun, and one lost
+    finally:
+        cluster.shutdown()
 
 
 def test_manifest_images_and_captions_may_be_in_object_storage(environment):
