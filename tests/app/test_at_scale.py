@@ -179,7 +179,7 @@ def test_killed_workers_and_jobs_lose_and_double_no_row_and_leave_no_process(tmp
     running = processes(job)
     job.kill()
     job.communicate()
-    _, left = psutil.wait_procs(running, timeout=20)
+    _, left = psutil.wait_procs(running, timeout=45)
     # Two helpers, which compute nothing, wait 60 s for the rest of Ray.
     assert {process.name() for process in left} <= {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
     stored = {row["path"] for row in committed_rows(output)}
