@@ -49,10 +49,11 @@ def caption_at_scale(
     `output` (see `captioning.app.caption_store`) with the model that `load` returns for `root`.
     Returns the exit status, as `caption_images` does.
 
-    `workers` processes with so many `threads`, by default as many as fit, run on this machine or,
-    with the `address` of a Ray cluster or "auto", on its machines. Images that have captions are
-    skipped, and those with errors too, unless `retry_errors`. Raises OSError or UserError if the
-    job cannot start, or if rows are missing at its end.
+    The captions come from `workers` processes, by default as many as fit, with so many `threads`
+    each. They run on this machine or, with an `address` (that of a Ray cluster, or "auto"), on the
+    machines of the cluster. Images that have captions are skipped, and those with errors too,
+    unless `retry_errors`. Raises OSError or UserError if the job cannot start, or if rows are
+    missing at its end.
     """
     if address is None:  # before anything slow
         fit_workers(workers, threads, [count_cpus()])
@@ -84,7 +85,8 @@ def _only_writer_of(folder: Path):
 
 
 def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | None):
-    """Returns a data set of Ray with the rows of a manifest, or those with ids in a range."""
+    """Returns a data set of Ray with the rows of a manifest: all, or those with the ids from the
+    first to the last of `id_range`."""
     from ray.data import DataContext, read_parquet
     from ray.data.expressions import col
 
@@ -141,7 +143,8 @@ def _caption_rows(
 
 
 def _report(store: CaptionStore, parts: list[np.ndarray]) -> int:
-    """Counts what is in the store, prints failures, and returns the exit status."""
+    """Prints how many images failed, and returns the exit status. Raises UserError if rows are
+    missing."""
     rows = sum(store.repair(part) for part in range(len(parts)))
     expected = sum(map(len, parts))
     if rows != expected:

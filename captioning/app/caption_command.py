@@ -116,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
         type=parse_share,
         default=0,
         metavar="P",
-        help="leave out captions that a person finds not wrong with a probability below P, such as "
-        "0.6, and list their images; this is no failure",
+        help="leave out captions with a confidence (the probability that a person would not call "
+        "them wrong) below P, such as 0.6; list their images, which do not count as failed",
     )
     add_search(parser)
     parser.add_argument(

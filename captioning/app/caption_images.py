@@ -45,7 +45,8 @@ def caption_images(
     skipped. If a path is given, the function also writes copies of the images with the captions as
     descriptions, a gallery of all images, or a figure of the attention of each word in one image.
     Images whose best caption has a confidence below `min_confidence` are left out everywhere, and
-    listed at the end. A confidence that is unknown, as in a text file, is high enough.
+    listed at the end; captions of earlier runs in a text file, which holds no confidences, are
+    kept.
 
     An image that fails stops nothing; its error is printed to stderr at the end. Raises OSError or
     UserError if nothing can be captioned, for example because another run writes the same file.

@@ -36,10 +36,12 @@ class CaptionStore:
         return f"{self._root}/captions/{part:05}"
 
     def checkpoints_folder(self, part: int) -> str:
+        """The path, in `file_system`, of the checkpoints of a part."""
         return f"{self._root}/checkpoints/{part:05}"
 
     def bind(self, job: Mapping[str, str]) -> None:
-        """Lets no other job write the folder. Raises UserError if it belongs to one already."""
+        """Reserves the folder for a job (what must stay the same -> its fingerprint). Raises
+        UserError if it belongs to another job already."""
         path = f"{self._root}/job.json"
         if self.file_system.get_file_info(path).type == FileType.NotFound:
             self.file_system.create_dir(self._root, recursive=True)
@@ -61,8 +63,8 @@ class CaptionStore:
             )
 
     def repair(self, part: int) -> int:
-        """Deletes captions without a checkpoint, and checkpoints without captions: their images are
-        captioned again. Returns the number of rows in the part."""
+        """Deletes files of captions without a checkpoint, and checkpoints without captions: their
+        images are captioned again. Returns the number of rows left in the part."""
         captions = self._files(self.captions_folder(part))
         checkpoints = self._files(self.checkpoints_folder(part))
         by_checkpoint = {f"{name.rpartition('-')[0]}{_ENDING}": name for name in captions}

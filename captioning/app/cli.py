@@ -1,6 +1,6 @@
 """The command `captioning`, also `python -m captioning`: runs one step of the pipeline.
 
-This module parses the command line, calls `captioning.app.pipeline` and prints the result.
+Parses the command line, calls `captioning.app.pipeline` or `at_scale`, and prints the result.
 """
 
 import argparse
@@ -200,9 +200,9 @@ def _manifest(paths: Paths, options: argparse.Namespace) -> int:
     add_search,
     help="caption the images of a manifest, on one machine or a Ray cluster",
     description="Caption the images of a manifest into Parquet files, on all processors of this "
-    "machine or on a Ray cluster, with the model in the root folder, or the shipped one. A job "
-    "that was stopped resumes. The exit status is 0 if every image was captioned, 1 if some "
-    "failed, 2 if none was captioned.",
+    "machine or on a Ray cluster, with the model in --root, or the shipped one. A job that was "
+    "stopped resumes. The exit status is 0 if every image was captioned, 1 if some failed or the "
+    "job could not run, 2 if every image failed.",
 )
 def _at_scale(paths: Paths, options: argparse.Namespace) -> int:
     from captioning.app.at_scale import caption_at_scale

@@ -1,8 +1,8 @@
-"""Manifests: Parquet files that list the images to caption at scale, one a row.
+"""Manifests: Parquet files that list the images to caption at scale.
 
-Columns: `id` (int64, another one in each row), `path` (a path or URI) and, in manifests that hold
-the images themselves, `bytes` (the content of the file). Listing millions of files takes hours,
-reading their list seconds, and a job reads the list again when it resumes.
+A manifest has a row for each image, with the columns `id` (int64, different in each row), `path`
+(a path or URI) and, if it holds the images themselves, `bytes` (the content of the file). Listing
+millions of files takes hours; reading a manifest, also when a job resumes, takes seconds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,8 @@ def write_manifest(
 ) -> tuple[int, list[str]]:
     """Lists the images in `sources` (files, folders and patterns, see `find_images`, or folders in
     object storage, such as s3://bucket/photos) in the file or URI `manifest`; with `contents`, also
-    copies the files into it. Ids count from 0. Returns the number of images and the problems.
+    copies the files into it. Ids count from 0. Returns the number of images, and a line for each
+    file or folder that cannot be listed or read.
 
     Raises FileNotFoundError if there is no image, OSError if the manifest cannot be written.
     """
@@ -108,7 +109,7 @@ def _list_images(sources: Sequence[str], problems: list[str]) -> Iterator[str]:
 
 
 def _list_storage(uri: str, problems: list[str]) -> Iterator[str]:
-    """As `list_images`, folder by folder, without holding the whole list in memory."""
+    """As `_list_images`, folder by folder, without holding the whole list in memory."""
     file_system, root = open_storage(uri)
     folders, is_empty = [root], True
     while folders:

@@ -18,8 +18,9 @@ _OBJECT_STORE_BYTES = 500_000_000  # on this machine; the blocks of all workers 
 
 
 def fit_workers(workers: int | None, threads: int, cpus: Sequence[float], reserved: int = 0) -> int:
-    """Returns the number of workers for machines with so many CPUs, by default as many as leave
-    `reserved` CPUs. Raises UserError if they do not fit."""
+    """Returns the number of workers, with so many `threads` each, for machines with so many `cpus`:
+    `workers` or, if it is None, as many as fit while `reserved` CPUs stay free. Raises UserError if
+    they do not fit."""
     fitting = sum(int(count) // threads for count in cpus)
     fitting = max(0, min(fitting, int(sum(cpus) - reserved) // threads))
     if not 1 <= (workers or 1) <= fitting:
@@ -34,9 +35,10 @@ def fit_workers(workers: int | None, threads: int, cpus: Sequence[float], reserv
 
 @contextmanager
 def start_ray(address: str | None, workers: int | None, threads: int) -> Iterator[int]:
-    """Inside the block, Ray runs on this machine, where only this machine can reach it, or on the
-    cluster at `address`. Yields the number of workers, see `fit_workers`. Raises ConnectionError or
-    UserError if there is no such cluster, UserError if the workers do not fit."""
+    """Connects the block to Ray: to one that runs on this machine until the end of the block, and
+    that no other machine can reach, or to the cluster at `address`. Yields the number of workers:
+    see `fit_workers`. Raises ConnectionError or UserError if there is no such cluster, UserError if
+    the workers do not fit."""
     if address is None:
         workers = fit_workers(workers, threads, [count_cpus()])
         options = {

@@ -47,7 +47,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 class RowCaptioner:
-    """Captions batches of rows with one model, on so many threads."""
+    """Captions batches of rows with one model."""
 
     def __init__(
         self,
@@ -57,8 +57,8 @@ class RowCaptioner:
         identity: dict[str, str],
         load: Callable[[Path | None], Captioner] = Captioner.load,
     ):
-        """Uses the model that `load` returns for `root`. `identity`: what `identify` returned on
-        the machine that started the job."""
+        """Uses the model that `load` returns for `root`, with so many `threads` for each of its
+        networks. `identity`: what `identify` returned on the machine that started the job."""
         self._root = root
         self._threads = threads
         self._search = search
@@ -66,9 +66,10 @@ class RowCaptioner:
         self._load = load
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Takes rows of a manifest, and returns as many of `CAPTIONS`: each with a caption, its
-        log-probability and its confidence, or with the error of its image. Raises UserError if the
-        model or the code on this machine is not that of the job, or if it is missing or damaged."""
+        """Takes rows of a manifest. Returns a row with the columns `CAPTIONS` for each: with a
+        caption, its log-probability and its confidence, or with the error of its image. Raises
+        UserError if the model or the code on this machine is not that of the job, or if the model
+        is missing or damaged."""
         results = []  # caption, log-probability, confidence, error
         with ThreadPoolExecutor(_READERS) as pool:
             for _, result in self._captioner.stream(list(_images(rows, pool)), search=self._search):
@@ -107,7 +108,7 @@ class _Content:
 
 
 def _images(rows: pa.Table, pool: ThreadPoolExecutor) -> Iterator[str | _Content]:
-    """Yields the image of each row. Starts to read those in object storage, ahead of their use."""
+    """Yields the image of each row. Reads those in object storage ahead of their use, in `pool`."""
     missing = [None] * len(rows)
     columns = (
         rows[name].to_pylist() if name in rows.column_names else missing

@@ -32,7 +32,8 @@ def add_at_scale(parser: argparse.ArgumentParser) -> None:
         "--manifest",
         required=True,
         metavar="MANIFEST",
-        help="the images: a Parquet file, a folder of them, or a URI, with the columns id and path",
+        help="the images: a Parquet file, a folder of them, or a URI, with the columns id and path "
+        "or bytes, such as `captioning manifest` writes",
     )
     parser.add_argument(
         "--output",
@@ -44,14 +45,15 @@ def add_at_scale(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=parse_count,
         metavar="N",
-        help="processes that caption (default: as many as fit)",
+        help="processes that caption, each with a model of its own (default: as many as fit)",
     )
     parser.add_argument(
         "--threads",
         type=parse_count,
         default=1,
         metavar="K",
-        help="processors of each worker (default %(default)s, which captions the most images)",
+        help="threads, and processors, of each worker (default %(default)s, which captions the "
+        "most images)",
     )
     parser.add_argument(
         "--address",
@@ -61,5 +63,5 @@ def add_at_scale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-errors",
         action="store_true",
-        help="caption the images again that failed in earlier runs",
+        help="caption images that failed in earlier runs again (default: skip them)",
     )

@@ -1,4 +1,4 @@
-"""Fits the confidence in captions: see `captioning.inference.confidence`."""
+"""Fits the two regressions of the confidence in captions (`captioning.inference.confidence`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,11 @@ _SHRINKAGE = 0.2  # of the regression of words, times the mean variance of the f
 
 def calibrate_confidence(paths: Paths) -> int:
     """Fits the confidence of the model in `paths.root` on its captions of the development split,
-    and writes it to `paths.models`. Returns the number of these captions.
+    and writes it to `paths.models`. Returns the number of these captions. Raises UserError if an
+    image has no pooled features.
 
-    Leaves out a tenth of the images, which `tools/judge_captions.py` shows to readers first, so
-    that their verdicts can check the confidence.
+    Leaves out a tenth of the images, those that `tools/judge_captions.py` shows to readers first,
+    so that their verdicts can check the confidence.
     """
     dataset, captioner = Dataset.load(paths.dataset), Captioner.load(paths.root)
     development = np.random.default_rng(0).permutation(dataset.splits["development"]).tolist()
@@ -60,7 +61,7 @@ def fit_confidence(
     captions: Mapping[str, Caption],
     references: Mapping[str, Sequence[str]],
 ) -> Confidence:
-    """Fits the confidence in the captions of the decoder with this fingerprint.
+    """Fits the confidence in the captions of the decoder with the fingerprint `decoder`.
 
     `features` (image name -> pooled features (feature_width,)) and the reference captions `train`
     of the training images fit the regression of words. The `captions` of other images, image name
@@ -130,9 +131,9 @@ def _fit_words(
 
 
 def _fit_logistic(signals: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Returns the coefficients (signals,) of a logistic regression on `signals` (captions,
-    signals). The smooth targets of Platt ("Probabilistic outputs for support vector machines",
-    1999) keep them finite where the signals separate the `targets` (captions,) bool."""
+    """Returns the coefficients (signals,) of a logistic regression of `targets` (captions,) bool on
+    `signals` (captions, signals). The smooth targets of Platt ("Probabilistic outputs for support
+    vector machines", 1999) keep them finite where the signals separate the targets."""
     from scipy.optimize import minimize
 
     positives, negatives = targets.sum(), (~targets).sum()

@@ -48,10 +48,9 @@ def evaluate_end_to_end(
     references: Mapping[str, Sequence[str]],
     search: SearchSettings = SearchSettings(),
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Does as `evaluate`, from the photographs in `image_folder`, as users do: stored feature maps
-    have fewer digits. Also
-    scores the confidences, if the model has them. Raises the error of the first photograph that
-    cannot be read."""
+    """Does as `evaluate`, but from the photographs in `image_folder`, as users caption: stored
+    feature maps have fewer digits. Also scores the confidences, if the model has them: see
+    `score_confidences`. Raises the error of the first photograph that cannot be read."""
     captions = caption_photographs(captioner, image_folder, references, search)
     texts = {image_name: caption.text for image_name, caption in captions.items()}
     scores = score_captions(texts, references)

@@ -32,9 +32,9 @@ def score_confidences(confidences: np.ndarray, supported: np.ndarray) -> dict[st
     """Scores `confidences` (captions,) from 0 to 1 against `supported` (captions,) bool.
 
     "confidence AUROC" is the probability that a supported caption has a higher confidence than one
-    that is not; 0.5 is chance, also if all captions are the same. "calibration error" is the
-    expected one (Guo et al., 2017) with `BINS` bins of equally many captions: the mean difference
-    between the confidence of a bin and its share of supported captions.
+    that is not; it is 0.5, as by chance, if all are supported or none is. "calibration error" is
+    the expected one (Guo et al., 2017) with `BINS` bins of equally many captions: the mean
+    difference between the confidence of a bin and its share of supported captions.
     """
     pairs = confidences[supported][:, None] - confidences[~supported]
     auroc = ((pairs > 0) + (pairs == 0) / 2).mean() if pairs.size else 0.5
@@ -50,7 +50,7 @@ def find_reliability(
     confidences: np.ndarray, supported: np.ndarray
 ) -> list[tuple[float, float, int]]:
     """Returns the mean confidence, the share of supported captions and the number of captions in
-    each of `BINS` bins, from the lowest confidence to the highest."""
+    each of `BINS` bins, from the lowest confidence to the highest. Leaves out empty bins."""
     bins = np.array_split(np.argsort(confidences, kind="stable"), BINS)
     return [
         (float(confidences[members].mean()), float(supported[members].mean()), len(members))

@@ -1,9 +1,10 @@
 """The confidence in a caption: the probability that a person would not call it wrong.
 
-A logistic regression of two signals. The decoder gives the first, the mean log-probability of a
-word. The second comes from another view of the image: for each content word, a linear regression on
-the pooled features predicts how many people would mention it; the signal is the mean over the words
-of the caption. `captioning.evaluation.calibration` fits both regressions.
+A logistic regression of two signals estimates it. The decoder gives the first, the mean
+log-probability of a word. The second comes from another model: for each content word, a linear
+regression on the pooled features predicts how many people would mention it, and the signal is the
+mean over the content words of the caption. `captioning.evaluation.calibration` fits both
+regressions.
 """
 
 import json
@@ -29,11 +30,12 @@ _LARGEST = 10**6  # products of larger numbers may overflow
 @dataclass(frozen=True)
 class Confidence:
     """The fitted regressions. `decoder`: the fingerprint of the decoder whose captions they were
-    fitted on; `coefficients`: those of 1 and of the two signals.
+    fitted on; `coefficients` (3,): the intercept, and the weights of the two signals.
 
     `word_rows` (vocabulary,) int holds the row of each word id in the regression of words, or
     `NO_CONTENT`. A row has int8 `weights` (rows, feature_width), which `scales` (rows,) multiplies,
-    and one of the `biases` (rows,). It predicts the square root of the share of people.
+    and one of the `biases` (rows,). It predicts the square root of the share of people who would
+    mention the word.
     """
 
     decoder: str
@@ -50,7 +52,7 @@ class Confidence:
         return 1 / (1 + exp(-max(logit, -700)))  # exp(710) overflows
 
     def signals(self, ids: Sequence[int], log_prob: float, pooled: np.ndarray) -> np.ndarray:
-        """Returns 1 and the two signals: float (3,)."""
+        """Returns 1, for the intercept, and the two signals: float (3,)."""
         rows = self.word_rows[list(ids)]
         rows = rows[rows != NO_CONTENT]
         predicted = self.weights[rows].astype("float32") @ pooled
@@ -114,14 +116,16 @@ def load_confidence(
 
 def pool_ahead(batches: Iterable[np.ndarray], pooled: deque[np.ndarray]) -> Iterator[np.ndarray]:
     """Yields batches of feature maps (images, cells, feature_width). Before each batch, appends the
-    average of each map (feature_width,) to `pooled`."""
+    average of each map (feature_width,) to `pooled`, where it waits until its captions are found:
+    the search takes several images at a time."""
     for batch in batches:
         pooled.extend(batch.mean(axis=1, dtype="float32"))
         yield batch
 
 
 def _floats(values: list[float], length: int) -> np.ndarray:
-    """Raises ValueError unless the values are so many numbers of a reasonable size."""
+    """Returns the values as float32. Raises ValueError unless they are `length` numbers of a
+    reasonable size."""
     array = np.array(values, float)
     if array.shape != (length,) or not (np.abs(array) < _LARGEST).all():  # NaN is not below it
         raise ValueError(f"expected {length} numbers below {_LARGEST:,}")

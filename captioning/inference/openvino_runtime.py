@@ -137,9 +137,9 @@ def compile_options(precision: str) -> dict[str, str]:
 
 
 def limit_threads(threads: int) -> None:
-    """Makes the networks that this program loads from now on use so many threads, on any
-    processor. By default each takes all processors and pins its threads to them, so that several
-    programs on one machine would wait for each other."""
+    """Gives each network that this program loads from now on so many `threads`, which may run on
+    any processor. By default a network takes all processors and pins its threads to them, so that
+    several programs on one machine would wait for each other."""
     core().set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False})
 
 

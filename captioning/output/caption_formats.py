@@ -2,7 +2,7 @@
 
 Images are named by their paths, as `captioning.errors.printable` writes them. An image has its best
 caption, or `ranked` captions: the best ones, each with its log-probability (`--top`). JSON and CSV
-also hold confidences, or null and nothing for a model without them.
+also hold the confidence of each caption. If the model has none, it is null in JSON, empty in CSV.
 """
 
 import csv
@@ -30,8 +30,8 @@ class CaptionFormat:
 
 
 def mark_unsure(caption: Caption) -> str:
-    """Returns the caption for people, who see no number: "Not sure: ..." if its confidence is below
-    `UNSURE_BELOW`."""
+    """Returns the caption as people see it, without its confidence: marked as "Not sure: ..." if
+    that is below `UNSURE_BELOW`."""
     is_unsure = caption.confidence is not None and caption.confidence < UNSURE_BELOW
     return f"Not sure: {caption}" if is_unsure else caption.text
 
