@@ -1,5 +1,5 @@
-"""What captioning at scale does without Ray: manifests, the captioner of their rows, the folder of
-the captions, and the workers that fit."""
+"""Captioning at scale without Ray: manifests, the captioner of their rows, the folder of the
+captions, and the workers that fit."""
 
 import json
 import shutil
