@@ -153,6 +153,8 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
             _require_epoch(epoch)
         if not isinstance(record.get("encoder", ""), str):
             raise TypeError("its encoder is no text")
+        if not isinstance(record.get("settings", {}), dict):
+            raise TypeError("its settings have no names")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise UserError(
             f"Expected the record of a training run in {path}, got a damaged file ({error}). "

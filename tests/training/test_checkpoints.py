@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from captioning.training.checkpoints import (
@@ -51,3 +53,10 @@ def test_the_best_epoch_is_the_first_with_the_highest_development_cider():
 def test_if_all_epochs_score_0_the_epoch_with_the_lowest_loss_is_best():
     history = [{MONITOR: 0.0, "val_loss": loss} for loss in (3.0, 2.0, 1.0, 1.5)]
     assert find_best_epoch(history) == 2
+
+
+def test_a_record_whose_settings_have_no_names_is_damaged(tmp_path):
+    record = {"history": [], "settings": ["units", 13]}
+    (tmp_path / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ValueError, match="damaged file .its settings have no names"):
+        read_record(tmp_path)
