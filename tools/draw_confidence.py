@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioning.data.dataset import Dataset, select  # noqa: E402
 from captioning.evaluation.evaluate import caption_photographs  # noqa: E402
-from captioning.evaluation.reliability import (  # noqa: E402
+from captioning.evaluation.metrics import (  # noqa: E402
     find_reliability,
     find_supported,
     score_confidences,

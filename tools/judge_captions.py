@@ -24,7 +24,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from captioning.evaluation.reliability import score_confidences  # noqa: E402
+from captioning.evaluation.metrics import score_confidences  # noqa: E402
 from captioning.settings import CONSENSUS_BEAM_WIDTH, SPLITS, SearchSettings  # noqa: E402
 
 VERDICTS = ("right", "minor", "wrong")

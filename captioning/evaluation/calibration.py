@@ -11,8 +11,7 @@ from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import caption_photographs
-from captioning.evaluation.metrics import find_content_words
-from captioning.evaluation.reliability import content_words_of, find_supported
+from captioning.evaluation.metrics import content_words_of, find_content_words, find_supported
 from captioning.inference.captioner import Captioner
 from captioning.inference.confidence import NO_CONTENT, Confidence
 from captioning.inference.networks import Caption
@@ -89,16 +88,16 @@ def _fit_words(
 ) -> Confidence:
     """Fits a ridge regression for each frequent content word. The last row, of zeros, is for all
     rare words. The coefficients of the logistic regression are 0."""
-    counts = [
+    mentions = [  # for each image: word -> number of its references
         Counter(word for reference in references for word in set(content_words_of(reference)))
         for references in train.values()
     ]
-    images = Counter(word for count in counts for word in count)
-    frequent = [word for word, number in images.items() if number >= MIN_SHARE * len(train)]
+    image_counts = Counter(word for words in mentions for word in words)
+    frequent = [word for word, count in image_counts.items() if count >= MIN_SHARE * len(train)]
     shares = np.array(
         [
-            [count[word] / len(references) for word in frequent]
-            for count, references in zip(counts, train.values(), strict=True)
+            [words[word] / len(references) for word in frequent]
+            for words, references in zip(mentions, train.values(), strict=True)
         ]
     )
     targets = np.sqrt(shares)  # (images, words)

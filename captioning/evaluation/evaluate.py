@@ -8,8 +8,7 @@ import numpy as np
 
 from captioning.data.feature_store import encoder_id_of
 from captioning.errors import UserError
-from captioning.evaluation.metrics import score_captions
-from captioning.evaluation.reliability import find_supported, score_confidences
+from captioning.evaluation.metrics import find_supported, score_captions, score_confidences
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Caption, Decoder
 from captioning.settings import SearchSettings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from captioning.evaluation.reliability import (
+from captioning.evaluation.metrics import (
     find_reliability,
     find_supported,
     score_confidences,
