@@ -58,7 +58,8 @@ class Confidence:
         predicted = self.weights[rows].astype("float32") @ pooled
         predicted = predicted * self.scales[rows] + self.biases[rows]
         mentioned = predicted.clip(0).mean() if len(rows) else 0
-        return np.array([1, log_prob / (len(ids) + 1), mentioned])
+        mean_log_prob = log_prob / (len(ids) + 1)  # the end token counts as a word
+        return np.array([1, mean_log_prob, mentioned])
 
     def save(self, folder: Path) -> None:
         """Writes `confidence.json` to `folder`."""
@@ -105,7 +106,7 @@ def load_confidence(
             or rows.min() < NO_CONTENT
             or rows.max() >= len(weights)
         ):
-            raise ValueError("rows of other words")
+            raise ValueError("word_rows that do not fit the vocabulary")
     except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"Expected the confidence of a model in {path}, got a damaged file ({error}). Delete "

@@ -5,7 +5,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from numbers import Integral
 from pathlib import Path
 
@@ -173,16 +173,16 @@ class Decoder:
                 f"{num_captions!r}."
             )
         search = replace(search, beam_width=max(search.beam_width, num_captions))
-        pooled: deque[np.ndarray] = deque()  # of images whose captions are searched
+        pooled: deque[np.ndarray] = deque()  # of the images in the search, in order
         return (
-            [self._to_caption(hypothesis, image_features) for hypothesis in best[:num_captions]]
-            for best in self._ranked(pool_ahead(_split(features), pooled), search)
-            for image_features in [pooled.popleft()]
+            list(map(self._to_caption, hypotheses[:num_captions], repeat(pooled.popleft())))
+            for hypotheses in self._ranked(pool_ahead(_split(features), pooled), search)
         )
 
-    def _to_caption(self, best: Hypothesis, pooled: np.ndarray) -> Caption:
-        confidence = self.confidence and self.confidence(best.ids, best.log_prob, pooled)
-        return Caption(self.vocabulary.decode(best.ids), best.log_prob, confidence)
+    def _to_caption(self, found: Hypothesis, pooled: np.ndarray) -> Caption:
+        """Rates the confidence by the `pooled` features (feature_width,) of the image."""
+        confidence = self.confidence and self.confidence(found.ids, found.log_prob, pooled)
+        return Caption(self.vocabulary.decode(found.ids), found.log_prob, confidence)
 
     def _ranked(self, features: FeatureMaps, search: SearchSettings) -> Iterator[list[Hypothesis]]:
         """The hypotheses of `search` for each image, in the order of its `decoding`, best first."""
