@@ -28,6 +28,8 @@ REQUIREMENTS = {
     "keras": ".[train]",
     "pycocoevalcap": ".[train]",
     "scipy": ".[train]",
+    "simplemma": ".[train]",
+    "snowballstemmer": ".[train]",
     "tensorflow": ".[train]",
     "nncf": ".[quantise]",
     "pyarrow": ".[scale]",
