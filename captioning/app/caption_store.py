@@ -19,7 +19,6 @@ from captioning.app.row_captioner import CAPTIONS
 from captioning.data.storage import open_storage
 from captioning.errors import UserError
 
-_ENDING = ".parquet"
 _HAS_ERROR = ds.field("error").is_valid()
 
 
@@ -53,9 +52,8 @@ class CaptionStore:
                 bound = json.loads(stream.read())
             except ValueError:
                 bound = {}
-        differing = [
-            key for key in job if not isinstance(bound, dict) or bound.get(key) != job[key]
-        ]
+        bound = bound if isinstance(bound, dict) else {}
+        differing = [key for key in job if bound.get(key) != job[key]]
         if differing:
             raise UserError(
                 f"Expected the {' and '.join(differing)} with which {self.name} was begun, got "
@@ -67,7 +65,7 @@ class CaptionStore:
         images are captioned again. Returns the number of rows left in the part."""
         captions = self._files(self.captions_folder(part))
         checkpoints = self._files(self.checkpoints_folder(part))
-        by_checkpoint = {f"{name.rpartition('-')[0]}{_ENDING}": name for name in captions}
+        by_checkpoint = {_checkpoint_of(name): name for name in captions}
         for checkpoint in checkpoints.keys() - by_checkpoint.keys():
             self.file_system.delete_file(checkpoints[checkpoint])
         for checkpoint in by_checkpoint.keys() - checkpoints.keys():
@@ -86,7 +84,7 @@ class CaptionStore:
         failed = self._rows(files.values()).to_table(columns=["__filename"], filter=_HAS_ERROR)
         for path in sorted(set(failed["__filename"].to_pylist())):
             name = path.rpartition("/")[2]
-            checkpoint = f"{self.checkpoints_folder(part)}/{name.rpartition('-')[0]}{_ENDING}"
+            checkpoint = f"{self.checkpoints_folder(part)}/{_checkpoint_of(name)}"
             rows = self._rows([path]).to_table(filter=~_HAS_ERROR)
             self.file_system.delete_file(checkpoint)  # first: captions without one are deleted
             if rows:
@@ -105,3 +103,8 @@ class CaptionStore:
         return ds.FileSystemDataset.from_paths(
             list(paths), CAPTIONS, ds.ParquetFileFormat(), self.file_system
         )
+
+
+def _checkpoint_of(name: str) -> str:
+    """Returns the name of the checkpoint of a file of captions: a.parquet for a-0.parquet."""
+    return f"{name.rpartition('-')[0]}.parquet"

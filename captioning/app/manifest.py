@@ -87,7 +87,8 @@ def read_manifest(manifest: str) -> tuple[np.ndarray, list[str]]:
     if column.null_count or doubled.size:
         problem = f"{doubled[0]} twice" if doubled.size else f"{column.null_count} rows without one"
         raise UserError(
-            f"Expected another id in each row of {manifest}, got {problem}. Number the rows anew."
+            f"Expected a different id in each row of {manifest}, got {problem}. Number the rows "
+            "again."
         )
     return ids, [name for name in _CONTENTS.names if name in types]
 

@@ -247,7 +247,7 @@ def test_a_killed_node_of_three_loses_and_doubles_no_row(tmp_path, environment, 
         arguments |= {"address": cluster.address, "load": "load_slow_stub"}
         started = time.monotonic()
         status, errors = finish(start_stub(environment, **arguments, workers=6))
-        assert (status, time.monotonic() - started < 60) == (1, True)  # 4 s on an idle machine
+        assert (status, time.monotonic() - started < 60) == (1, True)
         assert errors.startswith("Expected at most 2 workers with 1 threads each on 6 processors")
         job = start_stub(environment, **arguments)
         wait_for(lambda: len(captioned(environment)) > 100)
