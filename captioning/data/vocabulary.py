@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from captioning.data.compact_captions import CompactCaptions
 from captioning.data.pickles import load_words, save_pickle
 from captioning.errors import UserError
 
@@ -124,12 +125,12 @@ class Vocabulary:
         vocabulary become UNKNOWN."""
         return [START, *(self.ids.get(word, UNKNOWN) for word in caption.split()), END]
 
-    def encode_captions(self, captions: Mapping[str, Sequence[str]]) -> dict[str, list[list[int]]]:
+    def encode_captions(self, captions: Mapping[str, Iterable[str]]) -> CompactCaptions:
         """Returns image name -> encoded captions, from image name -> cleaned captions."""
-        return {
-            image_name: [self.encode(caption) for caption in image_captions]
+        return CompactCaptions(
+            (image_name, map(self.encode, image_captions))
             for image_name, image_captions in captions.items()
-        }
+        )
 
     def decode(self, word_ids: Iterable[int]) -> str:
         """Returns the words up to END, without reserved ids: the inverse of `encode`."""

@@ -1,124 +1,160 @@
-"""Computes the reward of a generated caption in self-critical training: its CIDEr-D and its BLEU-4.
+"""Computes the rewards of generated captions in self-critical training: their CIDEr-D and BLEU-4.
 
 CIDEr-D equals that of the `pycocoevalcap` package (a test compares them). The package scores a
-whole corpus at once; this module scores one caption at a time against fixed references. BLEU-4 is
-smoothed, because most captions share no four words in a row with a reference.
+whole corpus at once; this module scores the captions of one image at a time against fixed
+references. BLEU-4 is smoothed, because most captions share no four words in a row with a reference.
+
+The references are kept as numbers of words, and their n-grams are counted when captions of the
+image are scored: n-grams that are kept take a hundred times the memory.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from math import exp, log, sqrt
+from itertools import count
+from math import log
+from typing import NamedTuple
+
+import numpy as np
+
+from captioning.data.compact_captions import CompactCaptions
 
 _LONGEST_NGRAM = 4
 _LENGTH_DEVIATION = 6.0  # in bigrams; a larger one makes differences in length cost less
 
+# An n-gram of the words a, b, c is the number (a * factor + b) * factor + c, modulo 2^64. The
+# probability that any two of 100 million n-grams have the same number is below 1 in 1,000.
+_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
 Tokens = Sequence[Hashable]
-_NGramWeights = list[dict[tuple, float]]  # for each n from 1: n-gram -> weight
 
 
 class Reward:
     """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4, against fixed references."""
 
-    def __init__(self, references: Mapping[str, Sequence[Tokens]], bleu_weight: float):
-        """`references`: image name -> tokenised captions."""
+    def __init__(self, captions: Mapping[str, Sequence[Tokens]], bleu_weight: float):
+        """`captions`: image name -> tokenised references."""
+        references = References(captions)
         self._cider = Cider(references)
         self._bleu = Bleu(references)
         self._bleu_weight = bleu_weight
 
-    def __call__(self, image_name: str, caption: Tokens) -> float:
-        """Returns the reward of a caption of one of the images."""
-        cider = self._cider(image_name, caption)
-        return cider + self._bleu_weight * self._bleu(image_name, caption)
+    def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
+        """Returns the rewards (captions,) of captions of one of the images."""
+        cider = self._cider(image_name, captions)
+        return cider + self._bleu_weight * self._bleu(image_name, captions)
+
+
+class NGramCounts(NamedTuple):
+    """How often n-grams occur in some captions of an image, and in its references."""
+
+    ngrams: np.ndarray  # (n-grams,) uint64, different ones
+    has_length: np.ndarray  # (n-grams, _LONGEST_NGRAM) float, 1 in the column of its length
+    captions: np.ndarray  # (captions, n-grams) float
+    references: np.ndarray  # (references, n-grams) float
+
+
+class References:
+    """The reference captions of all images, with a number for each different token."""
+
+    def __init__(self, captions: Mapping[str, Sequence[Tokens]]):
+        """`captions`: image name -> tokenised captions."""
+        self._numbers = defaultdict(count(1).__next__)  # token -> number; 0 would add no length
+        self._captions = CompactCaptions(
+            (image_name, map(self._number, captions[image_name])) for image_name in captions
+        )
+
+    def count_ngrams(self, image_name: str, captions: Sequence[Tokens]) -> NGramCounts:
+        """Counts the n-grams of captions of one of the images, and of its references."""
+        references = self._captions[image_name]
+        ngrams, lengths, rows = _find_ngrams([*map(self._number, captions), *references])
+        ngrams, first, columns = np.unique(ngrams, return_index=True, return_inverse=True)
+        shape = len(captions) + len(references), len(ngrams)
+        cells = np.ravel_multi_index((rows, columns), shape)
+        counts = np.bincount(cells, minlength=np.prod(shape)).reshape(shape).astype(float)
+        has_length = np.eye(_LONGEST_NGRAM)[lengths[first] - 1]
+        return NGramCounts(ngrams, has_length, *np.split(counts, [len(captions)]))
+
+    def count_images(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """Returns the number of images, the n-grams (n-grams,) uint64 that the references of two or
+        more images contain, in order, and the number of these images (n-grams,)."""
+        of_images = [np.unique(_find_ngrams(captions)[0]) for captions in self._captions.values()]
+        ngrams, images = np.unique(np.concatenate(of_images), return_counts=True)
+        return len(of_images), ngrams[images > 1], images[images > 1]
+
+    def _number(self, caption: Tokens) -> np.ndarray:
+        return np.array([self._numbers[token] for token in caption], "int32")
 
 
 class Cider:
-    """Scores captions by CIDEr-D (Vedantam et al., 2015), from 0 to 10, against fixed
-    references."""
+    """Scores captions by CIDEr-D (Vedantam et al., 2015), from 0 to 10. The number of images whose
+    references contain an n-gram determines its weight."""
 
-    def __init__(self, references: Mapping[str, Sequence[Tokens]]):
-        """`references`: image name -> tokenised captions. The number of images whose references
-        contain an n-gram determines its weight."""
-        counts = {
-            image_name: [_ngrams(caption) for caption in captions]
-            for image_name, captions in references.items()
-        }
-        self._images_with = Counter(
-            ngram for image_counts in counts.values() for ngram in set().union(*image_counts)
+    def __init__(self, references: References):
+        self._references = references
+        images, ngrams, images_with = references.count_images()
+        self._log_images = log(images)
+        # The first entry, which is no n-gram, stands for all that occur in fewer than two images.
+        self._ngrams = np.insert(ngrams, 0, 0)
+        self._log_images_with = np.log(np.insert(images_with, 0, 1))
+
+    def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
+        """Returns the scores (captions,) of captions of one of the images."""
+        counts = self._references.count_ngrams(image_name, captions)
+        idf = self._inverse_document_frequencies(counts.ngrams)
+        weights = (counts.captions * idf)[:, None]  # (captions, 1, n-grams)
+        reference_weights = counts.references * idf  # (references, n-grams)
+        common = np.minimum(weights, reference_weights) * reference_weights @ counts.has_length
+        norms = np.sqrt(weights**2 @ counts.has_length)  # (captions, 1, lengths)
+        norms = norms * np.sqrt(reference_weights**2 @ counts.has_length)
+        similarities = common / np.where(norms > 0, norms, 1)  # (captions, references, lengths)
+        bigrams, reference_bigrams = (
+            rows @ counts.has_length[:, 1] for rows in (counts.captions, counts.references)
         )
-        self._log_images = log(max(len(references), 1))
-        self._references = {
-            image_name: [self._weigh(ngrams) for ngrams in image_counts]
-            for image_name, image_counts in counts.items()
-        }
+        deviations = (bigrams[:, None] - reference_bigrams) / _LENGTH_DEVIATION
+        similarities = similarities.mean(axis=-1) * np.exp(-(deviations**2) / 2)
+        return 10 * similarities.mean(axis=-1)
 
-    def __call__(self, image_name: str, caption: Tokens) -> float:
-        """Returns the score of a caption of one of the images."""
-        weights, norms, length = self._weigh(_ngrams(caption))
-        references = self._references[image_name]
-        total = 0.0
-        for reference_weights, reference_norms, reference_length in references:
-            similarity = 0.0
-            for n in range(_LONGEST_NGRAM):
-                if norms[n] and reference_norms[n]:
-                    reference = reference_weights[n]
-                    common = sum(
-                        min(weight, reference[ngram]) * reference[ngram]
-                        for ngram, weight in weights[n].items()
-                        if ngram in reference
-                    )
-                    similarity += common / (norms[n] * reference_norms[n])
-            total += similarity * exp(-(((length - reference_length) / _LENGTH_DEVIATION) ** 2) / 2)
-        return 10 * total / len(references) / _LONGEST_NGRAM
-
-    def _weigh(self, ngrams: Counter) -> tuple[_NGramWeights, list[float], int]:
-        """Returns the TF-IDF weights and their norm for each n, and the length in bigrams, as in
-        the package."""
-        weights: _NGramWeights = [{} for _ in range(_LONGEST_NGRAM)]
-        for ngram, count in ngrams.items():
-            idf = self._log_images - log(max(1, self._images_with[ngram]))
-            weights[len(ngram) - 1][ngram] = count * idf
-        norms = [sqrt(sum(weight**2 for weight in n_weights.values())) for n_weights in weights]
-        length = sum(count for ngram, count in ngrams.items() if len(ngram) == 2)
-        return weights, norms, length
+    def _inverse_document_frequencies(self, ngrams: np.ndarray) -> np.ndarray:
+        """Returns log(images / images with the n-gram) of each n-gram."""
+        places = np.searchsorted(self._ngrams, ngrams, side="right") - 1
+        is_found = self._ngrams[places] == ngrams
+        return self._log_images - np.where(is_found, self._log_images_with[places], 0)
 
 
 class Bleu:
-    """Scores captions by BLEU-4 (Papineni et al., 2002), from 0 to 1, against fixed references. For
-    n-grams longer than a word, matches and total are raised by one (Lin and Och, 2004); otherwise
-    most captions would score 0."""
+    """Scores captions by BLEU-4 (Papineni et al., 2002), from 0 to 1. For n-grams longer than a
+    word, matches and total are raised by one (Lin and Och, 2004); otherwise most captions would
+    score 0."""
 
-    def __init__(self, references: Mapping[str, Sequence[Tokens]]):
-        """`references`: image name -> tokenised captions."""
-        self._max_counts = {}  # image name -> n-gram -> its largest count in one reference
-        self._lengths = {}
-        for image_name, captions in references.items():
-            self._max_counts[image_name] = Counter()
-            for caption in captions:
-                self._max_counts[image_name] |= _ngrams(caption)
-            self._lengths[image_name] = sorted(map(len, captions))
+    def __init__(self, references: References):
+        self._references = references
 
-    def __call__(self, image_name: str, caption: Tokens) -> float:
-        """Returns the score of a caption of one of the images."""
-        if not caption:
-            return 0.0
-        max_counts, length = self._max_counts[image_name], len(caption)
-        matches = [0] * _LONGEST_NGRAM
-        for ngram, count in _ngrams(caption).items():
-            matches[len(ngram) - 1] += min(count, max_counts[ngram])
-        if not matches[0]:
-            return 0.0
-        log_precision = log(matches[0] / length)
-        for n in range(2, _LONGEST_NGRAM + 1):
-            total = max(length - n + 1, 0)
-            log_precision += log((matches[n - 1] + 1) / (total + 1))
-        closest = min(self._lengths[image_name], key=lambda reference: abs(reference - length))
-        return exp(log_precision / _LONGEST_NGRAM + min(0.0, 1 - closest / length))
+    def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
+        """Returns the scores (captions,) of captions of one of the images."""
+        counts = self._references.count_ngrams(image_name, captions)
+        max_counts = counts.references.max(axis=0)
+        matches = np.minimum(counts.captions, max_counts) @ counts.has_length
+        totals = counts.captions @ counts.has_length  # (captions, lengths)
+        raised = np.arange(_LONGEST_NGRAM) > 0
+        precisions = (matches + raised) / np.maximum(totals + raised, 1)  # an empty caption has 0
+        words = totals[:, 0]
+        reference_words = np.sort(counts.references @ counts.has_length[:, 0])
+        closest = reference_words[np.abs(reference_words - words[:, None]).argmin(axis=1)]
+        brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(words, 1)))
+        return precisions.prod(axis=1) ** (1 / _LONGEST_NGRAM) * brevity
 
 
-def _ngrams(tokens: Tokens) -> Counter:
-    tokens = tuple(tokens)
-    return Counter(
-        tokens[start : start + n]
-        for n in range(1, _LONGEST_NGRAM + 1)
-        for start in range(len(tokens) - n + 1)
-    )
+def _find_ngrams(captions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the n-grams of all captions (n-grams,) uint64, their lengths in words, and the number
+    of the caption that contains each. A caption is an array of numbers (words,)."""
+    words = np.concatenate(captions).astype("uint64")
+    caption_of_word = np.repeat(np.arange(len(captions)), [len(caption) for caption in captions])
+    ngrams, found, rows = words, [], []
+    for length in range(1, _LONGEST_NGRAM + 1):
+        last = caption_of_word[length - 1 :]
+        is_whole = last == caption_of_word[: len(last)]
+        found.append(ngrams[is_whole])
+        rows.append(last[is_whole])
+        ngrams = ngrams[:-1] * _FACTOR + words[length:]
+    lengths = np.repeat(np.arange(1, _LONGEST_NGRAM + 1), [len(ngrams) for ngrams in found])
+    return np.concatenate(found), lengths, np.concatenate(rows)

@@ -21,7 +21,7 @@ from captioning.inference.networks import Decoder
 from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
-from captioning.training.batches import Variant, pad
+from captioning.training.batches import EncodedCaptions, Variant, pad
 from captioning.training.checkpoints import Run
 from captioning.training.cross_entropy import (
     SmoothedCrossentropy,
@@ -108,14 +108,11 @@ class SelfCriticalBatches:
         self._search = SearchSettings(beam_width=settings.samples)
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
-        # The end counts as a word, or the model would learn to break off after "in a".
-        self._rewards = []
+        rewards = {}  # by the identity of the captions, which most variants share
         for captions, _ in variants:
-            references = {
-                image_name: [ids[1:] for ids in image_captions]
-                for image_name, image_captions in captions.items()
-            }
-            self._rewards.append(Reward(references, settings.bleu_weight))
+            if id(captions) not in rewards:
+                rewards[id(captions)] = Reward(_without_start(captions), settings.bleu_weight)
+        self._rewards = [rewards[id(captions)] for captions, _ in variants]
 
     def __len__(self) -> int:
         return -(-len(self._variants[0][0]) // self._batch_size)
@@ -140,7 +137,7 @@ class SelfCriticalBatches:
             for hypotheses in self._decoder.search(features, self._search)
         ]
         rewards = [
-            [self._rewards[n](name, ids[1:]) for ids in image_captions]
+            self._rewards[n](name, [ids[1:] for ids in image_captions])
             for name, n, image_captions in zip(image_names, drawn, captions, strict=True)
         ]
         words, targets = pad(captions, max(map(len, captions)))
@@ -169,6 +166,15 @@ def _dropout_mask(
     images, _, feature_width = shape
     kept = random.random((images, 1, feature_width), dtype="float32") >= rate
     return kept / np.float32(1 - rate)
+
+
+def _without_start(captions: EncodedCaptions) -> dict[str, list[Sequence[int]]]:
+    """The references of the reward. The end stays and counts as a word, or the model would learn to
+    break off after "in a"."""
+    return {
+        image_name: [ids[1:] for ids in image_captions]
+        for image_name, image_captions in captions.items()
+    }
 
 
 def _caption_ids(hypothesis: Hypothesis) -> list[int]:

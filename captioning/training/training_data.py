@@ -77,14 +77,15 @@ class TrainingData:
 
     def encode(self, vocabulary: Vocabulary) -> list[Variant]:
         """Returns encoded captions and features of the training images: plain, and then with each
-        augmentation."""
-        variants = [(vocabulary.encode_captions(self.train), self.features)]
+        augmentation. Variants with equal captions share one object."""
+        encoded = {False: vocabulary.encode_captions(self.train)}  # by whether they are flipped
+        variants = [(encoded[False], self.features)]
         for augmentation, features in self.augmented_features.items():
-            captions = {
-                image_name: [augmentation.caption(caption) for caption in image_captions]
-                for image_name, image_captions in self.train.items()
-            }
-            variants.append((vocabulary.encode_captions(captions), features))
+            is_flipped = augmentation.horizontal_flip
+            if is_flipped not in encoded:
+                flipped = {name: map(augmentation.caption, self.train[name]) for name in self.train}
+                encoded[is_flipped] = vocabulary.encode_captions(flipped)
+            variants.append((encoded[is_flipped], features))
         return variants
 
     def encode_development(self, vocabulary: Vocabulary) -> list[Variant]:

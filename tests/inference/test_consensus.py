@@ -3,7 +3,7 @@ import pytest
 
 from captioning.inference.beam_search import Hypothesis
 from captioning.inference.consensus import agreements, rank_by_consensus
-from captioning.training.rewards import Bleu
+from captioning.training.rewards import Bleu, References
 
 A, B, C, D, E, F, G, H = range(4, 12)
 RARITIES = np.ones(12)
@@ -46,8 +46,9 @@ def test_the_bleu_of_agreement_is_that_of_the_reward():
     candidates = [[A, B, C, D, E], [A, B, C], [B, C, D, E, A, F]]
     scores = agreements(candidates, np.zeros(12))  # without rarities CIDEr is 0
     for row, candidate in zip(scores, candidates, strict=True):
-        bleus = [Bleu({"image": [reference]})("image", candidate) for reference in candidates]
-        assert row == pytest.approx(10 * np.array(bleus))
+        for agreement, reference in zip(row, candidates, strict=True):
+            (bleu,) = Bleu(References({"image": [reference]}))("image", [candidate])
+            assert agreement == pytest.approx(10 * bleu)
 
 
 def test_empty_candidates_have_no_agreement_but_cause_no_error():

@@ -1,11 +1,12 @@
 import random
 from math import exp
 
+import numpy as np
 import pytest
 from pycocoevalcap.bleu.bleu import Bleu as PublishedBleu
 from pycocoevalcap.cider.cider import Cider as PublishedCider
 
-from captioning.training.rewards import Bleu, Cider, Reward
+from captioning.training.rewards import Bleu, Cider, References, Reward
 
 WORDS = [f"word{number}" for number in range(30)]
 
@@ -34,38 +35,61 @@ def test_cider_is_that_of_the_published_package(world):
         {name: list(map(" ".join, tokens)) for name, tokens in references.items()},
         {name: [" ".join(tokens)] for name, tokens in captions.items()},
     )
-    cider = Cider(references)
-    scores = [cider(name, caption) for name, caption in captions.items()]
+    cider = Cider(References(references))
+    scores = [cider(name, [caption])[0] for name, caption in captions.items()]
     assert scores == pytest.approx(list(expected), abs=1e-12)
     assert max(scores) > 1 > min(scores) == 0
 
 
 def test_tokens_may_be_ids():
-    words = Cider({"a.jpg": [["a", "dog", "runs"]], "b.jpg": [["a", "cat"]]})
-    ids = Cider({"a.jpg": [[4, 5, 6]], "b.jpg": [[4, 7]]})
-    assert words("a.jpg", ["a", "dog"]) == ids("a.jpg", [4, 5]) > 0
+    words = Cider(References({"a.jpg": [["a", "dog", "runs"]], "b.jpg": [["a", "cat"]]}))
+    ids = Cider(References({"a.jpg": [[4, 5, 6]], "b.jpg": [[4, 7]]}))
+    assert words("a.jpg", [["a", "dog"]]) == ids("a.jpg", [[4, 5]]) > 0
+
+
+def test_the_scores_of_several_captions_are_those_of_each(world):
+    references, captions = world
+    drawn = [*captions.values(), []]
+    for score in (Cider(References(references)), Bleu(References(references))):
+        together = score("7.jpg", drawn)
+        alone = [score("7.jpg", [caption])[0] for caption in drawn]
+        np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
 def test_a_caption_that_breaks_off_has_less_reward_if_the_end_counts_as_a_word():
-    reward = Cider({"a.jpg": [["dog", "on", "grass", "END"]], "b.jpg": [["two", "cats", "END"]]})
-    whole = reward("a.jpg", ["dog", "on", "grass", "END"])
-    assert whole > reward("a.jpg", ["dog", "on", "grass"])
-    assert whole > reward("a.jpg", ["dog", "on", "END"])
+    images = {"a.jpg": [["dog", "on", "grass", "END"]], "b.jpg": [["two", "cats", "END"]]}
+    whole, *broken_off = Cider(References(images))(
+        "a.jpg", [["dog", "on", "grass", "END"], ["dog", "on", "grass"], ["dog", "on", "END"]]
+    )
+    assert whole > max(broken_off)
 
 
 def test_an_empty_caption_has_no_reward():
-    assert Cider({"a.jpg": [["a", "dog"]], "b.jpg": [["a"]]})("a.jpg", []) == 0
+    reward = Reward({"a.jpg": [["a", "dog"]], "b.jpg": [["a"]]}, bleu_weight=1.0)
+    assert reward("a.jpg", [[]]).tolist() == [0]
 
 
 def test_bleu_counts_an_n_gram_at_most_as_often_as_a_reference_contains_it():
-    bleu = Bleu({"a.jpg": [["a", "dog", "runs", "on", "grass"], ["the", "dog", "runs"]]})
-    assert bleu("a.jpg", ["a", "dog", "runs", "on", "grass"]) == 1
-    # The words have precision 2/4; the longer n-grams, with one more match each, 2/4, 1/3 and 1/2.
-    score = bleu("a.jpg", ["the", "dog", "dog", "sits"])
-    assert score == pytest.approx((2 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25)
-    # All n-grams match; the closest reference is a word longer.
-    assert bleu("a.jpg", ["dog", "runs"]) == pytest.approx(exp(1 - 3 / 2))
-    assert bleu("a.jpg", ["cats"]) == bleu("a.jpg", []) == 0
+    references = [["a", "dog", "runs", "on", "grass"], ["the", "dog", "runs"]]
+    captions = [
+        ["a", "dog", "runs", "on", "grass"],
+        ["the", "dog", "dog", "sits"],
+        ["dog", "runs"],
+        ["cats"],
+        [],
+    ]
+    scores = Bleu(References({"a.jpg": references}))("a.jpg", captions)
+    assert scores == pytest.approx(
+        [
+            1,
+            # The words have precision 2/4; longer n-grams, with one more match, 2/4, 1/3 and 1/2.
+            (2 / 4 * 2 / 4 * 1 / 3 * 1 / 2) ** 0.25,
+            # All n-grams match; the closest reference is a word longer.
+            exp(1 - 3 / 2),
+            0,
+            0,
+        ]
+    )
 
 
 def test_bleu_is_that_of_the_published_package_if_every_n_gram_matches():
@@ -74,15 +98,15 @@ def test_bleu_is_that_of_the_published_package_if_every_n_gram_matches():
     _, image_scores = PublishedBleu(4).compute_score(
         {"a.jpg": [" ".join(references[0])]}, {"a.jpg": [" ".join(caption)]}, verbose=0
     )
-    assert Bleu({"a.jpg": references})("a.jpg", caption) == pytest.approx(
-        image_scores[3][0], rel=1e-6
-    )
+    (score,) = Bleu(References({"a.jpg": references}))("a.jpg", [caption])
+    assert score == pytest.approx(image_scores[3][0], rel=1e-6)
 
 
 def test_a_reward_is_the_weighted_sum_of_cider_and_bleu(world):
     references, captions = world
-    cider, bleu = Cider(references), Bleu(references)
+    cider, bleu = Cider(References(references)), Bleu(References(references))
     reward, cider_alone = Reward(references, bleu_weight=2.0), Reward(references, bleu_weight=0.0)
     for name, caption in captions.items():
-        assert reward(name, caption) == cider(name, caption) + 2 * bleu(name, caption)
-        assert cider_alone(name, caption) == cider(name, caption)
+        (expected,) = cider(name, [caption]) + 2 * bleu(name, [caption])
+        assert reward(name, [caption]) == [expected]
+        assert cider_alone(name, [caption]) == cider(name, [caption])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from captioning.data.augmentation import HORIZONTAL_FLIP
+from captioning.data.augmentation import AUGMENTATIONS, HORIZONTAL_FLIP
 from captioning.data.vocabulary import Vocabulary
 from captioning.training.training_data import TrainingData
 
@@ -16,6 +16,16 @@ def test_an_augmentation_has_other_features_and_captions():
     assert vocabulary.decode(flipped_ids["dog.jpg"][0][1:]) == "a dog on the right"
     assert (plain_features, flipped_features) == (plain, flipped)
     assert len(TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain).encode(vocabulary)) == 1
+
+
+def test_variants_with_equal_captions_share_them():
+    features = {"dog.jpg": np.zeros((1, 2))}
+    augmented = dict.fromkeys(AUGMENTATIONS, features)
+    data = TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, features, augmented)
+    plain, flipped, cropped, cropped_flipped = (
+        captions for captions, _ in data.encode(Vocabulary(["a", "dog"]))
+    )
+    assert plain is cropped is not flipped is cropped_flipped
 
 
 def test_a_pooled_map_has_one_cell_with_the_average():
