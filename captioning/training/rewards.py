@@ -4,12 +4,12 @@ CIDEr-D equals that of the `pycocoevalcap` package (a test compares them). The p
 whole corpus at once; this module scores the captions of one image at a time against fixed
 references. BLEU-4 is smoothed, because most captions share no four words in a row with a reference.
 
-The references are kept as numbers of words, and their n-grams are counted when captions of the
-image are scored: n-grams that are kept take a hundred times the memory.
+The references are kept as numbers of words. Their n-grams are counted each time captions of the
+image are scored; to keep all n-grams would take a hundred times the memory.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import count
 from math import log
 from typing import NamedTuple
@@ -18,7 +18,7 @@ import numpy as np
 
 from captioning.data.compact_captions import CompactCaptions
 
-_LONGEST_NGRAM = 4
+_LENGTHS = 1, 2, 3, 4  # of the n-grams, in words
 _LENGTH_DEVIATION = 6.0  # in bigrams; a larger one makes differences in length cost less
 
 # An n-gram of the words a, b, c is the number (a * factor + b) * factor + c, modulo 2^64. The
@@ -31,7 +31,7 @@ Tokens = Sequence[Hashable]
 class Reward:
     """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4, against fixed references."""
 
-    def __init__(self, captions: Mapping[str, Sequence[Tokens]], bleu_weight: float):
+    def __init__(self, captions: Mapping[str, Iterable[Tokens]], bleu_weight: float):
         """`captions`: image name -> tokenised references."""
         references = References(captions)
         self._cider = Cider(references)
@@ -48,7 +48,7 @@ class NGramCounts(NamedTuple):
     """How often n-grams occur in some captions of an image, and in its references."""
 
     ngrams: np.ndarray  # (n-grams,) uint64, different ones
-    has_length: np.ndarray  # (n-grams, _LONGEST_NGRAM) float, 1 in the column of its length
+    has_length: np.ndarray  # (n-grams, lengths) float, 1 in the column of its length
     captions: np.ndarray  # (captions, n-grams) float
     references: np.ndarray  # (references, n-grams) float
 
@@ -56,30 +56,43 @@ class NGramCounts(NamedTuple):
 class References:
     """The reference captions of all images, with a number for each different token."""
 
-    def __init__(self, captions: Mapping[str, Sequence[Tokens]]):
-        """`captions`: image name -> tokenised captions."""
-        self._numbers = defaultdict(count(1).__next__)  # token -> number; 0 would add no length
+    def __init__(self, captions: Mapping[str, Iterable[Tokens]]):
+        """`captions`: image name -> tokenised captions, which are read once."""
+        # Token -> number, from 1: with a word 0, some pairs of words would equal one word.
+        self._numbers = defaultdict(count(1).__next__)
         self._captions = CompactCaptions(
-            (image_name, map(self._number, captions[image_name])) for image_name in captions
+            (image_name, map(self._number, image_captions))
+            for image_name, image_captions in captions.items()
         )
 
     def count_ngrams(self, image_name: str, captions: Sequence[Tokens]) -> NGramCounts:
         """Counts the n-grams of captions of one of the images, and of its references."""
         references = self._captions[image_name]
-        ngrams, lengths, rows = _find_ngrams([*map(self._number, captions), *references])
+        numbered = [*map(self._number, captions), *references]
+        found = [_find_ngrams(numbered, length) for length in _LENGTHS]
+        ngrams, rows = map(np.concatenate, zip(*found, strict=True))
+        lengths = np.repeat(_LENGTHS, [len(rows) for _, rows in found])
         ngrams, first, columns = np.unique(ngrams, return_index=True, return_inverse=True)
-        shape = len(captions) + len(references), len(ngrams)
+        shape = len(numbered), len(ngrams)
         cells = np.ravel_multi_index((rows, columns), shape)
         counts = np.bincount(cells, minlength=np.prod(shape)).reshape(shape).astype(float)
-        has_length = np.eye(_LONGEST_NGRAM)[lengths[first] - 1]
+        has_length = np.equal.outer(lengths[first], _LENGTHS).astype(float)
         return NGramCounts(ngrams, has_length, *np.split(counts, [len(captions)]))
 
     def count_images(self) -> tuple[int, np.ndarray, np.ndarray]:
         """Returns the number of images, the n-grams (n-grams,) uint64 that the references of two or
         more images contain, in order, and the number of these images (n-grams,)."""
-        of_images = [np.unique(_find_ngrams(captions)[0]) for captions in self._captions.values()]
-        ngrams, images = np.unique(np.concatenate(of_images), return_counts=True)
-        return len(of_images), ngrams[images > 1], images[images > 1]
+        found, counted = [], []
+        for length in _LENGTHS:  # one after the other, in a quarter of the memory
+            of_images = [
+                np.unique(_find_ngrams(captions, length)[0]) for captions in self._captions.values()
+            ]
+            ngrams, images = np.unique(np.concatenate(of_images), return_counts=True)
+            found.append(ngrams[images > 1])
+            counted.append(images[images > 1])
+        ngrams, images = np.concatenate(found), np.concatenate(counted)
+        order = np.argsort(ngrams)
+        return len(self._captions), ngrams[order], images[order]
 
     def _number(self, caption: Tokens) -> np.ndarray:
         return np.array([self._numbers[token] for token in caption], "int32")
@@ -135,26 +148,22 @@ class Bleu:
         max_counts = counts.references.max(axis=0)
         matches = np.minimum(counts.captions, max_counts) @ counts.has_length
         totals = counts.captions @ counts.has_length  # (captions, lengths)
-        raised = np.arange(_LONGEST_NGRAM) > 0
+        raised = np.greater(_LENGTHS, 1)
         precisions = (matches + raised) / np.maximum(totals + raised, 1)  # an empty caption has 0
         words = totals[:, 0]
         reference_words = np.sort(counts.references @ counts.has_length[:, 0])
         closest = reference_words[np.abs(reference_words - words[:, None]).argmin(axis=1)]
         brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(words, 1)))
-        return precisions.prod(axis=1) ** (1 / _LONGEST_NGRAM) * brevity
+        return precisions.prod(axis=1) ** (1 / len(_LENGTHS)) * brevity
 
 
-def _find_ngrams(captions: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the n-grams of all captions (n-grams,) uint64, their lengths in words, and the number
-    of the caption that contains each. A caption is an array of numbers (words,)."""
+def _find_ngrams(captions: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the n-grams of `length` words in all captions (n-grams,) uint64, and the number of
+    the caption that contains each. A caption is an array of numbers (words,)."""
     words = np.concatenate(captions).astype("uint64")
     caption_of_word = np.repeat(np.arange(len(captions)), [len(caption) for caption in captions])
-    ngrams, found, rows = words, [], []
-    for length in range(1, _LONGEST_NGRAM + 1):
-        last = caption_of_word[length - 1 :]
-        is_whole = last == caption_of_word[: len(last)]
-        found.append(ngrams[is_whole])
-        rows.append(last[is_whole])
-        ngrams = ngrams[:-1] * _FACTOR + words[length:]
-    lengths = np.repeat(np.arange(1, _LONGEST_NGRAM + 1), [len(ngrams) for ngrams in found])
-    return np.concatenate(found), lengths, np.concatenate(rows)
+    ngrams = words
+    for offset in range(1, length):
+        ngrams = ngrams[:-1] * _FACTOR + words[offset:]
+    first, last = caption_of_word[: len(ngrams)], caption_of_word[length - 1 :]
+    return ngrams[first == last], last[first == last]

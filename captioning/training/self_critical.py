@@ -168,11 +168,11 @@ def _dropout_mask(
     return kept / np.float32(1 - rate)
 
 
-def _without_start(captions: EncodedCaptions) -> dict[str, list[Sequence[int]]]:
+def _without_start(captions: EncodedCaptions) -> dict[str, Iterator[Sequence[int]]]:
     """The references of the reward. The end stays and counts as a word, or the model would learn to
     break off after "in a"."""
     return {
-        image_name: [ids[1:] for ids in image_captions]
+        image_name: (ids[1:] for ids in image_captions)
         for image_name, image_captions in captions.items()
     }
 
