@@ -40,7 +40,7 @@ class Run:
         without a better one. Raises ValueError if the run in `folder` has another identity, or if
         its record is damaged."""
         folder.mkdir(exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._stages = stages
         self._patience = patience
         self._record = read_record(folder, identity)
@@ -65,8 +65,8 @@ class Run:
         self.history.append(epoch)
         last, best = self._model_path(len(self.history)), self._best_model_path
         _save(model, last)
-        _write_record(self._folder, self._record)
-        for path in set(self._folder.glob("epoch-*.keras")) - {last, best}:
+        _write_record(self.folder, self._record)
+        for path in set(self.folder.glob("epoch-*.keras")) - {last, best}:
             path.unlink()
 
     def load_last_model(self) -> keras.Model:
@@ -91,7 +91,7 @@ class Run:
         return self._model_path(find_best_epoch(self.history) + 1)
 
     def _model_path(self, number: int) -> Path:
-        return self._folder / f"epoch-{number}.keras"
+        return self.folder / f"epoch-{number}.keras"
 
 
 def find_best_epoch(history: Sequence[Mapping[str, float]]) -> int:

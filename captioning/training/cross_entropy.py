@@ -91,8 +91,8 @@ def run_epochs(
     development_batches = make_batches(data.encode_development(vocabulary), settings)
     loss = SmoothedCrossentropy(settings.label_smoothing)
     if teacher:
-        train_batches = DistillationBatches(train_batches, teacher)
-        development_batches = DistillationBatches(development_batches, teacher)
+        train_batches = DistillationBatches(train_batches, teacher, run.folder)
+        development_batches = DistillationBatches(development_batches, teacher, run.folder)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
     if epochs_done:
         model = run.load_last_model()

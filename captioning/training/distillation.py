@@ -2,15 +2,18 @@
 
 The student learns word by word (Kim and Rush, 2016). A caption contains one word at each position;
 the teacher's probabilities also show which other words fit, and how well. The teacher predicts each
-caption of each variant once, not in every epoch.
+caption of each variant once, not in every epoch. Its predictions are kept on disk.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryFile
 
 import keras
 import numpy as np
 
 from captioning.data.vocabulary import PADDING
+from captioning.files import name_in_errors
 from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant
@@ -18,25 +21,21 @@ from captioning.training.batches import CaptionBatches, Variant
 TOP_K = 64  # words at each position, which have nine tenths of the probability
 _BATCH_SIZE = 32  # images in a prediction of the teacher
 
-SoftTargets = tuple[np.ndarray, np.ndarray]  # ids and probabilities of the most probable words
-
 
 class DistillationBatches(keras.utils.PyDataset):
     """Batches as `CaptionBatches`, with soft targets: the teacher's probabilities (images, captions
     * length, vocabulary_size) float32.
 
-    They are exact for the `TOP_K` most probable words; the other words share the rest evenly. The
-    soft targets of Flickr8k's captions take 90 MB of memory per variant.
+    They are exact for the `TOP_K` most probable words; the other words share the rest evenly.
     """
 
-    def __init__(self, batches: CaptionBatches, teacher: keras.Model):
-        """`teacher`: see `build_teacher`. It makes all its predictions here."""
+    def __init__(self, batches: CaptionBatches, teacher: keras.Model, folder: Path):
+        """`teacher`: see `build_teacher`. It makes all its predictions here. They take 90 MB per
+        variant of Flickr8k's captions, in `folder`: see `SoftTargets`."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        self._soft_targets = [
-            _predict_soft_targets(teacher, variant) for variant in batches.variants
-        ]
+        self._soft_targets = [SoftTargets(teacher, variant, folder) for variant in batches.variants]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -45,45 +44,68 @@ class DistillationBatches(keras.utils.PyDataset):
         inputs, targets, weights = self._batches[index]
         probabilities = np.zeros((*targets.shape, self._vocabulary_size), "float32")
         for row, (image_name, variant) in enumerate(self._batches.images_in(index)):
-            soft_targets = self._soft_targets[variant][image_name]
-            probabilities[row, targets[row] != PADDING] = self._spread(*soft_targets)
+            is_word = targets[row] != PADDING
+            soft_targets = self._soft_targets[variant].read(image_name, is_word.sum())
+            probabilities[row, is_word] = self._spread(soft_targets)
         return inputs, probabilities, weights
 
     def on_epoch_end(self) -> None:
         self._batches.on_epoch_end()
 
-    def _spread(self, word_ids: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Returns the probabilities of all words (positions, vocabulary_size) from those of the top
-        words (positions, TOP_K)."""
-        probabilities = probabilities.astype("float32")
+    def _spread(self, soft_targets: np.ndarray) -> np.ndarray:
+        """Returns the probabilities of all words (positions, vocabulary_size) from the soft targets
+        (positions,)."""
+        word_ids = soft_targets["ids"].astype("int64")  # (positions, top words)
+        probabilities = soft_targets["probabilities"].astype("float32")
         rest = np.maximum(1 - probabilities.sum(axis=-1, keepdims=True), 0)
         other_words = max(self._vocabulary_size - word_ids.shape[-1], 1)
         spread = np.repeat(rest / other_words, self._vocabulary_size, axis=-1)
-        np.put_along_axis(spread, word_ids.astype("int64"), probabilities, axis=-1)
+        np.put_along_axis(spread, word_ids, probabilities, axis=-1)
         return spread
 
 
-def _predict_soft_targets(teacher: keras.Model, variant: Variant) -> dict[str, SoftTargets]:
-    """Returns image name -> soft targets of its captions, one caption after the other, without
-    padding."""
-    batches = CaptionBatches([variant], _BATCH_SIZE)
-    soft_targets = {}
-    for index in range(len(batches)):
-        inputs, targets, _ = batches[index]
-        probabilities = teacher.predict_on_batch(inputs)
-        for row, (image_name, _) in enumerate(batches.images_in(index)):
-            soft_targets[image_name] = _top_k(probabilities[row, targets[row] != PADDING])
+class SoftTargets:
+    """The soft targets of all captions of a variant: for each position, the ids and the
+    probabilities of the top words.
+
+    They are in a file without a name. The operating system deletes it when the program ends, even
+    if it was killed.
+    """
+
+    def __init__(self, teacher: keras.Model, variant: Variant, folder: Path):
+        """Writes the predictions of the teacher to a file in `folder`."""
+        vocabulary_size = teacher.output.shape[-1]
+        top_k = min(TOP_K, vocabulary_size)
+        id_type = np.min_scalar_type(vocabulary_size)
+        dtype = np.dtype([("ids", id_type, top_k), ("probabilities", "float16", top_k)])
+        batches = CaptionBatches([variant], _BATCH_SIZE)
+        self._starts: dict[str, int] = {}  # image name -> its first position
+        with name_in_errors(folder), TemporaryFile(dir=folder) as file:
+            for index in range(len(batches)):
+                inputs, targets, _ = batches[index]
+                probabilities = teacher.predict_on_batch(inputs)
+                for row, (image_name, _) in enumerate(batches.images_in(index)):
+                    self._starts[image_name] = file.tell() // dtype.itemsize
+                    file.write(_top_words(probabilities[row, targets[row] != PADDING], dtype))
+            file.flush()
+            self._positions = np.memmap(file, dtype, "r")
+
+    def read(self, image_name: str, length: int) -> np.ndarray:
+        """Returns the soft targets of an image (length,): its captions, one after the other,
+        without padding, have `length` positions."""
+        start = self._starts[image_name]
+        return self._positions[start : start + length]
+
+
+def _top_words(probabilities: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Returns the soft targets (positions,), their words in no order, from the probabilities of all
+    words (positions, vocabulary_size)."""
+    soft_targets = np.empty(len(probabilities), dtype)
+    count = soft_targets["ids"].shape[-1]
+    soft_targets["ids"] = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]
+    top = np.take_along_axis(probabilities, soft_targets["ids"].astype("int64"), axis=-1)
+    soft_targets["probabilities"] = top
     return soft_targets
-
-
-def _top_k(probabilities: np.ndarray) -> SoftTargets:
-    """Returns ids and probabilities of the top words (positions, TOP_K), in no order, from the
-    probabilities of all words (positions, vocabulary_size)."""
-    vocabulary_size = probabilities.shape[-1]
-    count = min(TOP_K, vocabulary_size)
-    word_ids = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]
-    top = np.take_along_axis(probabilities, word_ids, axis=-1)
-    return word_ids.astype(np.min_scalar_type(vocabulary_size)), top.astype("float16")
 
 
 def build_teacher(

@@ -35,9 +35,9 @@ def batches():
 
 
 def test_the_target_of_every_word_is_the_mean_of_the_members_probabilities(
-    members, teacher, batches
+    members, teacher, batches, tmp_path
 ):
-    distilled = DistillationBatches(batches, teacher)
+    distilled = DistillationBatches(batches, teacher, tmp_path)
     assert len(distilled) == len(batches) == 3
     for index in range(3):
         inputs, probabilities, weights = distilled[index]
@@ -54,9 +54,9 @@ def test_the_target_of_every_word_is_the_mean_of_the_members_probabilities(
         assert not probabilities[~is_word].any()
 
 
-def test_words_below_the_top_k_share_the_rest_evenly(teacher, batches, monkeypatch):
+def test_words_below_the_top_k_share_the_rest_evenly(teacher, batches, monkeypatch, tmp_path):
     monkeypatch.setattr("captioning.training.distillation.TOP_K", 3)
-    inputs, targets, weights = DistillationBatches(batches, teacher)[0]
+    inputs, targets, weights = DistillationBatches(batches, teacher, tmp_path)[0]
     probabilities = teacher.predict_on_batch(inputs)[weights > 0]
     soft_targets = targets[weights > 0]
     order = np.argsort(-probabilities)
@@ -69,11 +69,11 @@ def test_words_below_the_top_k_share_the_rest_evenly(teacher, batches, monkeypat
     )
 
 
-def test_a_teacher_predicts_each_variant_only_once(teacher, batches, monkeypatch):
+def test_a_teacher_predicts_each_variant_only_once(teacher, batches, monkeypatch, tmp_path):
     ((captions, features),) = batches.variants
     flipped = {name: -array for name, array in features.items()}
     batches = CaptionBatches([(captions, features), (captions, flipped)], 4)
-    distilled = DistillationBatches(batches, teacher)
+    distilled = DistillationBatches(batches, teacher, tmp_path)
     expected = {index: teacher.predict_on_batch(batches[index][0]) for index in range(3)}
     assert len({variant for index in range(3) for _, variant in batches.images_in(index)}) == 2
     monkeypatch.setattr(teacher, "predict_on_batch", None)  # not to be called again
@@ -83,28 +83,28 @@ def test_a_teacher_predicts_each_variant_only_once(teacher, batches, monkeypatch
         np.testing.assert_allclose(probabilities[is_word], expected[index][is_word], rtol=1e-3)
 
 
-def test_keras_draws_batches_with_and_without_a_teacher_in_the_same_way(teacher, batches):
-    distilled = DistillationBatches(batches, teacher)
+def test_keras_draws_batches_with_and_without_a_teacher_in_the_same_way(teacher, batches, tmp_path):
+    distilled = DistillationBatches(batches, teacher, tmp_path)
     assert (distilled.workers, distilled.max_queue_size) == (
         batches.workers,
         batches.max_queue_size,
     )
 
 
-def test_batches_with_soft_targets_are_shuffled_after_each_epoch(teacher, batches):
-    distilled = DistillationBatches(batches, teacher)
+def test_batches_with_soft_targets_are_shuffled_after_each_epoch(teacher, batches, tmp_path):
+    distilled = DistillationBatches(batches, teacher, tmp_path)
     first = [distilled[index][0]["features"] for index in range(3)]
     distilled.on_epoch_end()
     second = [distilled[index][0]["features"] for index in range(3)]
     assert any(not np.array_equal(*features) for features in zip(first, second, strict=True))
 
 
-def test_a_student_learns_the_probabilities_of_its_teacher(teacher, batches):
+def test_a_student_learns_the_probabilities_of_its_teacher(teacher, batches, tmp_path):
     keras.utils.set_random_seed(9)
     student = build_caption_model(WORDS, WIDTH, SETTINGS)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     student.compile(keras.optimizers.Adam(0.01), loss, jit_compile=False)
-    distilled = DistillationBatches(batches, teacher)
+    distilled = DistillationBatches(batches, teacher, tmp_path)
 
     def distance():
         inputs, probabilities, weights = distilled[0]
@@ -116,10 +116,17 @@ def test_a_student_learns_the_probabilities_of_its_teacher(teacher, batches):
     assert distance() < before / 3
 
 
-def test_in_lower_precision_a_teacher_predicts_nearly_the_same(members, teacher, batches):
+def test_in_lower_precision_a_teacher_predicts_nearly_the_same(members, teacher, batches, tmp_path):
     in_bfloat16 = build_teacher(members, SETTINGS, "mixed_bfloat16")
-    _, expected, _ = DistillationBatches(batches, teacher)[0]
-    _, rounded, _ = DistillationBatches(batches, in_bfloat16)[0]
+    _, expected, _ = DistillationBatches(batches, teacher, tmp_path)[0]
+    _, rounded, _ = DistillationBatches(batches, in_bfloat16, tmp_path)[0]
     assert rounded.dtype == np.float32
     # bfloat16 has 8 bits: a dozen roundings, one after the other, err by up to 1/256 each.
     np.testing.assert_allclose(rounded, expected, atol=12 / 256 * expected.max())
+
+
+def test_soft_targets_leave_no_file_in_the_folder_of_the_run(teacher, batches, tmp_path):
+    distilled = DistillationBatches(batches, teacher, tmp_path)
+    assert not any(tmp_path.iterdir())
+    _, probabilities, weights = distilled[0]
+    assert probabilities[weights > 0].sum(axis=-1) == pytest.approx(1, abs=1e-3)
