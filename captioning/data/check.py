@@ -54,14 +54,16 @@ def check_dataset(dataset: Dataset) -> Findings:
         for name in tqdm(sorted(files), desc="images", unit="image")
         if (reason := _why_unreadable(dataset.images / name))
     }
-    words = {
-        f"{name}#{number}": clean_caption(caption).split()
-        for name, image_captions in captions.items()
-        for number, caption in enumerate(image_captions)
-    }
-    short = [name for name, caption in words.items() if len(caption) < 2]
-    placeholders = [name for name, caption in words.items() if " ".join(caption) == PLACEHOLDER]
-    long = [name for name, caption in words.items() if len(caption) > MAX_WORDS]
+    short, placeholders, long = [], [], []
+    for name, image_captions in captions.items():
+        for number, caption in enumerate(image_captions):
+            words = clean_caption(caption).split()
+            if len(words) < 2:
+                short.append(f"{name}#{number}")
+            if " ".join(words) == PLACEHOLDER:
+                placeholders.append(f"{name}#{number}")
+            if len(words) > MAX_WORDS:
+                long.append(f"{name}#{number}")
     split_counts = Counter(name for names in splits.values() for name in dict.fromkeys(names))
     missing = [name for name in captions if name not in files]
     similar = similar_images(missing, files)

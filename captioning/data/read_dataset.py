@@ -2,10 +2,10 @@
 data set.
 
 The format is recognised by the content of a file, never by its name: Flickr8k's lines (see
-`captioning.data.flickr8k`), a table (`captioning.data.caption_tables`), or JSON
-(`captioning.data.caption_json`). Tables are typed by hand, come from another computer, or lost
-their folders and endings. An image name in them is matched with an image in the folder as long as
-the match is unambiguous.
+`captioning.data.flickr8k`), a table (`captioning.data.caption_tables`), JSON
+(`captioning.data.caption_json`) or Parquet (`captioning.data.caption_parquet`). Tables are typed by
+hand, come from another computer, or lost their folders and endings. An image name in them is
+matched with an image in the folder as long as the match is unambiguous.
 """
 
 import os
@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from captioning.data.caption_json import read_json
+from captioning.data.caption_parquet import MAGIC, read_parquet
 from captioning.data.caption_tables import Row, find_delimiter, find_header, read_table
 from captioning.data.dataset import Captions, Dataset, Splits, complete_splits, parse_split
 from captioning.data.flickr8k import CAPTION_FILE, CAPTION_LINE, read_captions, read_splits
@@ -73,6 +74,8 @@ def read_caption_file(path: Path) -> tuple[Captions, Splits]:
     if path.is_dir():
         files = [path / name for name in _FILES_OF_FOLDERS]
         path = next(filter(Path.exists, files), files[0])
+    if _is_parquet(path):
+        return _group(read_parquet(path))
     beginning = read_text(path, _ADVICE, _BEGINNING)
     _, header = find_header(beginning)
     if beginning.lstrip().startswith("{"):
@@ -84,7 +87,7 @@ def read_caption_file(path: Path) -> tuple[Captions, Splits]:
     raise UserError(
         f"{path}, line 1: Expected a header such as image,caption, or lines such as image.jpg#0, a "
         "tab and a caption, or JSON Lines, or JSON in the layout of COCO's captions or Karpathy's "
-        f"splits, got {header[:80]!r}. Add the header, or name another file."
+        f"splits, or Parquet, got {header[:80]!r}. Add the header, or name another file."
     )
 
 
@@ -156,6 +159,13 @@ def _group(rows: Iterable[Row]) -> tuple[Captions, Splits]:
         if split:
             splits.setdefault(split, {})[image_name] = None
     return captions, {split: list(names) for split, names in splits.items()}
+
+
+def _is_parquet(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def _split_in_name(path: Path) -> str | None:
