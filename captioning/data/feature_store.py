@@ -1,7 +1,9 @@
-"""Feature maps on disk, in a file that only grows; for pooled features, see `data.pickles`."""
+"""Feature maps on disk, in files that only grow; for pooled features, see `data.pickles`."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +13,18 @@ from captioning.files import name_in_errors
 
 _LINE_START = b'{"encoder": '  # of the index
 _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
+_MAPS_PER_FILE = 10_000  # 4.1 GB of Xception: a file that can be moved, and all of Flickr8k in one
 
 
 class FeatureStore(Mapping):
-    """Image name -> feature map (cells, feature_width) float16, stored in two files. Both only
-    grow, so adding a map takes the same time however many there are.
+    """Image name -> feature map (cells, feature_width) float16, stored in files that only grow, so
+    adding a map takes the same time however many there are.
 
-    `path` contains the maps one after the other. `path`.json contains a line for each `save`: the
-    image names, the shape of their maps and the encoder that computed them, if it is known. A map
-    counts as stored once a line lists its image; the next run overwrites anything else that a run
-    appended before it was killed or the disk was full. The arrays are views of the file: using one
-    reads the disk.
+    `path`, such as maps.bin, contains the maps one after the other; after 10,000 maps follow
+    maps-2.bin and so on. `path`.json contains a line for each `save`: the image names, the shape of
+    their maps and the encoder that computed them, if it is known. A map counts as stored once a
+    line lists its image; the next run overwrites anything else that a run appended before it was
+    killed or the disk was full. The arrays are views of the files: using one reads the disk.
     """
 
     def __init__(self, path: Path, encoder_id: str | None = None):
@@ -31,19 +34,20 @@ class FeatureStore(Mapping):
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
-        self._rows: dict[str, int] = {}  # image name -> row of the file
+        self._rows: dict[str, int] = {}  # image name -> number of its map
+        self._maps_per_file = _MAPS_PER_FILE
         self._shape: tuple[int, int] | None = None
         self._unsaved: dict[str, None] = {}  # image names in order
         self.encoder_id = encoder_id
         if self._index_path.exists():
             self._read_index()
             self._refuse_other_encoder(encoder_id)
-        self._map_file()
         self._refuse_zeros()
+        self._map_files()
 
     def __getitem__(self, image_name: str) -> np.ndarray:
-        row = self._rows[image_name]
-        return self._maps[row]
+        file, row = divmod(self._rows[image_name], self._maps_per_file)
+        return self._maps[file][row]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -67,8 +71,8 @@ class FeatureStore(Mapping):
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         content = feature_map.astype(_DTYPE).tobytes()
-        row = len(self._rows) + len(self._unsaved)
-        _write_at(self._path, row * len(content), content)
+        file, row = divmod(len(self._rows) + len(self._unsaved), self._maps_per_file)
+        _write_at(self._file(file), row * len(content), content)
         self._shape = feature_map.shape
         self._unsaved[image_name] = None
 
@@ -79,6 +83,7 @@ class FeatureStore(Mapping):
         entry = {
             "encoder": self.encoder_id,
             "shape": self._shape,
+            "maps_per_file": self._maps_per_file,
             "images": list(self._unsaved),
         }
         line = ("\n" if self._rows else "") + json.dumps(entry)
@@ -86,7 +91,7 @@ class FeatureStore(Mapping):
         self._index_size += len(line)
         self._add_rows(list(self._unsaved))
         self._unsaved = {}
-        self._map_file()
+        self._map_files()
 
     def _read_index(self) -> None:
         lines = self._index_path.read_bytes().split(b"\n")
@@ -101,17 +106,15 @@ class FeatureStore(Mapping):
                 f"({error}). Delete it to extract all maps again."
             ) from error
         self._index_size = len(b"\n".join(lines))
-        if not self._rows:
-            return
-        cells, feature_width = self._shape
-        size = len(self._rows) * cells * feature_width * _DTYPE.itemsize
-        actual_size = self._path.stat().st_size if self._path.exists() else 0
-        if actual_size < size:
-            raise UserError(
-                f"Expected {len(self._rows):,} feature maps, {size:,} bytes, in {self._path}, got "
-                f"{actual_size:,} bytes. Delete {self._index_path.name} beside it to extract all "
-                "maps again."
-            )
+        for path, shape in self._files():
+            size = prod(shape) * _DTYPE.itemsize
+            actual_size = path.stat().st_size if path.exists() else 0
+            if actual_size < size:
+                raise UserError(
+                    f"Expected {shape[0]:,} feature maps, {size:,} bytes, in {path}, got "
+                    f"{actual_size:,} bytes. Delete {self._index_path.name} beside it to extract "
+                    "all maps again."
+                )
 
     def _read_line(self, line: bytes) -> None:
         entry = json.loads(line)
@@ -120,7 +123,12 @@ class FeatureStore(Mapping):
             raise ValueError(f"its shape is {cells} x {feature_width}")
         if self._shape not in (None, shape):
             raise ValueError(f"its shapes are {self._shape} and {shape}")
-        self._shape = shape
+        maps_per_file = entry.get("maps_per_file", sys.maxsize)  # in earlier versions, all
+        if not isinstance(maps_per_file, int) or maps_per_file < 1:
+            raise ValueError(f"it has {maps_per_file} maps in a file")
+        if self._rows and maps_per_file != self._maps_per_file:
+            raise ValueError(f"it has {self._maps_per_file} and {maps_per_file} maps in a file")
+        self._shape, self._maps_per_file = shape, maps_per_file
         self._add_rows(entry["images"])
         self.encoder_id = entry.get("encoder")
         if not isinstance(self.encoder_id, str | None):
@@ -137,17 +145,18 @@ class FeatureStore(Mapping):
 
     def _refuse_zeros(self) -> None:
         """A disk that loses power may keep the length of a file and forget its content."""
-        if not self._rows:
-            return
-        middle = self._shape[0] // 2  # one cell of each map, a page of the disk, is quickly read
-        suspects = np.flatnonzero(~self._maps[:, middle].any(axis=1))
-        zeros = [row for row in suspects if not self._maps[row].any()]
-        if zeros:
-            raise UserError(
-                f"Expected numbers in {self._path}, got only zeros for {len(zeros):,} images, such "
-                f"as {list(self._rows)[zeros[0]]}. Delete it and {self._index_path.name} to "
-                "extract all maps again."
-            )
+        for file, (path, shape) in enumerate(self._files()):
+            maps = np.memmap(path, _DTYPE, "r", shape=shape)
+            middle = shape[1] // 2  # one cell of each map, a page of the disk, is quickly read
+            suspects = np.flatnonzero(~maps[:, middle].any(axis=1))
+            zeros = [row for row in suspects if not maps[row].any()]
+            if zeros:
+                example = list(self._rows)[file * self._maps_per_file + zeros[0]]
+                raise UserError(
+                    f"Expected numbers in {path}, got only zeros for {len(zeros):,} images, such "
+                    f"as {example}. Delete it and {self._index_path.name} to extract all maps "
+                    "again."
+                )
 
     def _add_rows(self, image_names: list[str]) -> None:
         if not isinstance(image_names, list):
@@ -159,9 +168,21 @@ class FeatureStore(Mapping):
                 raise ValueError(f"{image_name} is listed twice")
             self._rows[image_name] = len(self._rows)
 
-    def _map_file(self) -> None:
-        if self._rows:
-            self._maps = np.memmap(self._path, _DTYPE, "r", shape=(len(self._rows), *self._shape))
+    def _map_files(self) -> None:
+        self._maps = [np.memmap(path, _DTYPE, "r", shape=shape) for path, shape in self._files()]
+
+    def _files(self) -> Iterator[tuple[Path, tuple[int, int, int]]]:
+        """Yields the path of each file of maps, and the shape (maps, cells, feature_width) of the
+        saved ones."""
+        for file, first in enumerate(range(0, len(self._rows), self._maps_per_file)):
+            maps = min(self._maps_per_file, len(self._rows) - first)
+            yield self._file(file), (maps, *self._shape)
+
+    def _file(self, number: int) -> Path:
+        """The path of a file of maps, from number 0."""
+        if number == 0:
+            return self._path
+        return self._path.with_stem(f"{self._path.stem}-{number + 1}")
 
 
 def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:

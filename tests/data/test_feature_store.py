@@ -80,10 +80,61 @@ def test_each_save_adds_a_line_to_the_index(tmp_path):
         maps.append(name, MAPS[name])
         maps.save()
     assert (tmp_path / "maps.bin.json").read_text().splitlines() == [
-        '{"encoder": null, "shape": [4, 3], "images": ["1.jpg", "2.jpg"]}',
-        '{"encoder": null, "shape": [4, 3], "images": ["3.jpg"]}',
-        '{"encoder": null, "shape": [4, 3], "images": ["4.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "maps_per_file": 10000, "images": ["1.jpg", "2.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "maps_per_file": 10000, "images": ["3.jpg"]}',
+        '{"encoder": null, "shape": [4, 3], "maps_per_file": 10000, "images": ["4.jpg"]}',
     ]
+
+
+@pytest.fixture
+def two_maps_per_file(monkeypatch):
+    monkeypatch.setattr("captioning.data.feature_store._MAPS_PER_FILE", 2)
+
+
+def test_maps_follow_in_further_files(tmp_path, two_maps_per_file):
+    maps = written(tmp_path / "maps.bin", ["1.jpg", "2.jpg", "3.jpg"])
+    assert_holds(maps, ["1.jpg", "2.jpg", "3.jpg"])
+    assert_holds(written(tmp_path / "maps.bin", ["4.jpg", "5.jpg"]), MAPS)
+    assert_holds(FeatureStore(tmp_path / "maps.bin"), MAPS)
+    assert {path.name: path.stat().st_size for path in tmp_path.glob("*.bin")} == {
+        "maps.bin": 48,
+        "maps-2.bin": 48,
+        "maps-3.bin": 24,
+    }
+
+
+def test_a_store_keeps_its_number_of_maps_in_a_file(tmp_path, two_maps_per_file, monkeypatch):
+    written(tmp_path / "maps.bin", ["1.jpg", "2.jpg", "3.jpg"])
+    monkeypatch.setattr("captioning.data.feature_store._MAPS_PER_FILE", 10)
+    assert_holds(written(tmp_path / "maps.bin", ["4.jpg", "5.jpg"]), MAPS)
+    assert len(list(tmp_path.glob("*.bin"))) == 3
+
+
+def test_the_single_file_of_earlier_versions_is_read_and_continued(tmp_path, two_maps_per_file):
+    content = np.stack([MAPS["1.jpg"], MAPS["2.jpg"], MAPS["3.jpg"]], dtype="float16")
+    (tmp_path / "maps.bin").write_bytes(content.tobytes())
+    (tmp_path / "maps.bin.json").write_text(
+        '{"encoder": null, "shape": [4, 3], "images": ["1.jpg", "2.jpg", "3.jpg"]}'
+    )
+    assert_holds(FeatureStore(tmp_path / "maps.bin"), ["1.jpg", "2.jpg", "3.jpg"])
+    assert_holds(written(tmp_path / "maps.bin", ["4.jpg", "5.jpg"]), MAPS)
+    assert_holds(FeatureStore(tmp_path / "maps.bin"), MAPS)
+    assert len(list(tmp_path.glob("*.bin"))) == 1
+
+
+def test_a_missing_file_of_several_is_named(tmp_path, two_maps_per_file):
+    written(tmp_path / "maps.bin", MAPS)
+    (tmp_path / "maps-2.bin").unlink()
+    with pytest.raises(ValueError, match="Expected 2 feature maps, .*maps-2.bin, got 0 bytes"):
+        FeatureStore(tmp_path / "maps.bin")
+
+
+def test_zeros_in_a_further_file_are_refused(tmp_path, two_maps_per_file):
+    written(tmp_path / "maps.bin", MAPS)
+    (tmp_path / "maps-2.bin").write_bytes(bytes(24) + MAPS["4.jpg"].astype("float16").tobytes())
+    message = "maps-2.bin, got only zeros for 1 images, such as 3.jpg"
+    with pytest.raises(ValueError, match=message):
+        FeatureStore(tmp_path / "maps.bin")
 
 
 def test_a_second_map_of_an_image_is_refused(tmp_path):
@@ -182,6 +233,10 @@ def test_a_cell_of_zeros_is_part_of_a_map(tmp_path):
         '{"images": ["a.jpg"], "shape": [1, 2, 3]}',
         '{"images": ["a.jpg"], "shape": [1, 2]}\n{"images": ["b.jpg"], "shape": [2, 1]}',
         '{"images": [3], "shape": [1, 2]}',
+        '{"images": ["a.jpg"], "shape": [1, 2], "maps_per_file": 0}',
+        '{"images": ["a.jpg"], "shape": [1, 2], "maps_per_file": "2"}',
+        '{"images": ["a.jpg"], "shape": [1, 2], "maps_per_file": 1}\n'
+        '{"images": ["b.jpg"], "shape": [1, 2], "maps_per_file": 2}',
         '{"images": ["a.jpg", "a.jpg"], "shape": [1, 2]}',
     ],
 )
