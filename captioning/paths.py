@@ -64,6 +64,11 @@ class Paths:
         return self.root / "features.p"
 
     @property
+    def pooled_feature_maps(self) -> Path:
+        """Pooled features of more than 50,000 images: 4 KB each."""
+        return self.root / "pooled_feature_maps.bin"
+
+    @property
     def vocabulary(self) -> Path:
         """The words in the order of their ids, pickled."""
         return self.root / "tokenizer.p"

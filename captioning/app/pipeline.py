@@ -93,8 +93,8 @@ def extract_features(
 
     Writes the feature maps (3.3 GB for Flickr8k), those of each augmentation of the training images
     (2.5 GB each) and the pooled features (66 MB). With `pooled`, it writes only the pooled
-    features, which are enough for the merge decoder. `encoder` and `weights` choose another image
-    encoder: see `provide_encoder`.
+    features, which are enough for the merge decoder; those of more than 50,000 images are maps of
+    one cell. `encoder` and `weights` choose another image encoder: see `provide_encoder`.
     """
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, select
@@ -109,9 +109,9 @@ def extract_features(
     image_encoder = provide_encoder(paths.models, encoder, weights)
     image_names = list(dataset.captions)
     if pooled:
-        return extract_pooled_features(image_encoder, dataset.images, image_names, paths.features)
+        return extract_pooled_features(image_encoder, dataset.images, image_names, paths)
     maps = extract_feature_maps(image_encoder, dataset.images, image_names, paths.feature_maps)
-    pool_features(maps, paths.features)
+    pool_features(maps, paths)
     training_names = list(select(dataset.captions, dataset.splits["train"]))
     for augmentation in AUGMENTATIONS:
         path = paths.augmented_feature_maps(augmentation.name)

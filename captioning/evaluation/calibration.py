@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from captioning.data.dataset import Dataset, select
+from captioning.data.feature_store import FeatureStore
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
@@ -34,7 +35,7 @@ def calibrate_confidence(paths: Paths) -> int:
     development = np.random.default_rng(0).permutation(dataset.splits["development"]).tolist()
     references = select(dataset.captions, development[len(development) // 10 :])
     train = select(dataset.captions, dataset.splits["train"])
-    features = load_vectors(paths.features)
+    features = FeatureStore(paths.pooled_feature_maps) or load_vectors(paths.features)
     if missing := [name for name in (*train, *references) if name not in features]:
         raise UserError(
             f"Expected features of all images in {paths.features}, got none of {len(missing):,}, "
@@ -43,7 +44,7 @@ def calibrate_confidence(paths: Paths) -> int:
     confidence = fit_confidence(
         captioner.decoder.fingerprint,
         captioner.decoder.vocabulary,
-        features,
+        {name: np.ravel(features[name]) for name in (*train, *references)},
         train,
         caption_photographs(captioner, dataset.images, references),
         references,

@@ -1,11 +1,10 @@
-"""Extracts features from photographs: feature maps, in memory or on disk, and their means, in
-`features.p`.
+"""Extracts features from photographs: feature maps, in memory or on disk, and their means.
 
 Threads decode image files while the encoder computes.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
@@ -18,8 +17,10 @@ from captioning.data.images import ImageLike, load_image
 from captioning.data.pickles import load_vectors, save_pickle
 from captioning.errors import UserError, printable
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
+from captioning.paths import Paths
 
 _DECODING_THREADS = 2  # the encoder needs the cores more
+MAX_PICKLED = 50_000  # images: their pooled features take 400 MB of memory
 _SAVE_EVERY = 256  # images: a few seconds to half a minute of work
 _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
 _ERRORS = (OSError, UserError, TypeError, MemoryError)  # of `load_image`
@@ -51,8 +52,10 @@ def extract_feature_maps(
     image_names: Iterable[str],
     path: Path,
     load: Load = load_image,
+    pooled: bool = False,
 ) -> FeatureStore:
     """Writes the feature maps of the named images in `folder` to the file `path`, a `FeatureStore`.
+    If they are `pooled`, the maps have one cell, the mean of all.
 
     Skips maps that are already in the file and saves every few hundred images, so an interrupted
     extraction resumes. Leaves out and reports images that cannot be read. Raises ValueError if the
@@ -62,16 +65,24 @@ def extract_feature_maps(
     _require_same_encoder(feature_maps, encoder, folder, path, load)
     missing = [name for name in dict.fromkeys(image_names) if name not in feature_maps]
     encoded = _encode_named(encoder, folder, missing, path.stem, load)
-    _save_often(encoded, feature_maps.append, feature_maps.save)
+
+    def append(image_name: str, feature_map: np.ndarray) -> None:
+        feature_maps.append(image_name, _pool(feature_map)[None] if pooled else feature_map)
+
+    _save_often(encoded, append, feature_maps.save)
     return feature_maps
 
 
 def extract_pooled_features(
-    encoder: Encoder, folder: Path, image_names: Iterable[str], path: Path
-) -> dict[str, np.ndarray]:
+    encoder: Encoder, folder: Path, image_names: Sequence[str], paths: Paths
+) -> Mapping[str, np.ndarray]:
     """Writes and returns the same features as `pool_features`, but directly from the photographs:
     66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and raises errors
     as `extract_feature_maps` does."""
+    if len(image_names) > MAX_PICKLED:
+        path = paths.pooled_feature_maps
+        return extract_feature_maps(encoder, folder, image_names, path, pooled=True)
+    path = paths.features
     features = load_vectors(path) if path.exists() else {}
     _require_same_encoder(features, encoder, folder, path, load_image)
     missing = [name for name in dict.fromkeys(image_names) if name not in features]
@@ -84,10 +95,16 @@ def extract_pooled_features(
     return features
 
 
-def pool_features(feature_maps: Mapping[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    """Writes a plain pickled dict to the file `path` and returns it: image name -> float32
-    (feature_width,), the mean over the cells of its feature map. Computes only means that are
-    missing in the file, unless the first existing one comes from another map."""
+def pool_features(feature_maps: FeatureStore, paths: Paths) -> Mapping[str, np.ndarray]:
+    """Writes and returns image name -> the mean over the cells of its feature map.
+
+    The means (feature_width,) float32 of up to 50,000 images are a plain pickled dict, those of
+    more a `FeatureStore` of maps with one cell. Computes only missing means, unless the first
+    existing one in the dict comes from another map.
+    """
+    if len(feature_maps) > MAX_PICKLED:
+        return _store_means(feature_maps, paths.pooled_feature_maps)
+    path = paths.features
     features = load_vectors(path) if path.exists() else {}
     first_name = next((name for name in feature_maps if name in features), None)
     if first_name and not np.array_equal(features[first_name], _pool(feature_maps[first_name])):
@@ -97,6 +114,15 @@ def pool_features(feature_maps: Mapping[str, np.ndarray], path: Path) -> dict[st
     if missing:
         save_pickle(path, features)
     return features
+
+
+def _store_means(feature_maps: FeatureStore, path: Path) -> FeatureStore:
+    pooled_maps = FeatureStore(path, feature_maps.encoder_id)
+    for image_name in feature_maps:
+        if image_name not in pooled_maps:
+            pooled_maps.append(image_name, _pool(feature_maps[image_name])[None])
+    pooled_maps.save()
+    return pooled_maps
 
 
 def _load_ahead(
@@ -201,9 +227,9 @@ def _require_same_encoder(
     ((_, new),) = next(encode_images(encoder, [folder / image_name], load))
     if isinstance(new, Exception):
         raise new
-    old = features[image_name].astype("float32")
-    if old.ndim == 1:
-        new = _pool(new)
+    old = np.atleast_2d(features[image_name]).astype("float32")
+    if len(old) == 1:
+        new = _pool(new)[None]
     lengths = np.linalg.norm(old) * np.linalg.norm(new)
     if old.shape != new.shape or not (old * new).sum() >= _SAME_ENCODER * lengths > 0:
         raise UserError(

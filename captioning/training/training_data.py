@@ -126,6 +126,8 @@ def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData
         }
         augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
         return TrainingData.from_splits(*captions, maps, augmented_maps)
+    if settings.uses_pooled_features and (pooled_maps := FeatureStore(paths.pooled_feature_maps)):
+        return TrainingData.from_splits(*captions, pooled_maps)
     if settings.uses_pooled_features and paths.features.exists():
         encoder_path = paths.models / ENCODER  # features.p does not name its encoder
         encoder_id = (
@@ -162,9 +164,11 @@ def find_longest_caption(descriptions: Captions) -> int:
     )
 
 
-def _pool(features: Features, image_names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns image name -> map of one cell (1, feature_width) float32, of the images that have
-    features."""
+def _pool(features: Features, image_names: Iterable[str]) -> Features:
+    """Returns image name -> map of one cell (1, feature_width), in float32 if it is computed, of
+    the images that have features."""
+    if next(iter(features.values())).shape[:-1] == (1,):
+        return features
     return {
         image_name: np.atleast_2d(features[image_name]).mean(axis=0, dtype="float32", keepdims=True)
         for image_name in image_names

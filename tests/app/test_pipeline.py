@@ -129,6 +129,20 @@ def test_the_merge_model_is_trained_from_pooled_features_alone(prepared, tiny_se
     assert decoder.encoder_id == Encoder(prepared.models).encoder_id
 
 
+@pytest.mark.slow
+def test_the_merge_model_is_trained_from_pooled_features_of_very_many_images(
+    prepared, tiny_settings, monkeypatch
+):
+    monkeypatch.setattr("captioning.inference.extract_features.MAX_PICKLED", 35)
+    pipeline.extract_features(prepared, pooled=True)
+    assert not prepared.features.exists()
+    history = pipeline.train(prepared, replace(tiny_settings, decoder="merge"))
+    assert [epoch["stage"] for epoch in history].count("self-critical") == 1
+    assert pipeline.calibrate(prepared) == 6
+    decoder = Decoder.load(prepared.models, Vocabulary.load(prepared.vocabulary))
+    assert decoder.encoder_id == Encoder(prepared.models).encoder_id
+
+
 def test_the_default_settings_suit_the_data_and_single_ones_can_be_overridden(prepared):
     settings = pipeline.default_settings(prepared)
     assert settings == TrainingSettings.for_data(images=24, captions=120)

@@ -102,7 +102,7 @@ def test_pooled_features_are_a_plain_dict_of_float32_means(
     encoder, image_paths, image_names, tmp_path
 ):
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
-    features = pool_features(maps, tmp_path / "features.p")
+    features = pool_features(maps, Paths(tmp_path))
     stored = pickle.loads((tmp_path / "features.p").read_bytes())
     assert type(stored) is dict
     assert list(stored) == list(features) == [path.name for path in image_paths]
@@ -112,16 +112,16 @@ def test_pooled_features_are_a_plain_dict_of_float32_means(
 
 
 def test_pooled_features_of_new_images_are_added(encoder, image_paths, image_names, tmp_path):
-    path = tmp_path / "features.p"
+    paths, path = Paths(tmp_path), tmp_path / "features.p"
     pool_features(
-        extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin"), path
+        extract_feature_maps(encoder, tmp_path, image_names[:5], tmp_path / "maps.bin"), paths
     )
     first = path.stat().st_mtime_ns
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
-    assert len(pool_features(maps, path)) == 21
+    assert len(pool_features(maps, paths)) == 21
     second = path.stat().st_mtime_ns
     assert second > first
-    pool_features(maps, path)
+    pool_features(maps, paths)
     assert path.stat().st_mtime_ns == second
 
 
@@ -286,10 +286,10 @@ def test_an_image_in_a_subfolder_is_named_by_its_path(encoder, tmp_path):
 def test_pooled_features_of_other_maps_are_computed_again(
     encoder, image_paths, image_names, tmp_path
 ):
-    path = tmp_path / "features.p"
-    pool_features({image_names[0]: np.ones((4, 18), "float16")}, path)
+    paths = Paths(tmp_path)
+    pool_features({image_names[0]: np.ones((4, 18), "float16")}, paths)
     maps = extract_feature_maps(encoder, tmp_path, image_names[:3], tmp_path / "maps.bin")
-    features = pool_features(maps, path)
+    features = pool_features(maps, paths)
     np.testing.assert_array_equal(
         features[image_names[0]], maps[image_names[0]].mean(0, dtype="float32")
     )
@@ -312,10 +312,9 @@ def test_features_pooled_from_photographs_equal_the_means_of_their_maps(
     encoder, image_names, tmp_path
 ):
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
-    from_maps = pool_features(maps, tmp_path / "from_maps.p")
-    path = tmp_path / "features.p"
-    features = extract_pooled_features(encoder, tmp_path, image_names, path)
-    stored = pickle.loads(path.read_bytes())
+    from_maps = pool_features(maps, Paths(tmp_path / "from maps"))
+    features = extract_pooled_features(encoder, tmp_path, image_names, Paths(tmp_path))
+    stored = pickle.loads((tmp_path / "features.p").read_bytes())
     assert list(stored) == list(features) == list(from_maps) == image_names
     for name, array in stored.items():
         assert (array.dtype, array.shape) == (np.float32, (18,))
@@ -325,17 +324,19 @@ def test_features_pooled_from_photographs_equal_the_means_of_their_maps(
 
 def test_pooling_from_photographs_writes_no_feature_maps(encoder, image_names, tmp_path):
     folder = tmp_path / "features"
-    extract_pooled_features(encoder, tmp_path, image_names, folder / "features.p")
+    extract_pooled_features(encoder, tmp_path, image_names, Paths(folder))
     assert [path.name for path in folder.iterdir()] == ["features.p"]
 
 
 def test_an_interrupted_pooling_resumes(encoder, image_names, tmp_path):
     path = tmp_path / "features.p"
     with pytest.raises(KeyboardInterrupt):
-        extract_pooled_features(CountingEncoder(encoder, 16), tmp_path, image_names, path)
+        extract_pooled_features(
+            CountingEncoder(encoder, 16), tmp_path, image_names, Paths(tmp_path)
+        )
     assert list(pickle.loads(path.read_bytes())) == image_names[:16]
     counting = CountingEncoder(encoder)
-    features = extract_pooled_features(counting, tmp_path, image_names, path)
+    features = extract_pooled_features(counting, tmp_path, image_names, Paths(tmp_path))
     assert counting.encoded == 1 + 5  # one to compare the encoders
     assert list(features) == list(pickle.loads(path.read_bytes())) == image_names
 
@@ -348,25 +349,45 @@ def test_pooling_saves_every_few_hundred_images(encoder, image_names, tmp_path, 
         saved.append(len(features))
 
     monkeypatch.setattr("captioning.inference.extract_features.save_pickle", save)
-    extract_pooled_features(encoder, tmp_path, image_names, tmp_path / "features.p")
+    extract_pooled_features(encoder, tmp_path, image_names, Paths(tmp_path))
     assert saved == [8, 16, 21]
 
 
 def test_pooled_features_of_another_encoder_are_refused(encoder, image_names, tmp_path):
     path = tmp_path / "features.p"
-    extract_pooled_features(encoder, tmp_path, image_names[:1], path)
+    extract_pooled_features(encoder, tmp_path, image_names[:1], Paths(tmp_path))
     others = np.linspace(-1, 1, 18), np.zeros(18), np.ones(2048)
     for vector in (vector.astype("float32") for vector in others):
         path.write_bytes(pickle.dumps({image_names[0]: vector}))
         with pytest.raises(
             ValueError, match="Expected features of this encoder .* in .*features.p"
         ):
-            extract_pooled_features(encoder, tmp_path, image_names, path)
+            extract_pooled_features(encoder, tmp_path, image_names, Paths(tmp_path))
 
 
 def test_pooling_leaves_out_and_reports_an_unreadable_image(encoder, image_paths, tmp_path, capsys):
     image_paths[3].write_text("no image")
     names = [path.name for path in image_paths]
-    features = extract_pooled_features(encoder, tmp_path, names, tmp_path / "features.p")
+    features = extract_pooled_features(encoder, tmp_path, names, Paths(tmp_path))
     assert list(features) == names[:3] + names[4:]
     assert "left out: " in capsys.readouterr().out
+
+
+def test_pooled_features_of_very_many_images_are_maps_of_one_cell(
+    encoder, image_names, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("captioning.inference.extract_features.MAX_PICKLED", 20)
+    maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
+    from_maps = pool_features(maps, Paths(tmp_path / "from maps"))
+    with pytest.raises(KeyboardInterrupt):
+        interrupted = CountingEncoder(encoder, 16)
+        extract_pooled_features(interrupted, tmp_path, image_names, Paths(tmp_path / "direct"))
+    direct = extract_pooled_features(encoder, tmp_path, image_names, Paths(tmp_path / "direct"))
+    assert list(direct) == list(from_maps) == image_names
+    assert direct.encoder_id == from_maps.encoder_id == encoder.encoder_id
+    for name in image_names:
+        assert (direct[name].dtype, direct[name].shape) == (np.float16, (1, 18))
+        expected = maps[name].mean(axis=0, keepdims=True, dtype="float32")
+        np.testing.assert_allclose(from_maps[name], expected, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(direct[name], expected, rtol=1e-3, atol=2e-3)
+    assert not (tmp_path / "direct" / "features.p").exists()

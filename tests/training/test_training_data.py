@@ -1,6 +1,7 @@
 import numpy as np
 
 from captioning.data.augmentation import AUGMENTATIONS, HORIZONTAL_FLIP
+from captioning.data.feature_store import FeatureStore
 from captioning.data.vocabulary import Vocabulary
 from captioning.training.training_data import TrainingData
 
@@ -46,6 +47,14 @@ def test_pooled_features_become_maps_of_one_cell():
     assert data.feature_width == 2
     assert data.pooled().has_feature_maps
     assert data.pooled().features["dog.jpg"].tolist() == [[1, 2]]
+
+
+def test_maps_of_one_cell_are_not_pooled_again(tmp_path):
+    store = FeatureStore(tmp_path / "pooled_feature_maps.bin")
+    store.append("dog.jpg", np.array([[1, 2]]))
+    store.save()
+    data = TrainingData(CAPTIONS, {}, {}, store)
+    assert data.pooled().features is store
 
 
 def test_pooled_features_keep_the_encoder_that_the_caller_names():
