@@ -6,7 +6,8 @@ model processes the image once for all of them. This module works on ids and arr
 files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -113,19 +114,36 @@ class CaptionBatches(keras.utils.PyDataset):
 
 
 def separate_captions(variant: Variant) -> Variant:
-    """Gives every caption a row of its own. Batches of such rows have a quarter less padding, since
-    their captions have similar lengths. Repeating the image costs little for a decoder that uses
-    pooled features."""
+    """Gives every caption a row of its own, "image.jpg#0". Batches of such rows have a quarter less
+    padding, since their captions have similar lengths. Repeating the image costs little for a
+    decoder that uses pooled features."""
     captions, features = variant
-    rows = {
-        f"{image_name}#{number}": (image_name, ids)
-        for image_name, image_captions in captions.items()
-        for number, ids in enumerate(image_captions)
-    }
     return (
-        {row: [ids] for row, (_, ids) in rows.items()},
-        {row: features[name] for row, (name, _) in rows.items() if name in features},
+        _Rows(captions, lambda image_name, number: [captions[image_name][number]]),
+        _Rows(captions, lambda image_name, _: features[image_name]),
     )
+
+
+class _Rows(Mapping):
+    """A row for each caption -> a value, which is looked up when it is read: a million rows take
+    only the memory of their image names."""
+
+    def __init__(self, captions: EncodedCaptions, look_up: Callable[[str, int], Any]):
+        """`look_up` returns the value of an image name and the number of a caption."""
+        self._captions = captions
+        self._look_up = look_up
+
+    def __getitem__(self, row: str) -> Any:
+        image_name, _, number = row.rpartition("#")
+        return self._look_up(image_name, int(number))
+
+    def __iter__(self) -> Iterator[str]:
+        for image_name, image_captions in self._captions.items():
+            for number in range(len(image_captions)):
+                yield f"{image_name}#{number}"
+
+    def __len__(self) -> int:
+        return sum(map(len, self._captions.values()))
 
 
 def pad(
