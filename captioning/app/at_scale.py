@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.app.caption_images import ALL_CAPTIONED, NONE_CAPTIONED, SOME_FAILED
 from captioning.app.caption_store import CaptionStore
-from captioning.app.console import print_error
+from captioning.app.console import caption_status, print_error
 from captioning.app.manifest import read_manifest
 from captioning.app.ray_cluster import count_cpus, fit_workers, start_ray
 from captioning.app.row_captioner import RowCaptioner, identify
@@ -155,6 +154,4 @@ def _report(store: CaptionStore, parts: list[np.ndarray]) -> int:
             f"{errors} of {rows} images could not be captioned. The column error of the rows in "
             f"{store.name}/captions says why; --retry-errors captions them again."
         )
-    if errors == rows:
-        return NONE_CAPTIONED
-    return SOME_FAILED if errors else ALL_CAPTIONED
+    return caption_status(rows - errors, errors)

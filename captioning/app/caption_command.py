@@ -5,20 +5,13 @@ This module only parses the command line, so that `--help` and usage errors need
 """
 
 import argparse
+import math
 from pathlib import Path
 
-from captioning.app.console import run_command
-from captioning.app.options import (
-    add_search,
-    make_search_settings,
-    parse_beam_width,
-    parse_figure_path,
-    parse_page_path,
-    parse_share,
-)
+from captioning.app.console import NONE_CAPTIONED, run_command
+from captioning.app.options import add_search, make_search_settings, whole_number
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
-NONE_CAPTIONED = 2  # the exit status, also for a wrong command line
 FORMAT_NAMES = ("text", "jsonl", "csv")
 
 
@@ -88,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--top",
-        type=parse_beam_width,
+        type=whole_number(WIDEST_BEAM),
         metavar="N",
         help=f"write the N best captions of each image, up to {WIDEST_BEAM}, with their "
         "log-probabilities; a narrower beam is widened to N",
@@ -101,19 +94,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--gallery",
-        type=parse_page_path,
+        type=_parse_page_path,
         metavar="FILE.html",
         help="also write a page that shows the images with their captions",
     )
     parser.add_argument(
         "--attention",
-        type=parse_figure_path,
+        type=_parse_figure_path,
         metavar="FILE.png",
         help="also draw the attention of each word of the caption; for a single image",
     )
     parser.add_argument(
         "--min-confidence",
-        type=parse_share,
+        type=_parse_share,
         default=0,
         metavar="P",
         help="leave out captions with a confidence (the probability that a person would not call "
@@ -122,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add_search(parser)
     parser.add_argument(
         "--length-normalisation",
-        type=parse_share,
+        type=_parse_share,
         default=SearchSettings.length_normalisation,
         metavar="A",
         help="0 favours short captions, 1 compares the mean log-probability of the words "
@@ -141,3 +134,32 @@ def _parser() -> argparse.ArgumentParser:
         help="compile the networks again, and do not store them for a faster start next time",
     )
     return parser
+
+
+def _parse_share(text: str) -> float:
+    """Raises ArgumentTypeError unless the text is a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
+    return number
+
+
+def _parse_page_path(text: str) -> Path:
+    """Raises ArgumentTypeError unless the text ends as the name of an HTML file."""
+    return _parse_path(text, (".html", ".htm"))
+
+
+def _parse_figure_path(text: str) -> Path:
+    """Raises ArgumentTypeError unless the text ends as the name of a PNG or JPEG file."""
+    return _parse_path(text, (".png", ".jpg", ".jpeg"))
+
+
+def _parse_path(text: str, endings: tuple[str, ...]) -> Path:
+    if not text.lower().endswith(endings):  # --gallery photo.jpg would overwrite the photograph
+        raise argparse.ArgumentTypeError(
+            f"expected a name that ends in {' or '.join(endings)}, got {text}"
+        )
+    return Path(text)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from captioning.app.console import print_error, print_utf_8
+from captioning.app.console import FAILED, caption_status, print_error, print_utf_8
 from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.errors import UserError, printable
 from captioning.files import only_writer
@@ -17,8 +17,6 @@ from captioning.inference.networks import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
 from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, mark_unsure
 from captioning.settings import SearchSettings
-
-ALL_CAPTIONED, SOME_FAILED, NONE_CAPTIONED = range(3)  # exit statuses
 
 _STANDARD_OUTPUT = "-"
 _ENDINGS = {".txt": "text", ".jsonl": "jsonl", ".csv": "csv", "": "text"}  # of --output -> format
@@ -87,16 +85,14 @@ def caption_images(
             results.finish()
             extras.finish()
         except BrokenPipeError:  # the reader closed the pipe early, as `head` does
-            return SOME_FAILED
+            return FAILED
         except (OSError, UserError) as error:  # such as a full disk
             failures.append(str(error))
         finally:
             for failure in failures:
                 print_error(failure)
             _list_unsure(unsure, min_confidence)
-        if not captioned:
-            return NONE_CAPTIONED
-        return SOME_FAILED if failures else ALL_CAPTIONED
+        return caption_status(captioned, len(failures))
 
 
 def _list_unsure(image_paths: Sequence[str], min_confidence: float) -> None:

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.app import pipeline
-from captioning.app.console import print_error, run_command
+from captioning.app.console import FAILED, print_error, run_command
 from captioning.app.options import (
+    add_at_scale,
     add_data,
     add_demo,
     add_encoder,
     add_evaluation,
+    add_manifest,
     add_pretrained_weights,
     add_report,
     add_root,
@@ -24,11 +26,8 @@ from captioning.app.options import (
     add_training,
     make_search_settings,
 )
-from captioning.app.scale_options import add_at_scale, add_manifest
 from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
-
-FAILED = 1  # the exit status
 
 Run = Callable[[Paths, argparse.Namespace], int | None]  # returns the exit status
 AddOptions = Callable[[argparse.ArgumentParser], None]

@@ -12,7 +12,10 @@ from typing import TextIO
 
 from captioning.errors import UserError, printable
 
-INTERRUPTED = 130  # the exit status that shells report after Ctrl-C
+# Exit statuses.
+FAILED = 1  # of a step; also if some images could not be captioned
+NONE_CAPTIONED = 2  # of the commands that caption; also for a wrong command line
+INTERRUPTED = 130  # that shells report after Ctrl-C
 
 # Package -> what to install for it: the core, ".", or an extra of pyproject.toml.
 REQUIREMENTS = {
@@ -77,6 +80,13 @@ def _run(command: Callable[[], int], failed: int) -> tuple[int, str]:
         return failed, f"{error}{_place_of_full_disk(error)}"
     except KeyboardInterrupt:
         return INTERRUPTED, "Stopped."
+
+
+def caption_status(captioned: int, failures: int) -> int:
+    """Returns the exit status of a command after so many images with captions, and failures."""
+    if not captioned:
+        return NONE_CAPTIONED
+    return FAILED if failures else 0
 
 
 def print_error(line: str) -> None:

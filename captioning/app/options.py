@@ -3,8 +3,8 @@
 A wrong value is an error before anything is computed.
 """
 
-import argparse
-import math
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -25,35 +25,16 @@ _BOOLEANS = {"True": True, "False": False}
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: " or ".join(_BOOLEANS)}
 
 
-def parse_beam_width(text: str) -> int:
-    """Raises ArgumentTypeError unless the text is a whole number from 1 to `WIDEST_BEAM`."""
-    return _parse_number(text, "a whole number", WIDEST_BEAM)
+def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
+    """Returns a function that parses whole numbers from 1 to `most`, and raises ArgumentTypeError
+    for other texts."""
 
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise ArgumentTypeError(f"expected a whole number from 1 to {most}, got {text}")
+        return int(text)
 
-def parse_share(text: str) -> float:
-    """Raises ArgumentTypeError unless the text is a number from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return number
-
-
-def parse_page_path(text: str) -> Path:
-    """Raises ArgumentTypeError unless the text ends as the name of an HTML file."""
-    return _parse_path(text, (".html", ".htm"))
-
-
-def parse_figure_path(text: str) -> Path:
-    """Raises ArgumentTypeError unless the text ends as the name of a PNG or JPEG file."""
-    return _parse_path(text, (".png", ".jpg", ".jpeg"))
-
-
-def parse_port(text: str) -> int:
-    """Raises ArgumentTypeError unless the text is a whole number from 1 to 65535."""
-    return _parse_number(text, "a port", 65535)
+    return parse
 
 
 def parse_setting(text: str) -> tuple[str, bool | float | str]:
@@ -61,33 +42,15 @@ def parse_setting(text: str) -> tuple[str, bool | float | str]:
     ArgumentTypeError for an unknown name, or for a value of another type."""
     name, _, value = text.partition("=")
     if name not in _KINDS:
-        raise argparse.ArgumentTypeError(
-            f"expected NAME=VALUE for one of {', '.join(_KINDS)}, got {text}"
-        )
+        raise ArgumentTypeError(f"expected NAME=VALUE for one of {', '.join(_KINDS)}, got {text}")
     kind = _KINDS[name]
     try:
         return name, _BOOLEANS[value] if kind is bool else kind(value)
     except (KeyError, ValueError) as error:
-        raise argparse.ArgumentTypeError(
-            f"expected {_KIND_NAMES[kind]} for {name}, got {value}"
-        ) from error
+        raise ArgumentTypeError(f"expected {_KIND_NAMES[kind]} for {name}, got {value}") from error
 
 
-def _parse_number(text: str, kind: str, most: int) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"expected {kind} from 1 to {most}, got {text}")
-    return int(text)
-
-
-def _parse_path(text: str, endings: tuple[str, ...]) -> Path:
-    if not text.lower().endswith(endings):  # --gallery photo.jpg would overwrite the photograph
-        raise argparse.ArgumentTypeError(
-            f"expected a name that ends in {' or '.join(endings)}, got {text}"
-        )
-    return Path(text)
-
-
-def add_root(parser: argparse.ArgumentParser, default: str | None = argparse.SUPPRESS) -> None:
+def add_root(parser: ArgumentParser, default: str | None = SUPPRESS) -> None:
     parser.add_argument(
         "--root",
         type=Path,
@@ -97,7 +60,7 @@ def add_root(parser: argparse.ArgumentParser, default: str | None = argparse.SUP
     )
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
+def add_source(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         type=Path,
@@ -107,7 +70,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--captions",
         type=Path,
@@ -120,7 +83,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the folder of your images")
 
 
-def add_encoder(parser: argparse.ArgumentParser) -> None:
+def add_encoder(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         metavar="NAME",
@@ -141,7 +104,7 @@ def add_encoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_pretrained_weights(parser: argparse.ArgumentParser) -> None:
+def add_pretrained_weights(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="FILE",
@@ -151,7 +114,7 @@ def add_pretrained_weights(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_training(parser: argparse.ArgumentParser) -> None:
+def add_training(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seed",
         type=int,
@@ -170,10 +133,10 @@ def add_training(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_search(parser: argparse.ArgumentParser) -> None:
+def add_search(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--beam-width",
-        type=parse_beam_width,
+        type=whole_number(WIDEST_BEAM),
         metavar="N",
         help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
         f"search (default {SearchSettings.beam_width}; {CONSENSUS_BEAM_WIDTH} with consensus)",
@@ -188,19 +151,19 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def make_search_settings(options: argparse.Namespace, **others: float) -> SearchSettings:
+def make_search_settings(options: Namespace, **others: float) -> SearchSettings:
     """Returns the settings that the options of `add_search` name, and `others` (name -> value)."""
     default = CONSENSUS_BEAM_WIDTH if options.decode == "consensus" else SearchSettings.beam_width
     return SearchSettings(options.beam_width or default, decoding=options.decode, **others)
 
 
-def add_evaluation(parser: argparse.ArgumentParser) -> None:
+def add_evaluation(parser: ArgumentParser) -> None:
     _add_split(parser, default="test")
     add_search(parser)
     parser.add_argument("--json", action="store_true", help="print the scores as JSON")
 
 
-def add_report(parser: argparse.ArgumentParser) -> None:
+def add_report(parser: ArgumentParser) -> None:
     # If you study the test images and then change the model, it is no longer a test.
     _add_split(parser, default="development")
     add_search(parser)
@@ -212,17 +175,70 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_demo(parser: argparse.ArgumentParser) -> None:
+def add_demo(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--port",
-        type=parse_port,
+        type=whole_number(65535),
         default=DEMO_PORT,
         help="serve the page at http://127.0.0.1:PORT (default %(default)s)",
     )
     parser.add_argument("--open", action="store_true", help="also open the page in the browser")
 
 
-def _add_split(parser: argparse.ArgumentParser, default: str) -> None:
+def add_manifest(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="FOLDER",
+        help="files, folders (recursively), patterns, and URIs such as s3://bucket/photos",
+    )
+    parser.add_argument("manifest", metavar="MANIFEST", help="the Parquet file or URI to write")
+    parser.add_argument(
+        "--contents",
+        action="store_true",
+        help="also copy the images into the manifest, to save requests to object storage",
+    )
+
+
+def add_at_scale(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--manifest",
+        required=True,
+        help="the images: a Parquet file, a folder of them, or a URI, with the columns id and path "
+        "or bytes, such as `captioning manifest` writes",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="write the captions to this folder or URI, and skip images that have captions there",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(),
+        metavar="N",
+        help="processes that caption, each with a model of its own (default: as many as fit)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=whole_number(),
+        default=1,
+        metavar="K",
+        help="threads of each worker (default %(default)s, which captions the most images)",
+    )
+    parser.add_argument(
+        "--address",
+        help='the address of a Ray cluster, HOST:PORT, or "auto" for that of this machine '
+        "(default: start Ray on this machine only)",
+    )
+    parser.add_argument(
+        "--retry-errors",
+        action="store_true",
+        help="caption images that failed in earlier runs again (default: skip them)",
+    )
+
+
+def _add_split(parser: ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--split",
         choices=SPLITS,

@@ -176,7 +176,7 @@ def test_a_wrong_beam_width_is_refused_before_anything_is_done(width, calls, cap
 def test_the_error_of_a_wrong_port_names_the_allowed_ones(port, capsys):
     with pytest.raises(SystemExit):
         main(["serve", "--port", port])
-    assert f"expected a port from 1 to 65535, got {port}" in capsys.readouterr().err
+    assert f"expected a whole number from 1 to 65535, got {port}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [True, False])
