@@ -16,11 +16,11 @@ class UserError(ValueError):
     """
 
 
-def one_line(error: BaseException, characters: int = 200) -> str:
-    """Returns the beginning of the message of an error, or its class, without line breaks and
-    control characters."""
+def one_line(error: BaseException) -> str:
+    """Returns the first 200 characters of the message of an error, or its class, without line
+    breaks and control characters."""
     message = "".join(letter if letter.isprintable() else " " for letter in str(error))
-    return " ".join(message.split())[:characters] or type(error).__name__
+    return " ".join(message.split())[:200] or type(error).__name__
 
 
 def printable(text: object) -> str:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioning.data.dataset import Dataset, select  # noqa: E402
-from captioning.evaluation.evaluate import caption_photographs  # noqa: E402
+from captioning.evaluation.evaluate import caption_photographs, texts_of  # noqa: E402
 from captioning.evaluation.metrics import (  # noqa: E402
     find_reliability,
     find_supported,
@@ -100,8 +100,7 @@ def main() -> None:
     references = select(dataset.captions, dataset.splits[options.split])
     captions = caption_photographs(Captioner.load(paths.root), dataset.images, references)
     confidences = np.array([caption.confidence for caption in captions.values()])
-    texts = {image_name: caption.text for image_name, caption in captions.items()}
-    supported = find_supported(texts, references)
+    supported = find_supported(texts_of(captions), references)
     plt.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "captioning"})
     draw(confidences, supported).savefig(options.output, metadata={"Date": None})
     print(write_tables(confidences, supported))

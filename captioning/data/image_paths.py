@@ -42,26 +42,20 @@ def find_images(names: Iterable[str], skip: Path | None = None) -> tuple[list[st
     return [*images.values()], problems
 
 
-def list_images(folder: str | Path, skip: Path | None = None) -> tuple[list[str], list[OSError]]:
-    """Returns the paths of the images in a folder and below it, as in `find_images`, and an error
-    for each folder that cannot be read."""
-    problems: list[OSError] = []
-    return [*_images_below(normalise(folder), skip, problems).values()], problems
-
-
 def list_image_names(folder: Path) -> list[str]:
     """Returns the names of all images in `folder` and below it, in reading order: their paths below
     `folder`, with "/" between the parts. Raises FileNotFoundError if there is none, OSError if a
     folder cannot be read."""
-    paths, problems = list_images(folder)
+    problems: list[OSError] = []
+    images = _images_below(normalise(folder), None, problems)
     if problems and folder.is_dir():
         raise problems[0]
-    if not paths:
+    if not images:
         raise FileNotFoundError(
             f"There is no image in {folder}. Name the folder of your photographs, or download "
             "Flickr8k: `python -m captioning download`."
         )
-    return [Path(path).relative_to(folder).as_posix() for path in paths]
+    return [Path(path).relative_to(folder).as_posix() for path in images.values()]
 
 
 @cache

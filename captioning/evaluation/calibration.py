@@ -11,7 +11,7 @@ from captioning.data.feature_store import FeatureStore
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
-from captioning.evaluation.evaluate import caption_photographs
+from captioning.evaluation.evaluate import caption_photographs, texts_of
 from captioning.evaluation.metrics import content_words_of, find_content_words, find_supported
 from captioning.inference.captioner import Captioner
 from captioning.inference.confidence import NO_CONTENT, Confidence
@@ -76,8 +76,7 @@ def fit_confidence(
             for name, caption in captions.items()
         ]
     )
-    texts = {name: caption.text for name, caption in captions.items()}
-    coefficients = _fit_logistic(signals, find_supported(texts, references))
+    coefficients = _fit_logistic(signals, find_supported(texts_of(captions), references))
     return replace(confidence, coefficients=coefficients)
 
 

@@ -41,9 +41,7 @@ class Confusion:
 
 
 def find_confusions(
-    captions: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
-    groups: Mapping[str, Sequence[str]] = GROUPS,
+    captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> dict[str, list[Confusion]]:
     """Returns group -> its confusions, the most frequent first, equally frequent ones in
     alphabetical order.
@@ -53,7 +51,7 @@ def find_confusions(
     expected if at least two references contain it and the caption does not. Each image counts once
     for a pair of words.
     """
-    return {group: _find_in_group(captions, references, words) for group, words in groups.items()}
+    return {group: _find_in_group(captions, references, words) for group, words in GROUPS.items()}
 
 
 def _find_in_group(

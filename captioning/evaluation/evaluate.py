@@ -18,15 +18,13 @@ def evaluate(
     decoder: Decoder,
     features: Mapping[str, np.ndarray],
     references: Mapping[str, Sequence[str]],
-    search: SearchSettings = SearchSettings(),
-    meteor: bool = True,
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Captions every image of `references` (image name -> reference captions as written) from its
     feature map (cells, feature_width) in `features`, and scores the captions.
 
-    Returns image name -> caption, and the scores of `score_captions`. Raises ValueError if an image
-    has no features, since only whole splits are comparable, or if another encoder than the
-    decoder's made the features.
+    Returns image name -> caption, and the scores of `score_captions` but METEOR, which is slow.
+    Raises ValueError if an image has no features, since only whole splits are comparable, or if
+    another encoder than the decoder's made the features.
     """
     decoder.require_encoder(encoder_id_of(features))
     missing = [image_name for image_name in references if image_name not in features]
@@ -36,9 +34,9 @@ def evaluate(
             f"{len(missing)}, such as {missing[0]}. Extract the features of all images first; "
             "replace images that cannot be read."
         )
-    generated = decoder.caption(_batches(features, references), search)
-    captions = {name: caption.text for name, caption in zip(references, generated, strict=True)}
-    return captions, score_captions(captions, references, meteor)
+    captions = decoder.caption(_batches(features, references))
+    texts = texts_of(dict(zip(references, captions, strict=True)))
+    return texts, score_captions(texts, references, meteor=False)
 
 
 def evaluate_end_to_end(
@@ -51,7 +49,7 @@ def evaluate_end_to_end(
     feature maps have fewer digits. Also scores the confidences, if the model has them: see
     `score_confidences`. Raises the error of the first photograph that cannot be read."""
     captions = caption_photographs(captioner, image_folder, references, search)
-    texts = {image_name: caption.text for image_name, caption in captions.items()}
+    texts = texts_of(captions)
     scores = score_captions(texts, references)
     if captioner.decoder.confidence:
         confidences = np.array([caption.confidence for caption in captions.values()])
@@ -75,6 +73,11 @@ def caption_photographs(
             raise result
         captions[image_name] = result[0]
     return captions
+
+
+def texts_of(captions: Mapping[str, Caption]) -> dict[str, str]:
+    """Returns image name -> text of the caption."""
+    return {image_name: caption.text for image_name, caption in captions.items()}
 
 
 def _batches(

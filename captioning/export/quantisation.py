@@ -75,7 +75,7 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
         # The maps are closed when this function returns, because Windows removes no open file.
         maps = extract_feature_maps(Encoder(models), dataset.images, references, maps_path)
         decoder = Decoder.load(models, vocabulary)
-        return evaluate(decoder, maps, references, meteor=False)[1]["CIDEr"]
+        return evaluate(decoder, maps, references)[1]["CIDEr"]
 
     with replace_networks(paths.models) as trial:
         for name in networks:

@@ -43,5 +43,5 @@ def _score(
     features: Mapping[str, np.ndarray],
     references: Mapping[str, Sequence[str]],
 ) -> dict[str, float]:
-    _, scores = evaluate(decoder, features, references, meteor=False)
+    _, scores = evaluate(decoder, features, references)
     return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}
