@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -75,9 +76,20 @@ def with_scans(side: int, count: int) -> bytes:
     return jpeg[:last] + jpeg[last:-2] * count + b"\xff\xd9"
 
 
+def giant_jpeg(side: int, mode: str = "RGB") -> bytes:
+    """A JPEG file of side x side equal pixels. It repeats 128 lines, between markers at which the
+    decoder begins anew: an encoder would need 4 GB of memory for all lines."""
+    lines = encoded("JPEG", (side, 128), mode, restart_marker_rows=1)
+    height = lines.index(b"\xff\xc0") + 5
+    scan = lines.index(b"\xff\xda") + 2
+    scan += int.from_bytes(lines[scan : scan + 2])
+    header = lines[:height] + struct.pack(">H", side) + lines[height + 2 : scan]
+    return header + b"\xff\xd7".join([lines[scan:-2]] * ceil(side / 128)) + lines[-2:]
+
+
 def one_scan_a_channel(side: int) -> bytes:
     """A JPEG file that is not progressive, but has its three channels one after the other."""
-    grey = encoded("JPEG", (side, side), "L")
+    grey = giant_jpeg(side, "L")
     before, after_frame = grey.split(b"\xff\xc0")
     tables, after_scan = after_frame[11:].split(b"\xff\xda")
     channels = b"".join(bytes([number, 0x11, 0]) for number in (1, 2, 3))
@@ -95,6 +107,13 @@ def giant_jpeg_2000(width: int, height: int) -> bytes:
     for position in (size, size + 16):  # of the image, and of its only tile
         struct.pack_into(">II", content, position, width, height)
     struct.pack_into(">II", content, content.index(b"ihdr") + 4, height, width)
+    return bytes(content)
+
+
+def giant_webp(side: int) -> bytes:
+    """A file of some bytes whose header states another size: equal pixels take no bytes."""
+    content = bytearray(encoded("WEBP", lossless=True, quality=0, method=0))
+    content[21:25] = struct.pack("<I", side - 1 << 14 | side - 1)
     return bytes(content)
 
 
@@ -160,8 +179,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
         "<", {257: (4, [2_500_000]), 273: (4, [8] * 2_500_000), 278: (3, [1])}
     ),
     "JPEG, 16,320 x 12,240, of a phone": lambda: encoded("JPEG", (16_320, 12_240)),
-    "JPEG, 32,760": lambda: encoded("JPEG", (32_760, 32_760)),
-    "JPEG, cut off, 32,760": lambda: encoded("JPEG", (32_760, 32_760))[:-40_000],
+    "JPEG, 32,760": lambda: giant_jpeg(32_760),
+    "JPEG, cut off, 32,760": lambda: giant_jpeg(32_760)[:-40_000],
     "JPEG, progressive, 14,600": lambda: encoded("JPEG", (14_600, 14_600), progressive=True),
     "JPEG, progressive, 300 scans, 17,880": lambda: with_scans(17_880, 300),
     "JPEG, a scan for each channel, 32,760": lambda: one_scan_a_channel(32_760),
@@ -174,7 +193,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "JPEG 2000, blocks of 4, 2,048": lambda: encoded(
         "JPEG2000", (2_048, 2_048), codeblock_size=(4, 4)
     ),
-    "WebP, 16,383": lambda: encoded("WEBP", (16_383, 16_383), lossless=True, quality=0, method=0),
+    "WebP, 16,383": lambda: giant_webp(16_383),
     "WebP, RGBA, 5,792": lambda: encoded("WEBP", (5_792, 5_792), "RGBA", lossless=True, method=0),
     "WebP, 10 frames of 5,792": lambda: animation("WEBP", 5_792, 10),
     "GIF, 8,192": lambda: encoded("GIF", (8_192, 8_192), "L"),
@@ -203,6 +222,20 @@ class Result:
     def is_right(self) -> bool:
         is_named = self.end in ("captioned", "refused")
         return is_named and self.peak <= MAX_BYTES and self.seconds <= MAX_SECONDS
+
+
+def make(name: str, path: Path) -> None:
+    """Writes a file of `BOMBS` in a process of its own, whose memory, up to 2 GB, is then free. It
+    would count as that of the command that follows."""
+    making = get_context("spawn").Process(target=_write, args=(name, path))
+    making.start()
+    making.join()
+    if making.exitcode:
+        raise RuntimeError(f"Expected a file of {name}, got the exit status {making.exitcode}.")
+
+
+def _write(name: str, path: Path) -> None:
+    path.write_bytes(BOMBS[name]())
 
 
 def caption(*paths: Path | str) -> Result:
@@ -235,10 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
     with TemporaryDirectory() as folder:
         for number, name in enumerate(BOMBS):
             path = Path(folder, f"{number}.image")
-            # In a process of its own: its peak would count as that of the command that follows.
-            making = get_context("spawn").Process(target=_make, args=(name, path))
-            making.start()
-            making.join()
+            make(name, path)
             result = caption(path)
             are_right &= result.is_right
             print(
@@ -248,10 +278,6 @@ def main(arguments: list[str] | None = None) -> int:
             )
             path.unlink()
     return int(not are_right)
-
-
-def _make(name: str, path: Path) -> None:
-    path.write_bytes(BOMBS[name]())
 
 
 if __name__ == "__main__":
