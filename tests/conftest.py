@@ -57,7 +57,7 @@ def forget_models():
 
 @pytest.fixture(autouse=True)
 def forget_graphs(request):
-    """A test that trains leaves up to 100 MB of graphs: see `_forget_models`."""
+    """A test that trains leaves up to 100 MB of graphs: see `_dismantle_graphs`."""
     yield
     if request.node.get_closest_marker("slow"):
         _forget_models()
@@ -65,8 +65,9 @@ def forget_graphs(request):
 
 def _forget_models() -> None:
     if keras := sys.modules.get("keras"):
+        keras.backend.clear_session()  # also collects garbage
+    if "tensorflow" in sys.modules:
         _dismantle_graphs()
-        keras.backend.clear_session()
 
 
 def _dismantle_graphs() -> None:
@@ -75,7 +76,6 @@ def _dismantle_graphs() -> None:
     from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
     from tensorflow.python.framework.func_graph import FuncGraph, dismantle_func_graph
 
-    gc.collect()
     objects = gc.get_objects()
     graphs = [graph for graph in objects if issubclass(type(graph), FuncGraph)]
     in_use = {id(run.graph) for run in objects if issubclass(type(run), ConcreteFunction)}
