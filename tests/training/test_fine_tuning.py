@@ -108,8 +108,8 @@ def finished(encoder, pretrained, world, tmp_path_factory):
     folder, predictions = tmp_path_factory.mktemp("finished"), []
 
     class RecordingBatches(DistillationBatches):
-        def __init__(self, batches, teacher):
-            super().__init__(batches, teacher)
+        def __init__(self, batches, teacher, folder):
+            super().__init__(batches, teacher, folder)
             predictions.append(
                 [
                     (batches.images_in(index), teacher.predict_on_batch(batches[index][0]))
