@@ -33,6 +33,10 @@ from captioning.data.image_limits import (
 
 _LARGE = 2**24
 
+# Size of the memory blocks of a large image. Linux keeps smaller blocks for the thread that freed
+# them, but another thread may decode the next large image.
+_BLOCK_BYTES = 2**26
+
 MAX_REPAIRED_BYTES = 10**8  # a file is repaired in memory
 
 _JPEG_START = b"\xff\xd8\xff"
@@ -78,7 +82,7 @@ def decode(
         width, height = _reduce(image, at_least, file)
         if width * height > limit:
             raise too_large(size, limit)
-        with _large_image if is_large((width, height)) else nullcontext():
+        with _only_large_image() if is_large((width, height)) else nullcontext():
             scale_colours(image, open_again=lambda: _identify(file))
             return convert(image)
 
@@ -113,6 +117,19 @@ def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
         end = position + 12 + int.from_bytes(content[position : position + 4])
         yield name, content[position:end]
         position = end
+
+
+@contextmanager
+def _only_large_image() -> Iterator[None]:
+    """Inside the block, no other large image is decoded, and Pillow takes memory in large blocks,
+    which are free for all threads afterwards."""
+    with _large_image:
+        before = Image.core.get_block_size()
+        Image.core.set_block_size(_BLOCK_BYTES)
+        try:
+            yield
+        finally:
+            Image.core.set_block_size(before)
 
 
 def _identify(file: IO[bytes]) -> ImageFile:
