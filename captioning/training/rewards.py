@@ -84,12 +84,18 @@ class References:
         more images contain, in order, and the number of these images (n-grams,)."""
         found, counted = [], []
         for length in _LENGTHS:  # one after the other, in a quarter of the memory
-            of_images = [
-                np.unique(_find_ngrams(captions, length)[0]) for captions in self._captions.values()
-            ]
-            ngrams, images = np.unique(np.concatenate(of_images), return_counts=True)
-            found.append(ngrams[images > 1])
-            counted.append(images[images > 1])
+            ngrams = np.concatenate(
+                [
+                    np.unique(_find_ngrams(captions, length)[0])
+                    for captions in self._captions.values()
+                ]
+            )
+            ngrams.sort()  # an n-gram of k images follows itself k - 1 times
+            ngrams, repetitions = np.unique(
+                ngrams[1:][ngrams[1:] == ngrams[:-1]], return_counts=True
+            )
+            found.append(ngrams)
+            counted.append(repetitions + 1)
         ngrams, images = np.concatenate(found), np.concatenate(counted)
         order = np.argsort(ngrams)
         return len(self._captions), ngrams[order], images[order]
