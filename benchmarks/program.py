@@ -17,7 +17,6 @@ from captioning.export.provide_encoder import provide_encoder
 from captioning.inference.captioner import Captioner
 from captioning.inference.extract_features import encode_images, extract_feature_maps
 from captioning.inference.networks import Decoder
-from captioning.inference.openvino_runtime import training_precision
 from captioning.paths import Paths, find_model
 from captioning.settings import SearchSettings, TrainingSettings
 
@@ -95,6 +94,8 @@ def train(words: int, images: int) -> Work:
     """Trains the merge model for an epoch; scoring is left out."""
     from captioning.models.caption_model import build_caption_model
     from captioning.training.cross_entropy import SmoothedCrossentropy, compile_model, make_batches
+    from captioning.training.device_batches import for_devices
+    from captioning.training.devices import training_precision
 
     vocabulary, captions, features = make_training_set(words, images)
     maps = {name: pooled[None] for name, pooled in features.items()}
@@ -103,7 +104,7 @@ def train(words: int, images: int) -> Work:
     compile_model(model, SETTINGS, len(batches), SmoothedCrossentropy(SETTINGS.label_smoothing))
 
     def work() -> int:
-        model.fit(batches, shuffle=False, verbose=0)
+        model.fit(for_devices(batches, batches.batch_size), shuffle=False, verbose=0)
         return images
 
     return work

@@ -8,9 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from tiny_world import build_tiny_encoder, drawings, write_archives
+from tiny_world import build_tiny_encoder, make_tiny_data, write_archives
 
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
@@ -126,18 +125,4 @@ def tiny_root(tmp_path_factory, tiny_settings) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data():
-    """The captions of the tiny world, with random features of 7 numbers a cell."""
-    from captioning.data.vocabulary import clean_captions
-    from captioning.training.training_data import TrainingData
-
-    captions = {name: image_captions for name, (_, image_captions) in drawings(36).items()}
-    names = list(captions)
-    train = {name: captions[name] for name in names[:24]}
-    development = {name: captions[name] for name in names[24:30]}
-    random = np.random.default_rng(0)
-    return TrainingData(
-        train=clean_captions(train),
-        development=clean_captions(development),
-        references=development,
-        features={name: random.random((3, 7), dtype="float32") for name in names},
-    )
+    return make_tiny_data()

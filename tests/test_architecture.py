@@ -45,6 +45,14 @@ def test_captioning_and_scoring_name_no_keras():
             assert imported.isdisjoint({"keras", "tensorflow"}), path
 
 
+def test_models_and_training_are_plain_keras():
+    """They run with any backend of Keras. One module names the backends."""
+    for folder in ("models", "training"):
+        for path in (PACKAGE / folder).glob("*.py"):
+            imported = {name.partition(".")[0] for name in imports_of(path)}
+            assert imported.isdisjoint({"jax", "tensorflow"}) or path.name == "devices.py", path
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_folder_says_what_it_is_for_and_does_nothing_when_imported(folder):
     tree = ast.parse((PACKAGE / folder / "__init__.py").read_text(encoding="utf-8"))

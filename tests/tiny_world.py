@@ -6,6 +6,7 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 160, 60), "blue": (40, 60, 220)}
@@ -74,6 +75,24 @@ def write_folder(folder: Path, count: int = 20) -> dict[str, str]:
             first_captions[name] = captions[1]
             table.writerows([name, caption] for caption in captions[1 : 2 + number % 2])
     return first_captions
+
+
+def make_tiny_data():
+    """The captions of the tiny world, with random features of 7 numbers a cell."""
+    from captioning.data.vocabulary import clean_captions
+    from captioning.training.training_data import TrainingData
+
+    captions = {name: image_captions for name, (_, image_captions) in drawings(36).items()}
+    names = list(captions)
+    train = {name: captions[name] for name in names[:24]}
+    development = {name: captions[name] for name in names[24:30]}
+    random = np.random.default_rng(0)
+    return TrainingData(
+        train=clean_captions(train),
+        development=clean_captions(development),
+        references=development,
+        features={name: random.random((3, 7), dtype="float32") for name in names},
+    )
 
 
 def build_tiny_encoder():

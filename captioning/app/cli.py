@@ -22,6 +22,7 @@ from captioning.app.options import (
     add_report,
     add_root,
     add_search,
+    add_settings,
     add_source,
     add_training,
     make_search_settings,
@@ -87,13 +88,13 @@ def _features(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
-    pipeline.train(paths, _settings(paths, options))
+    pipeline.train(paths, _settings(paths, options), options.devices)
 
 
 @_step(
     "fine-tune",
     add_pretrained_weights,
-    add_training,
+    add_settings,
     help="fine-tune the image encoder; write models/fine_tuned.weights.h5",
     description="Fine-tune the last blocks of the image encoder together with a new caption model. "
     "The teacher of both is models/caption_model.keras. Write models/fine_tuned.weights.h5, from "
@@ -151,8 +152,7 @@ def _quantise(paths: Paths, options: argparse.Namespace) -> None:
     help="write a page about a training run: curves, scores, captions, confused words",
 )
 def _report(paths: Paths, options: argparse.Namespace) -> None:
-    search = make_search_settings(options)
-    print(pipeline.report(paths, options.split, search, options.output))
+    print(pipeline.report(paths, options.split, make_search_settings(options), options.output))
 
 
 @_step(

@@ -34,6 +34,7 @@ REQUIREMENTS = {
     "simplemma": ".[train]",
     "snowballstemmer": ".[train]",
     "tensorflow": ".[train]",
+    "jax": ".[jax]",
     "nncf": ".[quantise]",
     "pyarrow": ".[scale]",
     "ray": ".[scale]",

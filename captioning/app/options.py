@@ -109,12 +109,16 @@ def add_pretrained_weights(parser: ArgumentParser) -> None:
         "--weights",
         metavar="FILE",
         default="imagenet",
-        help='"imagenet" or the weights file from which models/encoder was built '
-        "(default %(default)s)",
+        help="the weights file from which models/encoder was built (default %(default)s)",
     )
 
 
 def add_training(parser: ArgumentParser) -> None:
+    add_settings(parser)
+    parser.add_argument("--devices", type=whole_number(), metavar="N", help="use N graphics cards")
+
+
+def add_settings(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seed",
         type=int,
@@ -145,9 +149,8 @@ def add_search(parser: ArgumentParser) -> None:
         "--decode",
         choices=DECODINGS,
         default=SearchSettings.decoding,
-        help="how to choose the best caption: beam takes the most probable; consensus takes the "
-        "one that agrees best with the others, which is better and a quarter slower (default "
-        "%(default)s)",
+        help="how to choose the best caption: beam takes the most probable; consensus the one that "
+        "agrees best with the others, better and a quarter slower (default %(default)s)",
     )
 
 

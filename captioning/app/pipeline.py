@@ -12,6 +12,7 @@ and `serve` and `check` do not need it at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from captioning.data.check import Findings
     from captioning.data.dataset import Captions, Dataset
 
-_FIRST_STEPS = ("download", "check")  # may create the root folder
-
 
 def _only_writer_of_root(step: Callable) -> Callable:
     """Decorates a step that writes to the root folder. The step raises BlockingIOError while
@@ -37,7 +36,7 @@ def _only_writer_of_root(step: Callable) -> Callable:
 
     @wraps(step)
     def run(paths: Paths, *arguments, **options):
-        if step.__name__ in _FIRST_STEPS:
+        if step.__name__ in ("download", "check"):  # may create the folder
             paths.root.mkdir(parents=True, exist_ok=True)
         with only_writer(paths.root):
             return step(paths, *arguments, **options)
@@ -136,17 +135,19 @@ def default_settings(
     return replace(settings, **overrides)
 
 
-@_only_writer_of_root
-def train(paths: Paths, settings: TrainingSettings | None = None) -> list[dict]:
-    """Trains the caption model, and exports its decoder. Writes `models/` and `tokenizer.p`.
-
-    Returns the history: a dict of stage and numbers for each epoch. Resumes a run that was stopped.
-    """
+def train(
+    paths: Paths, settings: TrainingSettings | None = None, devices: int | None = None
+) -> list[dict]:
+    """Trains the caption model on `devices` (see `use_devices`), and exports its decoder. Writes
+    `models/` and `tokenizer.p`. Returns the history: a dict of stage and numbers for each epoch.
+    Resumes a run that was stopped. Of several processes, the first writes."""
+    from captioning.training.devices import is_first_process, use_devices
     from captioning.training.train import train_and_export
     from captioning.training.training_data import load_training_data
 
     settings = settings or default_settings(paths)
-    return train_and_export(load_training_data(paths, settings), settings, paths)
+    with use_devices(devices), only_writer(paths.root) if is_first_process() else nullcontext():
+        return train_and_export(load_training_data(paths, settings), settings, paths)
 
 
 @_only_writer_of_root
@@ -230,10 +231,8 @@ def serve(paths: Paths, port: int = DEMO_PORT, open_browser: bool = False) -> No
     from captioning.app.demo import serve_page
     from captioning.inference.captioner import Captioner
 
-    try:
+    with suppress(KeyboardInterrupt):  # the way to end it
         serve_page(Captioner.load(paths.root), port, open_browser)
-    except KeyboardInterrupt:  # the way to end it
-        pass
 
 
 def _caption_split(

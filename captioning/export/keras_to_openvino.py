@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
 from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
@@ -31,6 +33,7 @@ from captioning.inference.openvino_runtime import (
     without_telemetry,
     write_metadata,
 )
+from captioning.models.caption_model import uses_xla
 from captioning.models.step_model import build_step_models
 
 # Most of the time of a call in Keras does not depend on the number of images, so that Keras needs
@@ -90,10 +93,10 @@ def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
     model. `longest_caption`: the limit of the search in words."""
     prefill, step = build_step_models(caption_model)
     for network in (prefill, step):
-        network.compile(jit_compile=False)  # XLA would compile for each number of images
+        network.compile(jit_compile=uses_xla())
     return Decoder(
-        lambda inputs: keras.tree.flatten(prefill.predict_on_batch(*inputs)),
-        step.predict_on_batch,
+        lambda inputs: _predict(prefill, inputs),
+        lambda inputs: _predict(step, inputs),
         vocabulary,
         longest_caption,
         feature_width=prefill.input_shape[-1],
@@ -116,13 +119,30 @@ def make_fingerprint(model: keras.Model) -> str:
     return digest.hexdigest()[:16]
 
 
+def _predict(network: keras.Model, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Runs a network. For XLA, which compiles for each number of images, rounds that number up to a
+    power of two."""
+    images = len(inputs[0])
+    added = 2 ** (images - 1).bit_length() - images if uses_xla() else 0
+    if added:
+        inputs = [np.pad(x, [(0, added)] + [(0, 0)] * (x.ndim - 1)) for x in inputs]
+    outputs = network.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
+    return [output[:images] for output in keras.tree.flatten(outputs)]
+
+
 def _units(step: keras.Model) -> int:
     """The number of units of the LSTM, whose hidden state is the second input of the step."""
     return step.input_shape[1][-1]
 
 
 def _write(model: keras.Model, path: Path, metadata: dict[str, object]) -> None:
-    """Writes the network to the folder of `path`, which `replace_networks` made."""
+    """Writes the network to the folder of `path`, which `replace_networks` made. Raises UserError
+    if Keras does not run on TensorFlow."""
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise UserError(
+            f"Expected the backend tensorflow for the export to OpenVINO, got {backend}. Set "
+            "KERAS_BACKEND=tensorflow for this step."
+        )
     exported = path.with_name("exported.xml")
     with without_telemetry(), _converter_on_python_3_13(), full_disk_as_os_error(exported):
         model.export(str(exported), format="openvino", verbose=False)

@@ -148,12 +148,6 @@ def has_bfloat16_units() -> bool:
     return "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-def training_precision() -> str:
-    """Returns the fastest Keras dtype policy for training on this processor: "mixed_bfloat16"
-    (twice as fast) if it `has_bfloat16_units`, else "float32"."""
-    return "mixed_bfloat16" if has_bfloat16_units() else "float32"
-
-
 def encoder_precision() -> str:
     """Returns the fastest precision for extracting features on this processor: "bf16" if it
     `has_bfloat16_units` (the cosine with maps of "f32" is 0.999), else "f32"."""

@@ -33,6 +33,12 @@ ENSEMBLE = "ensemble"
 NETWORK_SETTINGS = ("decoder", "embedding_units", "units", "heads")
 
 
+def uses_xla() -> bool:
+    """Whether models are compiled with XLA, anew for each shape of their inputs. Without it, JAX
+    takes a hundred times as long a step; TensorFlow hardly gains from it."""
+    return keras.backend.backend() == "jax"
+
+
 def build_caption_model(
     vocabulary_size: int,
     feature_width: int,

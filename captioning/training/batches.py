@@ -64,7 +64,7 @@ class CaptionBatches(keras.utils.PyDataset):
         self._image_names = list(captions)
         self._max_captions = max(map(len, captions.values()))
         self._lengths = np.array([max(map(len, ids)) - 1 for ids in captions.values()])
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._epoch = epoch
         self._group_size = batches_per_group * batch_size
@@ -100,7 +100,7 @@ class CaptionBatches(keras.utils.PyDataset):
         for start in range(0, len(order), self._group_size):
             group = order[start : start + self._group_size]
             group = group[np.argsort(self._lengths[group], kind="stable")]
-            batches += np.split(group, range(self._batch_size, len(group), self._batch_size))
+            batches += np.split(group, range(self.batch_size, len(group), self.batch_size))
         batches = [batches[index] for index in random.permutation(len(batches))]
         # Keras assumes that a size that is equal in the first two batches never changes. Therefore
         # one of the longest batches comes first, and one of the shortest second.

@@ -17,6 +17,11 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError, one_line
 from captioning.files import replace_when_written, write_atomically
 from captioning.paths import Paths
+from captioning.training.devices import (
+    in_this_process,
+    is_first_process,
+    wait_for_all_processes,
+)
 
 MODEL = "caption_model.keras"
 RECORD = "training.json"
@@ -60,14 +65,17 @@ class Run:
         return len(self._stage_epochs(stage))
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
-        """Saves an epoch of the present stage: first the model, then the record."""
+        """Saves an epoch of the present stage: first the model, then the record. Of several
+        processes, the first saves it, and the others wait."""
         epoch = {STAGE_KEY: self.stage} | {name: float(number) for name, number in numbers.items()}
         self.history.append(epoch)
         last, best = self._model_path(len(self.history)), self._best_model_path
-        _save(model, last)
-        _write_record(self.folder, self._record)
-        for path in set(self.folder.glob("epoch-*.keras")) - {last, best}:
-            path.unlink()
+        if is_first_process():
+            _save(model, last)
+            _write_record(self.folder, self._record)
+            for path in set(self.folder.glob("epoch-*.keras")) - {last, best}:
+                path.unlink()
+        wait_for_all_processes()
 
     def load_last_model(self) -> keras.Model:
         """Loads the model of the last epoch, with its optimizer."""
@@ -205,5 +213,5 @@ def _write_record(folder: Path, record: Mapping) -> None:
 
 
 def _save(model: keras.Model, path: Path) -> None:
-    with replace_when_written(path) as neighbour:
+    with replace_when_written(path) as neighbour, in_this_process():
         model.save(neighbour)

@@ -14,11 +14,12 @@ from keras import ops
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
-from captioning.inference.openvino_runtime import training_precision
-from captioning.models.caption_model import build_caption_model
+from captioning.models.caption_model import build_caption_model, uses_xla
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run
+from captioning.training.device_batches import for_devices
+from captioning.training.devices import building, training_precision
 from captioning.training.distillation import DistillationBatches
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
@@ -89,20 +90,23 @@ def run_epochs(
     epochs_done = run.epochs_done(stage)
     train_batches = make_batches(data.encode(vocabulary), settings, epochs_done)
     development_batches = make_batches(data.encode_development(vocabulary), settings)
+    batch_sizes = train_batches.batch_size, development_batches.batch_size
     loss = SmoothedCrossentropy(settings.label_smoothing)
     if teacher:
         train_batches = DistillationBatches(train_batches, teacher, run.folder)
         development_batches = DistillationBatches(development_batches, teacher, run.folder)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
-    if epochs_done:
-        model = run.load_last_model()
-    else:
-        keras.utils.set_random_seed(settings.seed)
-        model = build()
-        compile_model(model, settings, len(train_batches), loss)
+    with building():
+        if epochs_done:
+            model = run.load_last_model()
+            model.jit_compile = uses_xla()  # the epochs before may have run on another backend
+        else:
+            keras.utils.set_random_seed(settings.seed)
+            model = build()
+            compile_model(model, settings, len(train_batches), loss)
     model.fit(
-        train_batches,
-        validation_data=development_batches,
+        for_devices(train_batches, batch_sizes[0]),
+        validation_data=for_devices(development_batches, batch_sizes[1]),
         initial_epoch=epochs_done,
         epochs=settings.epochs,
         callbacks=[_Epochs(run, stage, score, settings)],
@@ -138,8 +142,7 @@ def compile_model(
     optimizer = keras.optimizers.AdamW(
         learning_rate, weight_decay=settings.weight_decay, clipnorm=settings.clip_norm
     )
-    # Batches differ in length, and XLA would compile for each length.
-    model.compile(optimizer, loss, jit_compile=False)
+    model.compile(optimizer, loss, jit_compile=uses_xla())
 
 
 def require_finite_loss(loss: float, learning_rate: float) -> None:

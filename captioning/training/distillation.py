@@ -14,7 +14,7 @@ import numpy as np
 
 from captioning.data.vocabulary import PADDING
 from captioning.files import name_in_errors
-from captioning.models.caption_model import build_caption_model, build_ensemble
+from captioning.models.caption_model import build_caption_model, build_ensemble, uses_xla
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant
 
@@ -122,5 +122,5 @@ def build_teacher(
     logits = build_ensemble(copies)
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits.output)
     teacher = keras.Model(logits.input, probabilities, name="teacher")
-    teacher.compile(jit_compile=False)  # XLA would compile for each length of a batch
+    teacher.compile(jit_compile=uses_xla())
     return teacher

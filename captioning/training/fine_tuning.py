@@ -19,17 +19,19 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.export.keras_to_openvino import make_encoder_id, make_fingerprint, to_encoder
 from captioning.inference.extract_features import extract_feature_maps
-from captioning.inference.openvino_runtime import encoder_name, is_other_encoder, training_precision
+from captioning.inference.openvino_runtime import encoder_name, is_other_encoder
 from captioning.models.caption_model import (
     NETWORK_SETTINGS,
     build_caption_model,
     ensemble_members,
+    uses_xla,
 )
 from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings
 from captioning.training import cross_entropy
 from captioning.training.checkpoints import Run, load_trained
+from captioning.training.devices import training_precision
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
 from captioning.training.validation import Validator
@@ -138,7 +140,7 @@ def _run_stage(
     pretrained exit flow."""
     precision = training_precision()
     teacher = _connect(_copy(exit_flow, precision), teacher)
-    teacher.compile(jit_compile=False)
+    teacher.compile(jit_compile=uses_xla())
 
     def build() -> keras.Model:
         caption_model = build_caption_model(
@@ -148,7 +150,7 @@ def _run_stage(
         return _connect(_copy(exit_flow, precision), caption_model)
 
     scored_exit_flow = _copy(exit_flow, "float32")
-    scored_exit_flow.compile(jit_compile=False)
+    scored_exit_flow.compile(jit_compile=uses_xla())
     validator = Validator(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:

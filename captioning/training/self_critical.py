@@ -18,8 +18,7 @@ from captioning.data.vocabulary import END, PADDING, START, Vocabulary
 from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
 from captioning.inference.networks import Decoder
-from captioning.inference.openvino_runtime import training_precision
-from captioning.models.caption_model import build_caption_model
+from captioning.models.caption_model import build_caption_model, uses_xla
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import EncodedCaptions, Variant, pad
 from captioning.training.checkpoints import Run
@@ -28,6 +27,8 @@ from captioning.training.cross_entropy import (
     require_finite_loss,
     require_finite_weights,
 )
+from captioning.training.device_batches import fit_devices
+from captioning.training.devices import training_precision
 from captioning.training.rewards import Reward
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
@@ -42,6 +43,7 @@ def run_stage(
     ValueError if training diverges."""
     if run.epochs_done(STAGE):
         model = run.load_last_model()
+        model.jit_compile = uses_xla()  # the epochs before may have run on another backend
         _swap_averages(model)
     else:
         model = _build_model(run.load_best_model(), data, vocabulary, settings)
@@ -49,11 +51,12 @@ def run_stage(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
     validator = Validator(data, vocabulary, settings)
+    fit = fit_devices(settings.batch_size)
     while run.stage == STAGE:
         rewards = []
         epoch = run.epochs_done(STAGE)
         for *batch, reward in tqdm(batches.draw_epoch(epoch), total=len(batches), unit="batch"):
-            loss = model.train_on_batch(*batch)
+            loss = model.train_on_batch(*fit(batch))
             require_finite_loss(float(loss), settings.self_critical_learning_rate)
             rewards.append(reward)
         require_finite_weights(model, settings.self_critical_learning_rate)
@@ -80,7 +83,7 @@ def _build_model(
         use_ema=True,
         ema_momentum=settings.self_critical_momentum,
     )
-    model.compile(optimizer, SmoothedCrossentropy(), jit_compile=False)
+    model.compile(optimizer, SmoothedCrossentropy(), jit_compile=uses_xla())
     return model
 
 

@@ -9,7 +9,10 @@ By default, two models run through the first stage only. Their ensemble is the t
 model, the student, which runs through both stages and is the result.
 """
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +24,6 @@ from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.errors import UserError
 from captioning.export.keras_to_openvino import export_decoder
 from captioning.inference.networks import Decoder
-from captioning.inference.openvino_runtime import training_precision
 from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
@@ -36,23 +38,41 @@ from captioning.training.checkpoints import (
     read_record,
     save_trained,
 )
+from captioning.training.devices import (
+    is_first_process,
+    training_precision,
+    wait_for_all_processes,
+)
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, find_longest_caption, identify_run
 from captioning.training.validation import validate
 
 _MEMBER_FOLDER = "member-"
 
+# Exports the decoder of the root folder that the argument names.
+_EXPORT = """
+import pathlib, sys
+from captioning.paths import Paths
+from captioning.training.train import export_trained
+export_trained(Paths(pathlib.Path(sys.argv[1])))
+"""
+
 
 def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Paths) -> list[dict]:
     """Trains a model in `paths.models`, and writes the vocabulary and the exported decoder. With
-    the encoder, these are all that captioning needs. Returns the history."""
+    the encoder, these are all that captioning needs. Returns the history. Of several processes,
+    the first writes."""
     vocabulary = Vocabulary.from_captions(
         (caption for image_captions in data.train.values() for caption in image_captions),
         settings.min_word_count,
     )
     model, history = train(data, vocabulary, settings, paths.models)
-    vocabulary.save(paths.vocabulary)
-    export_decoder(model, vocabulary, data.longest_caption, paths.models, data.encoder_id)
+    if is_first_process():
+        vocabulary.save(paths.vocabulary)
+        if keras.backend.backend() == "tensorflow":
+            export_decoder(model, vocabulary, data.longest_caption, paths.models, data.encoder_id)
+        else:
+            _export_with_tensorflow(paths.root)
     return history
 
 
@@ -74,7 +94,8 @@ def train(
     identity = identify_run(data, vocabulary, settings)
     history = read_record(folder, identity)["history"]
     if history:
-        _remove_members(folder)  # a run that was killed at its end may leave them
+        if is_first_process():
+            _remove_members(folder)  # a run that was killed at its end may leave them
         return load_model(folder), history
     if settings.uses_pooled_features:
         data = data.pooled()
@@ -102,8 +123,10 @@ def train(
         model = _train_model(run, data, vocabulary, student_settings, teacher)
         history += run.history
 
-    save_trained(model, identity | {"history": history}, folder)
-    _remove_members(folder)
+    wait_for_all_processes()  # the others may still read the files of the members
+    if is_first_process():
+        save_trained(model, identity | {"history": history}, folder)
+        _remove_members(folder)
     return model, history
 
 
@@ -122,6 +145,22 @@ def export_trained(paths: Paths) -> None:
     else:
         max_length = Decoder.load(paths.models, vocabulary).longest_caption
     export_decoder(model, vocabulary, max_length, paths.models, record.get("encoder"))
+
+
+def _export_with_tensorflow(root: Path) -> None:
+    """Runs `export_trained` in a process whose Keras runs on TensorFlow, the only backend that
+    OpenVINO converts."""
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": "tensorflow",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-c", _EXPORT, str(root)]
+    if subprocess.run(command, env=environment).returncode:
+        raise UserError(
+            "Expected the decoder to be exported, got an error. The trained model is kept. Run "
+            "`python -m captioning export` with KERAS_BACKEND=tensorflow."
+        )
 
 
 def _member_settings(settings: TrainingSettings, number: int) -> TrainingSettings:

@@ -12,6 +12,7 @@ from captioning.inference.networks import Decoder
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features
+from captioning.training.devices import from_first_process, in_this_process
 from captioning.training.training_data import TrainingData
 
 
@@ -21,8 +22,9 @@ class Validator:
 
     def __init__(self, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings):
         self._data = data
-        self._model = build_caption_model(len(vocabulary), data.feature_width, settings)
-        self._decoder = to_decoder(self._model, vocabulary, data.longest_caption)
+        with in_this_process():
+            self._model = build_caption_model(len(vocabulary), data.feature_width, settings)
+            self._decoder = to_decoder(self._model, vocabulary, data.longest_caption)
 
     def score(self, model: keras.Model, features: Features | None = None) -> dict[str, float]:
         """Returns CIDEr, from 0 to 10, and BLEU-4, from 0 to 1, of the model with its present
@@ -44,4 +46,5 @@ def _score(
     references: Mapping[str, Sequence[str]],
 ) -> dict[str, float]:
     _, scores = evaluate(decoder, features, references)
-    return {f"development {name}": scores[name] for name in ("CIDEr", "BLEU-4")}
+    names = ("CIDEr", "BLEU-4")
+    return from_first_process({f"development {name}": scores[name] for name in names})

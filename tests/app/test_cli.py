@@ -61,10 +61,10 @@ def calls(monkeypatch):
             [("extract_features", "VGG16", "a.h5", True)],
         ),
         (
-            ["train", "--seed", "3", "--set", "epochs=7", "--set", "decoder=merge"],
+            ["train", "--seed", "3", "--set", "epochs=7", "decoder=merge", "--devices", "2"],
             [
                 ("default_settings", {"seed": 3, "epochs": 7, "decoder": "merge"}),
-                ("train", TrainingSettings()),
+                ("train", TrainingSettings(), 2),
             ],
         ),
         (
@@ -99,7 +99,7 @@ def calls(monkeypatch):
                 ("check", None, None),
                 ("extract_features", None, None, False),
                 ("default_settings", {"seed": 0}),
-                ("train", TrainingSettings()),
+                ("train", TrainingSettings(), None),
                 ("calibrate",),
                 ("evaluate", "test", SearchSettings()),
             ],

@@ -1,0 +1,176 @@
+"""The devices on which Keras trains: processors or graphics cards, of one process or of several.
+
+All that differs between the backends of Keras stands here; models, losses and stages of training
+are plain Keras. Each device computes its share of the rows of every batch, and the gradients are
+summed, so that all devices have the weights that one device would have. JAX trains on the devices
+of one process or of several (`keras.distribution.DataParallel`), TensorFlow on those of one process
+(`MirroredStrategy`).
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import keras
+import numpy as np
+
+from captioning.errors import UserError
+from captioning.inference import openvino_runtime
+
+# Set this and the other variables of `keras.distribution.initialize` to train in several processes.
+_NUM_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+
+_BFLOAT16_GENERATION = 8  # the first compute capability of NVIDIA's cards with such units
+
+_strategy = None  # TensorFlow's, for several devices; JAX's is `keras.distribution.distribution()`
+
+
+@contextmanager
+def use_devices(devices: int | None = None) -> Iterator[None]:
+    """Inside the block, models train on so many devices, by default on all graphics cards, else on
+    the processor. Prints which, except for one processor.
+
+    Raises UserError if the backend of Keras finds fewer devices, or cannot use several processes.
+    """
+    backend = keras.backend.backend()
+    processes = int(os.environ.get(_NUM_PROCESSES, "1"))
+    if processes > 1 and backend != "jax":
+        raise UserError(
+            f"Expected the backend jax for training in {processes} processes, got {backend}. Set "
+            f"KERAS_BACKEND=jax, or unset {_NUM_PROCESSES}."
+        )
+    if processes > 1:
+        _join_processes()
+    names = _choose(keras.distribution.list_devices(), devices, processes)
+    with _distribute(names, backend) if len(names) > 1 else nullcontext():
+        if names != ["cpu:0"] and is_first_process():
+            print(f"Training on {len(names)} device(s) with {backend}: {', '.join(names)}")
+        yield
+
+
+def building() -> AbstractContextManager:
+    """Returns the context in which to build or load the model that is to be trained."""
+    return _strategy.scope() if _strategy else nullcontext()
+
+
+@contextmanager
+def in_this_process() -> Iterator[None]:
+    """Inside the block, the models that Keras builds or saves belong to this process alone, so that
+    the others need not do the same at the same time."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+
+def num_devices() -> int:
+    """The number of devices that share each batch, those of all processes together."""
+    if _strategy:
+        return _strategy.num_replicas_in_sync
+    distribution = keras.distribution.distribution()
+    return distribution.num_model_replicas if distribution else 1
+
+
+def num_processes() -> int:
+    """The number of processes that share each batch."""
+    distribution = keras.distribution.distribution()
+    return distribution.num_processes if distribution else 1
+
+
+def process_number() -> int:
+    """The number of this process, from 0."""
+    distribution = keras.distribution.distribution()
+    return distribution.data_shard_id if distribution else 0
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes the files of a run; the others only read them."""
+    return process_number() == 0
+
+
+def from_first_process(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Returns the numbers of the first process in all of them, so that all make the same decisions.
+    Every process must call it, with the same names. It waits for all processes."""
+    if num_processes() == 1:
+        return dict(numbers)
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    bits = np.array(list(numbers.values()), "float64").view("uint32")  # JAX computes in 32 bits
+    values = np.asarray(broadcast_one_to_all(bits)).view("float64")
+    return dict(zip(numbers, values.tolist(), strict=True))
+
+
+def wait_for_all_processes() -> None:
+    """Waits until every process has called this, such as after the first has written a file."""
+    from_first_process({"here": 1.0})
+
+
+def training_precision() -> str:
+    """Returns the fastest dtype policy of Keras on the device: "mixed_bfloat16" (about twice as
+    fast) if it has units for bfloat16, else "float32"."""
+    return "mixed_bfloat16" if _has_bfloat16_units() else "float32"
+
+
+def _has_bfloat16_units() -> bool:
+    backend, device = keras.backend.backend(), keras.distribution.list_devices()[0]
+    if device.startswith("cpu"):
+        return backend == "tensorflow" and openvino_runtime.has_bfloat16_units()
+    if not device.startswith(("gpu", "cuda")):
+        return True  # a TPU
+    if backend == "jax":
+        import jax
+
+        generation = jax.local_devices()[0].compute_capability.partition(".")[0]
+        # AMD's is no number.
+        return generation.isdecimal() and int(generation) >= _BFLOAT16_GENERATION
+    if backend == "tensorflow":
+        import tensorflow
+
+        card = tensorflow.config.list_physical_devices("GPU")[0]
+        details = tensorflow.config.experimental.get_device_details(card)
+        return details.get("compute_capability", (0, 0))[0] >= _BFLOAT16_GENERATION
+    return False
+
+
+def _join_processes() -> None:
+    import jax
+
+    if not jax.distributed.is_initialized():
+        keras.distribution.initialize()
+
+
+def _choose(found: Sequence[str], devices: int | None, processes: int) -> list[str]:
+    """The devices to use of all that were found. Several processes use all."""
+    least, most = len(found) if processes > 1 else 1, len(found)
+    if devices is not None and not least <= devices <= most:
+        raise UserError(
+            f"Expected devices to be from {least} to {most}, got {devices}. Keras finds "
+            f"{', '.join(found)}."
+        )
+    return list(found[:devices])
+
+
+@contextmanager
+def _distribute(names: Sequence[str], backend: str) -> Iterator[None]:
+    """Inside the block, training uses these devices."""
+    global _strategy
+    if backend == "jax":
+        # The batches are shards already: see `captioning.training.device_batches`.
+        distribution = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
+        with distribution.scope():
+            yield
+    elif backend == "tensorflow":
+        import tensorflow
+
+        _strategy = tensorflow.distribute.MirroredStrategy(list(names))
+        try:
+            yield
+        finally:
+            _strategy = None
+    else:
+        raise UserError(
+            f"Expected the backend jax or tensorflow for {len(names)} devices, got {backend}. Set "
+            "KERAS_BACKEND, or train on one device."
+        )
