@@ -91,6 +91,7 @@ def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | No
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # raised errors are printed anyway
     context = DataContext.get_current()
     context.enable_progress_bars = sys.stderr.isatty()
+    context.use_datasource_v2 = False  # the second version reads with more processes
     file_system, path = open_storage(manifest)
     rows = read_parquet(path, filesystem=file_system, concurrency=1)
     rows = rows.select_columns(columns)

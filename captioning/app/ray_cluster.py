@@ -47,10 +47,11 @@ def start_ray(address: str | None, workers: int | None, threads: int) -> Iterato
             "include_dashboard": False,
         }
         # They must be set before Ray is imported. The first makes Ray listen on loopback only, the
-        # last makes it start a process only when a task needs one.
+        # last two make it start a process only when a task needs one.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+        os.environ.setdefault("RAY_enable_worker_prestart", "0")
     else:
         options = {}
         _require_answer(address)

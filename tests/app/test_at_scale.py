@@ -221,13 +221,11 @@ def test_a_manifest_of_one_block_is_divided_among_workers_and_into_jobs(tmp_path
     assert finish(start_stub(environment, **arguments))[0] == 0
     assert [row["id"] for row in read_rows(output)] == [*range(count)]
     parts = {
-        part.name: Counter(pq.read_metadata(path).num_rows for path in part.iterdir())
+        part.name: [pq.read_metadata(path).num_rows for path in part.iterdir()]
         for part in (output / "captions").iterdir()
     }
-    assert parts == {
-        "00000": Counter({64: 3, 58: 1}),
-        "00001": Counter({64: 2, 22: 1}),
-    }
+    assert {part: sum(rows) for part, rows in parts.items()} == {"00000": 250, "00001": 150}
+    assert max(map(max, parts.values())) < 2 * 64  # a worker takes 64 rows at a time
 
 
 def test_a_killed_node_of_three_loses_and_doubles_no_row(tmp_path, environment, monkeypatch):
