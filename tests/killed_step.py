@@ -83,7 +83,7 @@ def main(step: str, *arguments: str) -> int:
         import captioning.training.train  # noqa: F401
         from captioning.training.checkpoints import Run
 
-        report_calls(Run, "add_epoch", lambda run, *_: f"{run._folder.name} {len(run.history)}")
+        report_calls(Run, "add_epoch", lambda run, *_: f"{run.folder.name} {len(run.history)}")
         captioning.export.quantisation.TOLERANCE = 10  # the small model may get worse
     if step == "train":
         arguments += tuple(f"--set={name}={value}" for name, value in SMALL_MODEL.items())
