@@ -104,7 +104,7 @@ def train(words: int, images: int) -> Work:
     compile_model(model, SETTINGS, len(batches), SmoothedCrossentropy(SETTINGS.label_smoothing))
 
     def work() -> int:
-        model.fit(for_devices(batches, batches.batch_size), shuffle=False, verbose=0)
+        model.fit(for_devices(batches), shuffle=False, verbose=0)
         return images
 
     return work

@@ -19,7 +19,7 @@ from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run
 from captioning.training.device_batches import for_devices
-from captioning.training.devices import building, training_precision
+from captioning.training.devices import model_scope, training_precision
 from captioning.training.distillation import DistillationBatches
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
@@ -90,13 +90,12 @@ def run_epochs(
     epochs_done = run.epochs_done(stage)
     train_batches = make_batches(data.encode(vocabulary), settings, epochs_done)
     development_batches = make_batches(data.encode_development(vocabulary), settings)
-    batch_sizes = train_batches.batch_size, development_batches.batch_size
     loss = SmoothedCrossentropy(settings.label_smoothing)
     if teacher:
         train_batches = DistillationBatches(train_batches, teacher, run.folder)
         development_batches = DistillationBatches(development_batches, teacher, run.folder)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
-    with building():
+    with model_scope():
         if epochs_done:
             model = run.load_last_model()
             model.jit_compile = uses_xla()  # the epochs before may have run on another backend
@@ -105,8 +104,8 @@ def run_epochs(
             model = build()
             compile_model(model, settings, len(train_batches), loss)
     model.fit(
-        for_devices(train_batches, batch_sizes[0]),
-        validation_data=for_devices(development_batches, batch_sizes[1]),
+        for_devices(train_batches),
+        validation_data=for_devices(development_batches),
         initial_epoch=epochs_done,
         epochs=settings.epochs,
         callbacks=[_Epochs(run, stage, score, settings)],

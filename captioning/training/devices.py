@@ -1,10 +1,10 @@
 """The devices on which Keras trains: processors or graphics cards, of one process or of several.
 
-All that differs between the backends of Keras stands here; models, losses and stages of training
-are plain Keras. Each device computes its share of the rows of every batch, and the gradients are
-summed, so that all devices have the weights that one device would have. JAX trains on the devices
-of one process or of several (`keras.distribution.DataParallel`), TensorFlow on those of one process
-(`MirroredStrategy`).
+In `models` and `training`, only this module imports a backend of Keras: models, losses and the
+stages of training are plain Keras. Each device computes its share of the rows of every batch, and
+the gradients are summed, so that all devices have the weights that one device would have. JAX
+trains on the devices of one process or of several (`keras.distribution.DataParallel`), TensorFlow
+on those of one process (`MirroredStrategy`).
 """
 
 import os
@@ -27,10 +27,12 @@ _strategy = None  # TensorFlow's, for several devices; JAX's is `keras.distribut
 
 @contextmanager
 def use_devices(devices: int | None = None) -> Iterator[None]:
-    """Inside the block, models train on so many devices, by default on all graphics cards, else on
-    the processor. Prints which, except for one processor.
+    """Inside the block, models train on the given number of devices: by default on all graphics
+    cards, or without any on the processor. Prints their names, unless it is one processor. The
+    environment sets the number of processes; several of them use all devices.
 
-    Raises UserError if the backend of Keras finds fewer devices, or cannot use several processes.
+    Raises UserError if the backend of Keras finds fewer devices, or cannot use several devices or
+    processes.
     """
     backend = keras.backend.backend()
     processes = int(os.environ.get(_NUM_PROCESSES, "1"))
@@ -48,7 +50,7 @@ def use_devices(devices: int | None = None) -> Iterator[None]:
         yield
 
 
-def building() -> AbstractContextManager:
+def model_scope() -> AbstractContextManager:
     """Returns the context in which to build or load the model that is to be trained."""
     return _strategy.scope() if _strategy else nullcontext()
 
@@ -66,7 +68,7 @@ def in_this_process() -> Iterator[None]:
 
 
 def num_devices() -> int:
-    """The number of devices that share each batch, those of all processes together."""
+    """Returns the number of devices that share each batch, those of all processes together."""
     if _strategy:
         return _strategy.num_replicas_in_sync
     distribution = keras.distribution.distribution()
@@ -74,19 +76,19 @@ def num_devices() -> int:
 
 
 def num_processes() -> int:
-    """The number of processes that share each batch."""
+    """Returns the number of processes that share each batch."""
     distribution = keras.distribution.distribution()
     return distribution.num_processes if distribution else 1
 
 
 def process_number() -> int:
-    """The number of this process, from 0."""
+    """Returns the number of this process, from 0."""
     distribution = keras.distribution.distribution()
     return distribution.data_shard_id if distribution else 0
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes the files of a run; the others only read them."""
+    """Returns whether this process writes the files of a run; the others only read them."""
     return process_number() == 0
 
 
@@ -103,7 +105,7 @@ def from_first_process(numbers: Mapping[str, float]) -> dict[str, float]:
 
 
 def wait_for_all_processes() -> None:
-    """Waits until every process has called this, such as after the first has written a file."""
+    """Waits until every process has called this, for example because the first writes a file."""
     from_first_process({"here": 1.0})
 
 
@@ -123,7 +125,7 @@ def _has_bfloat16_units() -> bool:
         import jax
 
         generation = jax.local_devices()[0].compute_capability.partition(".")[0]
-        # AMD's is no number.
+        # Cards of AMD have a name instead of a number, such as gfx942.
         return generation.isdecimal() and int(generation) >= _BFLOAT16_GENERATION
     if backend == "tensorflow":
         import tensorflow
@@ -142,12 +144,13 @@ def _join_processes() -> None:
 
 
 def _choose(found: Sequence[str], devices: int | None, processes: int) -> list[str]:
-    """The devices to use of all that were found. Several processes use all."""
+    """Returns the names of the devices to use, of all that were `found`. Raises UserError if there
+    are fewer, or if several processes would use a part."""
     least, most = len(found) if processes > 1 else 1, len(found)
     if devices is not None and not least <= devices <= most:
         raise UserError(
-            f"Expected devices to be from {least} to {most}, got {devices}. Keras finds "
-            f"{', '.join(found)}."
+            f"Expected a number of devices from {least} to {most}, got {devices}: Keras finds "
+            f"{', '.join(found)}. Name another number."
         )
     return list(found[:devices])
 

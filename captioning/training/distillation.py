@@ -33,6 +33,7 @@ class DistillationBatches(keras.utils.PyDataset):
         """`teacher`: see `build_teacher`. It makes all its predictions here. They take 90 MB per
         variant of Flickr8k's captions, in `folder`: see `SoftTargets`."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
+        self.batch_size = batches.batch_size
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
         self._soft_targets = [SoftTargets(teacher, variant, folder) for variant in batches.variants]

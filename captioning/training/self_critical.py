@@ -27,7 +27,7 @@ from captioning.training.cross_entropy import (
     require_finite_loss,
     require_finite_weights,
 )
-from captioning.training.device_batches import fit_devices
+from captioning.training.device_batches import make_shaper
 from captioning.training.devices import training_precision
 from captioning.training.rewards import Reward
 from captioning.training.training_data import TrainingData
@@ -51,12 +51,12 @@ def run_stage(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
     validator = Validator(data, vocabulary, settings)
-    fit = fit_devices(settings.batch_size)
+    shape = make_shaper(settings.batch_size)
     while run.stage == STAGE:
         rewards = []
         epoch = run.epochs_done(STAGE)
         for *batch, reward in tqdm(batches.draw_epoch(epoch), total=len(batches), unit="batch"):
-            loss = model.train_on_batch(*fit(batch))
+            loss = model.train_on_batch(*shape(batch))
             require_finite_loss(float(loss), settings.self_critical_learning_rate)
             rewards.append(reward)
         require_finite_weights(model, settings.self_critical_learning_rate)

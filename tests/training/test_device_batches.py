@@ -18,16 +18,16 @@ def batches():
 
 
 @pytest.fixture
-def use(monkeypatch):
-    """Pretends that there are so many devices and processes, with or without XLA."""
+def pretend(monkeypatch):
+    """Returns a function that pretends that there are devices, processes and XLA."""
 
-    def pretend(devices=1, processes=1, process=0, xla=False):
+    def set_numbers(devices=1, processes=1, process=0, xla=False):
         values = {"num_devices": devices, "num_processes": processes, "process_number": process,
                   "uses_xla": xla}  # fmt: skip
         for name, value in values.items():
             monkeypatch.setattr(device_batches, name, lambda value=value: value)
 
-    return pretend
+    return set_numbers
 
 
 def test_a_batch_is_padded_with_rows_and_words_of_weight_zero():
@@ -51,30 +51,30 @@ def test_soft_targets_are_padded_like_the_words():
     assert padded.tolist() == [[[0.9, 0.1], [0.2, 0.8], [0, 0]]]
 
 
-def test_on_one_device_without_xla_the_batches_stay_as_they_are(batches, use):
-    use()
-    assert for_devices(batches, 2) is batches
+def test_on_one_device_without_xla_the_batches_stay_as_they_are(batches, pretend):
+    pretend()
+    assert for_devices(batches) is batches
 
 
-def test_with_xla_all_batches_have_as_many_rows_and_few_lengths(batches, use):
-    use(xla=True)
-    shapes = [inputs["words"].shape for inputs, _, _ in for_devices(batches, 2)]
+def test_with_xla_all_batches_have_as_many_rows_and_few_lengths(batches, pretend):
+    pretend(xla=True)
+    shapes = [inputs["words"].shape for inputs, _, _ in for_devices(batches)]
     assert shapes == [(2, 2, 4), (2, 2, 4)]
 
 
-def test_the_rows_are_a_multiple_of_the_devices_and_the_lengths_stay_without_xla(batches, use):
-    use(devices=3)
-    shapes = [inputs["words"].shape for inputs, _, _ in for_devices(batches, 2)]
+def test_the_rows_are_a_multiple_of_the_devices_and_the_lengths_stay_without_xla(batches, pretend):
+    pretend(devices=3)
+    shapes = [inputs["words"].shape for inputs, _, _ in for_devices(batches)]
     assert sorted(shapes) == [(3, 2, 2), (3, 2, 3)]
 
 
-def test_each_process_has_its_share_of_the_rows_in_order(batches, use):
-    use()
+def test_each_process_has_its_share_of_the_rows_in_order(batches, pretend):
+    pretend()
     whole = pad_batch(batches[0], 4, 1)
     shares = []
     for process in range(2):
-        use(devices=4, processes=2, process=process)
-        shares.append(DeviceBatches(batches, 2)[0])
+        pretend(devices=4, processes=2, process=process)
+        shares.append(DeviceBatches(batches)[0])
     assert [len(weights) for _, _, weights in shares] == [2, 2]
     for name in ("features", "words"):
         both = np.concatenate([inputs[name] for inputs, _, _ in shares])
@@ -84,11 +84,11 @@ def test_each_process_has_its_share_of_the_rows_in_order(batches, use):
         np.testing.assert_array_equal(both, whole[part])
 
 
-def test_the_batches_shuffle_after_an_epoch(use):
+def test_the_batches_shuffle_after_an_epoch(pretend):
     captions = {f"{number}.jpg": [[1, 5, 2]] for number in range(20)}
     features = {name: np.full((1, 1), number) for number, name in enumerate(captions)}
-    use(xla=True)
-    batches = for_devices(CaptionBatches([(captions, features)], 20), 20)
+    pretend(xla=True)
+    batches = for_devices(CaptionBatches([(captions, features)], 20))
     first = batches[0][0]["features"].ravel().tolist()
     batches.on_epoch_end()
     second = batches[0][0]["features"].ravel().tolist()
