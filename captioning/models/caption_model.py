@@ -34,8 +34,8 @@ NETWORK_SETTINGS = ("decoder", "embedding_units", "units", "heads")
 
 
 def uses_xla() -> bool:
-    """Whether models are compiled with XLA, anew for each shape of their inputs. Without it, JAX
-    takes a hundred times as long a step; TensorFlow hardly gains from it."""
+    """Returns whether to compile models with XLA, which compiles anew for each shape of the inputs.
+    With JAX, a step without XLA takes a hundred times as long; TensorFlow hardly gains from it."""
     return keras.backend.backend() == "jax"
 
 

@@ -46,7 +46,7 @@ def start(folder, backend="jax", devices=1, processes=1, **settings):
                 [*map(str, command)],
                 env=environment,
                 stdout=subprocess.PIPE,
-                stderr=(folder / f"errors-{number}").open("w"),
+                stderr=(folder / f"errors-{number}").open("w", encoding="utf-8"),
                 text=True,
             )
         )
@@ -60,7 +60,7 @@ def finish(folder, running):
     finally:
         for process in running:
             process.kill()
-    errors = [path.read_text()[-3000:] for path in sorted(folder.glob("errors-*"))]
+    errors = [path.read_text(encoding="utf-8")[-3000:] for path in sorted(folder.glob("errors-*"))]
     assert [process.returncode for process in running] == [0] * len(running), "\n".join(errors)
     return [(printed, json.loads(result)) for *printed, result in outputs]
 
@@ -84,7 +84,7 @@ def one_device(tmp_path_factory):
 @needs_jax
 @pytest.mark.slow
 def test_two_devices_and_two_processes_train_as_one_device_does(one_device, tmp_path):
-    """A batch of 25 rows does not divide by two, nor do five images with their own captions."""
+    """Neither 25 rows, as in the first stage, nor 5 images, as in the second, divide by two."""
     stages = [epoch["stage"] for epoch in one_device["history"]]
     assert stages == ["cross-entropy"] * 3 + ["self-critical"]
     folders = tmp_path / "devices", tmp_path / "processes"
@@ -115,7 +115,13 @@ def test_two_devices_of_tensorflow_train_as_one_does(tmp_path):
     assert two["norms"] == pytest.approx(one["norms"], rel=1e-3)  # a lost batch changes 1 %
 
 
-def test_a_training_uses_one_processor_unless_told_otherwise(capsys):
+@pytest.fixture
+def one_processor(monkeypatch):
+    """Hides the graphics cards of the machine."""
+    monkeypatch.setattr("keras.distribution.list_devices", lambda: ["cpu:0"])
+
+
+def test_without_graphics_cards_one_processor_trains(one_processor, capsys):
     with devices.use_devices():
         assert devices.num_devices() == devices.num_processes() == 1
         assert devices.process_number() == 0
@@ -123,8 +129,8 @@ def test_a_training_uses_one_processor_unless_told_otherwise(capsys):
 
 
 @pytest.mark.parametrize("number", [0, 2])
-def test_another_number_of_devices_than_there_are_is_an_error(number):
-    message = f"Expected devices to be from 1 to 1, got {number}. Keras finds cpu:0"
+def test_another_number_of_devices_than_there_are_is_an_error(one_processor, number):
+    message = f"Expected a number of devices from 1 to 1, got {number}: Keras finds cpu:0"
     with pytest.raises(ValueError, match=message):
         with devices.use_devices(number):
             pass
@@ -160,7 +166,9 @@ def test_the_precision_is_that_of_the_graphics_card_not_of_the_processor(
     ("capability", "precision"),
     [("7.5", "float32"), ("9.0", "mixed_bfloat16"), ("gfx942", "float32")],
 )
-def test_jax_takes_the_precision_of_the_graphics_card(monkeypatch, capability, precision):
+def test_with_jax_too_the_precision_is_that_of_the_graphics_card(
+    monkeypatch, capability, precision
+):
     import jax
 
     card = SimpleNamespace(compute_capability=capability)
