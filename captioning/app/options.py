@@ -1,7 +1,6 @@
-"""The options of both commands: functions that parse their values, and groups that steps share.
+"""The options of the steps of `captioning`, in groups; `caption` shares those of the search.
 
-A wrong value is an error before anything is computed.
-"""
+A wrong value is an error before anything is computed."""
 
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
@@ -26,8 +25,7 @@ _KIND_NAMES = {int: "a whole number", float: "a number", bool: " or ".join(_BOOL
 
 
 def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
-    """Returns a function that parses whole numbers from 1 to `most`, and raises ArgumentTypeError
-    for other texts."""
+    """Returns a parser of whole numbers from 1 to `most`; it raises ArgumentTypeError."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or not 1 <= int(text) <= most:
@@ -77,8 +75,8 @@ def add_data(parser: ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="FILE",
-        help="your caption files: tables with a header (image,caption), JSON Lines, JSON in the "
-        "format of COCO or Karpathy, or a folder laid out like Flickr8k's (default: Flickr8k)",
+        help="your caption files: tables with the columns image and caption (CSV, JSON Lines, "
+        "Parquet), JSON of COCO or Karpathy, or a folder like Flickr8k's (default: Flickr8k)",
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="the folder of your images")
 
@@ -115,7 +113,9 @@ def add_pretrained_weights(parser: ArgumentParser) -> None:
 
 def add_training(parser: ArgumentParser) -> None:
     add_settings(parser)
-    parser.add_argument("--devices", type=whole_number(), metavar="N", help="use N graphics cards")
+    parser.add_argument(
+        "--devices", type=whole_number(), metavar="N", help="graphics cards to use (default: all)"
+    )
 
 
 def add_settings(parser: ArgumentParser) -> None:
