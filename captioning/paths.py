@@ -60,12 +60,14 @@ class Paths:
 
     @property
     def features(self) -> Path:
-        """Pooled features, a pickled dict of image name -> float32 vector: 66 MB."""
+        """Pooled features of up to 50,000 images, a pickled dict of image name -> float32 vector:
+        66 MB."""
         return self.root / "features.p"
 
     @property
     def pooled_feature_maps(self) -> Path:
-        """Pooled features of more than 50,000 images: 4 KB each."""
+        """Pooled features of more than 50,000 images, a `FeatureStore` of maps with one cell: 4 KB
+        each."""
         return self.root / "pooled_feature_maps.bin"
 
     @property

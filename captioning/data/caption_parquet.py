@@ -1,5 +1,5 @@
-"""Captions in a Parquet file, which has the columns of a table of captions (see
-`captioning.data.caption_tables`), as text. Needs pyarrow, of the extra `scale`."""
+"""Captions in Parquet files. They have the columns of other tables of captions (see
+`captioning.data.caption_tables`), all of text. Needs pyarrow, of the extra `scale`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +20,15 @@ MAGIC = b"PAR1"  # the first bytes of a Parquet file
 
 def read_parquet(path: Path) -> Iterator[Row]:
     """Yields image name, caption and split (None if it has none) of each row. Reads the file in
-    parts. Raises UserError for a damaged file, for other columns, and, naming the rows, for rows
-    without an image or a caption."""
+    parts. Raises UserError for a damaged file, for other columns and, naming the rows, for rows
+    without an image or a caption, or with an unknown split."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
             columns = _choose_columns(file.schema_arrow, path)
-            image, caption, *split = columns
+            image, caption = columns[:2]
 
             def parse(numbered_row: tuple[int, dict[str, Any]]) -> list[Row]:
                 number, row = numbered_row
@@ -38,8 +38,8 @@ def read_parquet(path: Path) -> Iterator[Row]:
                         f"{where}: Expected an image and a caption, got {row[image]!r:.80} and "
                         f"{row[caption]!r:.80}. Correct the row, or delete it."
                     )
-                word = row[split[0]] if split else None
-                return [(row[image], row[caption], require_split(word or "", where))]
+                split = require_split(row.get(SPLIT_COLUMN) or "", where)
+                return [(row[image], row[caption], split)]
 
             rows = (row for part in file.iter_batches(columns=columns) for row in part.to_pylist())
             yield from parse_rows(enumerate(rows, start=1), parse)
@@ -52,7 +52,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
 
 def _choose_columns(schema: Any, path: Path) -> list[str]:
     """Returns the names of the columns of images, captions and, if there is one, splits. Raises
-    UserError if they are missing or do not hold text. `schema`: that of pyarrow."""
+    UserError if they are missing or do not hold text. `schema`: a schema of pyarrow."""
     from pyarrow import types
 
     if not has_captions(schema.names):
@@ -61,7 +61,8 @@ def _choose_columns(schema: Any, path: Path) -> list[str]:
             "Rename the columns."
         )
     columns = [*choose_columns(schema.names, str(path))]
-    columns += [name for name in (SPLIT_COLUMN,) if name in schema.names]
+    if SPLIT_COLUMN in schema.names:
+        columns.append(SPLIT_COLUMN)
     for name in columns:
         kind = schema.field(name).type
         values = kind.value_type if types.is_dictionary(kind) else kind

@@ -1,4 +1,4 @@
-"""Captions as word ids, in little memory."""
+"""Stores captions as word ids, in little memory."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ import numpy as np
 class CompactCaptions(Mapping):
     """Image name -> captions, a list of arrays (words,) int32.
 
-    All words are in one array, 4 bytes each. A million captions take 60 MB, as lists of ints
-    several hundred.
+    All words are in one array, 4 bytes each. A million captions take 60 MB; as lists of ints they
+    would take several hundred.
     """
 
     def __init__(self, captions: Iterable[tuple[str, Iterable[Sequence[int]]]]):
-        """`captions`: different image names, each with the word ids of its captions. They are read
-        once, one image after the other."""
+        """`captions`: image names, which must differ, each with the word ids of its captions. They
+        are read once, one image after the other."""
         words, ends, first_captions = array("i"), array("q", [0]), array("q", [0])
-        self._rows: dict[str, int] = {}  # image name -> number of the image
+        self._rows: dict[str, int] = {}  # image name -> number of the image, from 0
         for image_name, image_captions in captions:
             for caption in image_captions:
                 words.extend(caption)

@@ -1,4 +1,8 @@
-"""Feature maps on disk, in files that only grow; for pooled features, see `data.pickles`."""
+"""Feature maps on disk, in files that only grow.
+
+Pooled features of many images are stored here as maps of one cell; those of few images are pickled
+(see `captioning.data.pickles`).
+"""
 
 import json
 import sys
@@ -13,18 +17,19 @@ from captioning.files import name_in_errors
 
 _LINE_START = b'{"encoder": '  # of the index
 _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
-_MAPS_PER_FILE = 10_000  # 4.1 GB of Xception: a file that can be moved, and all of Flickr8k in one
+_MAPS_PER_FILE = 10_000  # 4.1 GB with Xception: easy to move, and Flickr8k fits into one file
 
 
 class FeatureStore(Mapping):
     """Image name -> feature map (cells, feature_width) float16, stored in files that only grow, so
     adding a map takes the same time however many there are.
 
-    `path`, such as maps.bin, contains the maps one after the other; after 10,000 maps follow
-    maps-2.bin and so on. `path`.json contains a line for each `save`: the image names, the shape of
-    their maps and the encoder that computed them, if it is known. A map counts as stored once a
-    line lists its image; the next run overwrites anything else that a run appended before it was
-    killed or the disk was full. The arrays are views of the files: using one reads the disk.
+    `path`, such as maps.bin, contains the first 10,000 maps one after the other; maps-2.bin, beside
+    it, the next 10,000, and so on. `path`.json contains a line for each `save`: the image names,
+    the shape of their maps and the encoder that computed them, if it is known. A map counts as
+    stored once a line lists its image; the next run overwrites anything else that a run appended
+    before it was killed or the disk was full. The arrays are views of the files: using one reads
+    the disk.
     """
 
     def __init__(self, path: Path, encoder_id: str | None = None):
@@ -34,7 +39,7 @@ class FeatureStore(Mapping):
         self._path = path
         self._index_path = path.with_name(f"{path.name}.json")
         self._index_size = 0  # in bytes
-        self._rows: dict[str, int] = {}  # image name -> number of its map
+        self._rows: dict[str, int] = {}  # image name -> number of its map, from 0
         self._maps_per_file = _MAPS_PER_FILE
         self._shape: tuple[int, int] | None = None
         self._unsaved: dict[str, None] = {}  # image names in order
@@ -43,11 +48,11 @@ class FeatureStore(Mapping):
             self._read_index()
             self._refuse_other_encoder(encoder_id)
         self._refuse_zeros()
-        self._map_files()
+        self._open_files()
 
     def __getitem__(self, image_name: str) -> np.ndarray:
-        file, row = divmod(self._rows[image_name], self._maps_per_file)
-        return self._maps[file][row]
+        file_number, row = divmod(self._rows[image_name], self._maps_per_file)
+        return self._maps[file_number][row]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -71,8 +76,8 @@ class FeatureStore(Mapping):
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         content = feature_map.astype(_DTYPE).tobytes()
-        file, row = divmod(len(self._rows) + len(self._unsaved), self._maps_per_file)
-        _write_at(self._file(file), row * len(content), content)
+        file_number, row = divmod(len(self._rows) + len(self._unsaved), self._maps_per_file)
+        _write_at(self._file_path(file_number), row * len(content), content)
         self._shape = feature_map.shape
         self._unsaved[image_name] = None
 
@@ -91,7 +96,7 @@ class FeatureStore(Mapping):
         self._index_size += len(line)
         self._add_rows(list(self._unsaved))
         self._unsaved = {}
-        self._map_files()
+        self._open_files()
 
     def _read_index(self) -> None:
         lines = self._index_path.read_bytes().split(b"\n")
@@ -123,7 +128,7 @@ class FeatureStore(Mapping):
             raise ValueError(f"its shape is {cells} x {feature_width}")
         if self._shape not in (None, shape):
             raise ValueError(f"its shapes are {self._shape} and {shape}")
-        maps_per_file = entry.get("maps_per_file", sys.maxsize)  # in earlier versions, all
+        maps_per_file = entry.get("maps_per_file", sys.maxsize)  # older stores are one file
         if not isinstance(maps_per_file, int) or maps_per_file < 1:
             raise ValueError(f"it has {maps_per_file} maps in a file")
         if self._rows and maps_per_file != self._maps_per_file:
@@ -145,13 +150,13 @@ class FeatureStore(Mapping):
 
     def _refuse_zeros(self) -> None:
         """A disk that loses power may keep the length of a file and forget its content."""
-        for file, (path, shape) in enumerate(self._files()):
+        for file_number, (path, shape) in enumerate(self._files()):
             maps = np.memmap(path, _DTYPE, "r", shape=shape)
             middle = shape[1] // 2  # one cell of each map, a page of the disk, is quickly read
             suspects = np.flatnonzero(~maps[:, middle].any(axis=1))
             zeros = [row for row in suspects if not maps[row].any()]
             if zeros:
-                example = list(self._rows)[file * self._maps_per_file + zeros[0]]
+                example = list(self._rows)[file_number * self._maps_per_file + zeros[0]]
                 raise UserError(
                     f"Expected numbers in {path}, got only zeros for {len(zeros):,} images, such "
                     f"as {example}. Delete it and {self._index_path.name} to extract all maps "
@@ -168,21 +173,21 @@ class FeatureStore(Mapping):
                 raise ValueError(f"{image_name} is listed twice")
             self._rows[image_name] = len(self._rows)
 
-    def _map_files(self) -> None:
+    def _open_files(self) -> None:
         self._maps = [np.memmap(path, _DTYPE, "r", shape=shape) for path, shape in self._files()]
 
     def _files(self) -> Iterator[tuple[Path, tuple[int, int, int]]]:
         """Yields the path of each file of maps, and the shape (maps, cells, feature_width) of the
         saved ones."""
-        for file, first in enumerate(range(0, len(self._rows), self._maps_per_file)):
+        for file_number, first in enumerate(range(0, len(self._rows), self._maps_per_file)):
             maps = min(self._maps_per_file, len(self._rows) - first)
-            yield self._file(file), (maps, *self._shape)
+            yield self._file_path(file_number), (maps, *self._shape)
 
-    def _file(self, number: int) -> Path:
-        """The path of a file of maps, from number 0."""
-        if number == 0:
+    def _file_path(self, file_number: int) -> Path:
+        """Returns the path of the file of maps with this number, from 0."""
+        if file_number == 0:
             return self._path
-        return self._path.with_stem(f"{self._path.stem}-{number + 1}")
+        return self._path.with_stem(f"{self._path.stem}-{file_number + 1}")
 
 
 def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:

@@ -33,8 +33,8 @@ from captioning.data.image_limits import (
 
 _LARGE = 2**24
 
-# Size of the memory blocks of a large image. Linux keeps smaller blocks for the thread that freed
-# them, but another thread may decode the next large image.
+# Size of the memory blocks of a large image, 64 MiB. Linux keeps smaller blocks for the thread that
+# freed them, but another thread may decode the next large image.
 _BLOCK_BYTES = 2**26
 
 MAX_REPAIRED_BYTES = 10**8  # a file is repaired in memory

@@ -38,8 +38,8 @@ def calibrate_confidence(paths: Paths) -> int:
     features = FeatureStore(paths.pooled_feature_maps) or load_vectors(paths.features)
     if missing := [name for name in (*train, *references) if name not in features]:
         raise UserError(
-            f"Expected features of all images in {paths.features}, got none of {len(missing):,}, "
-            f"such as {missing[0]}. Run `captioning features` again."
+            f"Expected pooled features of all images in {paths.root}, got none of "
+            f"{len(missing):,}, such as {missing[0]}. Run `captioning features` again."
         )
     confidence = fit_confidence(
         captioner.decoder.fingerprint,

@@ -22,7 +22,7 @@ def evaluate(
     """Captions every image of `references` (image name -> reference captions as written) from its
     feature map (cells, feature_width) in `features`, and scores the captions.
 
-    Returns image name -> caption, and the scores of `score_captions` but METEOR, which is slow.
+    Returns image name -> caption, and the scores of `score_captions` without METEOR, which is slow.
     Raises ValueError if an image has no features, since only whole splits are comparable, or if
     another encoder than the decoder's made the features.
     """

@@ -1,4 +1,5 @@
-"""Extracts features from photographs: feature maps, in memory or on disk, and their means.
+"""Extracts features from photographs: feature maps, in memory or on disk, and pooled features, the
+means over the cells of the maps.
 
 Threads decode image files while the encoder computes.
 """
@@ -20,7 +21,7 @@ from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
 from captioning.paths import Paths
 
 _DECODING_THREADS = 2  # the encoder needs the cores more
-MAX_PICKLED = 50_000  # images: their pooled features take 400 MB of memory
+_MAX_PICKLED = 50_000  # images: their pooled features take 400 MB of memory
 _SAVE_EVERY = 256  # images: a few seconds to half a minute of work
 _SAME_ENCODER = 0.99  # cosine; bfloat16 leaves 0.999
 _ERRORS = (OSError, UserError, TypeError, MemoryError)  # of `load_image`
@@ -55,7 +56,7 @@ def extract_feature_maps(
     pooled: bool = False,
 ) -> FeatureStore:
     """Writes the feature maps of the named images in `folder` to the file `path`, a `FeatureStore`.
-    If they are `pooled`, the maps have one cell, the mean of all.
+    With `pooled`, a map has one cell, the mean of all cells.
 
     Skips maps that are already in the file and saves every few hundred images, so an interrupted
     extraction resumes. Leaves out and reports images that cannot be read. Raises ValueError if the
@@ -76,10 +77,10 @@ def extract_feature_maps(
 def extract_pooled_features(
     encoder: Encoder, folder: Path, image_names: Sequence[str], paths: Paths
 ) -> Mapping[str, np.ndarray]:
-    """Writes and returns the same features as `pool_features`, but directly from the photographs:
-    66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and raises errors
-    as `extract_feature_maps` does."""
-    if len(image_names) > MAX_PICKLED:
+    """Writes and returns the same features as `pool_features`, but computes them directly from the
+    photographs: 66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and
+    raises errors as `extract_feature_maps` does."""
+    if len(image_names) > _MAX_PICKLED:
         path = paths.pooled_feature_maps
         return extract_feature_maps(encoder, folder, image_names, path, pooled=True)
     path = paths.features
@@ -98,11 +99,11 @@ def extract_pooled_features(
 def pool_features(feature_maps: FeatureStore, paths: Paths) -> Mapping[str, np.ndarray]:
     """Writes and returns image name -> the mean over the cells of its feature map.
 
-    The means (feature_width,) float32 of up to 50,000 images are a plain pickled dict, those of
-    more a `FeatureStore` of maps with one cell. Computes only missing means, unless the first
-    existing one in the dict comes from another map.
+    For up to 50,000 images, a plain pickled dict of means (feature_width,) float32; for more, a
+    `FeatureStore` of maps with one cell (1, feature_width) float16. Computes only missing means,
+    unless the first one in the dict comes from another map: then all.
     """
-    if len(feature_maps) > MAX_PICKLED:
+    if len(feature_maps) > _MAX_PICKLED:
         return _store_means(feature_maps, paths.pooled_feature_maps)
     path = paths.features
     features = load_vectors(path) if path.exists() else {}

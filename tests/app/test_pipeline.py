@@ -133,7 +133,7 @@ def test_the_merge_model_is_trained_from_pooled_features_alone(prepared, tiny_se
 def test_the_merge_model_is_trained_from_pooled_features_of_very_many_images(
     prepared, tiny_settings, monkeypatch
 ):
-    monkeypatch.setattr("captioning.inference.extract_features.MAX_PICKLED", 35)
+    monkeypatch.setattr("captioning.inference.extract_features._MAX_PICKLED", 35)
     pipeline.extract_features(prepared, pooled=True)
     assert not prepared.features.exists()
     history = pipeline.train(prepared, replace(tiny_settings, decoder="merge"))

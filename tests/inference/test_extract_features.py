@@ -376,7 +376,7 @@ def test_pooling_leaves_out_and_reports_an_unreadable_image(encoder, image_paths
 def test_pooled_features_of_very_many_images_are_maps_of_one_cell(
     encoder, image_names, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("captioning.inference.extract_features.MAX_PICKLED", 20)
+    monkeypatch.setattr("captioning.inference.extract_features._MAX_PICKLED", 20)
     maps = extract_feature_maps(encoder, tmp_path, image_names, tmp_path / "maps.bin")
     from_maps = pool_features(maps, Paths(tmp_path / "from maps"))
     with pytest.raises(KeyboardInterrupt):
