@@ -67,10 +67,10 @@ class DistillationBatches(keras.utils.PyDataset):
 
 class SoftTargets:
     """The soft targets of all captions of a variant: for each position, the ids and the
-    probabilities of the top words.
+    probabilities of the most probable words.
 
-    They are in a file without a name. The operating system deletes it when the program ends, even
-    if it was killed.
+    They are stored in a temporary file without a name. The operating system deletes it when the
+    program ends, even if it is killed.
     """
 
     def __init__(self, teacher: keras.Model, variant: Variant, folder: Path):
@@ -92,15 +92,15 @@ class SoftTargets:
             self._positions = np.memmap(file, dtype, "r")
 
     def read(self, image_name: str, length: int) -> np.ndarray:
-        """Returns the soft targets of an image (length,): its captions, one after the other,
-        without padding, have `length` positions."""
+        """Returns the soft targets (length,) of an image. `length`: the number of positions of all
+        its captions together, without padding."""
         start = self._starts[image_name]
         return self._positions[start : start + length]
 
 
 def _top_words(probabilities: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Returns the soft targets (positions,), their words in no order, from the probabilities of all
-    words (positions, vocabulary_size)."""
+    """Returns soft targets (positions,) from the probabilities of all words (positions,
+    vocabulary_size). The most probable words of a position are in no particular order."""
     soft_targets = np.empty(len(probabilities), dtype)
     count = soft_targets["ids"].shape[-1]
     soft_targets["ids"] = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]

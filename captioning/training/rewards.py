@@ -1,11 +1,11 @@
-"""Computes the rewards of generated captions in self-critical training: their CIDEr-D and BLEU-4.
+"""Computes the rewards of generated captions in self-critical training, from CIDEr-D and BLEU-4.
 
 CIDEr-D equals that of the `pycocoevalcap` package (a test compares them). The package scores a
 whole corpus at once; this module scores the captions of one image at a time against fixed
 references. BLEU-4 is smoothed, because most captions share no four words in a row with a reference.
 
-The references are kept as numbers of words. Their n-grams are counted each time captions of the
-image are scored; to keep all n-grams would take a hundred times the memory.
+The references are stored as arrays with a number for each word. Their n-grams are counted each time
+captions of the image are scored: to store all n-grams would take a hundred times the memory.
 """
 
 from collections import defaultdict
@@ -39,16 +39,18 @@ class Reward:
         self._bleu_weight = bleu_weight
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
-        """Returns the rewards (captions,) of captions of one of the images."""
+        """Returns the rewards (captions,) float of captions of an image. Raises KeyError if it has
+        no references."""
         cider = self._cider(image_name, captions)
         return cider + self._bleu_weight * self._bleu(image_name, captions)
 
 
 class NGramCounts(NamedTuple):
-    """How often n-grams occur in some captions of an image, and in its references."""
+    """The number of times that each n-gram occurs in some captions of an image, and in its
+    references."""
 
-    ngrams: np.ndarray  # (n-grams,) uint64, different ones
-    has_length: np.ndarray  # (n-grams, lengths) float, 1 in the column of its length
+    ngrams: np.ndarray  # (n-grams,) uint64, each once, in order
+    has_length: np.ndarray  # (n-grams, lengths) float, 1 in the column of the length, else 0
     captions: np.ndarray  # (captions, n-grams) float
     references: np.ndarray  # (references, n-grams) float
 
@@ -66,7 +68,8 @@ class References:
         )
 
     def count_ngrams(self, image_name: str, captions: Sequence[Tokens]) -> NGramCounts:
-        """Counts the n-grams of captions of one of the images, and of its references."""
+        """Counts the n-grams in captions of an image and in its references. Raises KeyError for an
+        unknown image."""
         references = self._captions[image_name]
         numbered = [*map(self._number, captions), *references]
         found = [_find_ngrams(numbered, length) for length in _LENGTHS]
@@ -112,12 +115,12 @@ class Cider:
         self._references = references
         images, ngrams, images_with = references.count_images()
         self._log_images = log(images)
-        # The first entry, which is no n-gram, stands for all that occur in fewer than two images.
+        # Entry 0 is no n-gram: it stands for all n-grams that occur in fewer than two images.
         self._ngrams = np.insert(ngrams, 0, 0)
         self._log_images_with = np.log(np.insert(images_with, 0, 1))
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
-        """Returns the scores (captions,) of captions of one of the images."""
+        """Returns the scores (captions,) float of captions of an image."""
         counts = self._references.count_ngrams(image_name, captions)
         idf = self._inverse_document_frequencies(counts.ngrams)
         weights = (counts.captions * idf)[:, None]  # (captions, 1, n-grams)
@@ -149,7 +152,7 @@ class Bleu:
         self._references = references
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
-        """Returns the scores (captions,) of captions of one of the images."""
+        """Returns the scores (captions,) float of captions of an image."""
         counts = self._references.count_ngrams(image_name, captions)
         max_counts = counts.references.max(axis=0)
         matches = np.minimum(counts.captions, max_counts) @ counts.has_length
