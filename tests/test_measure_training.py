@@ -1,4 +1,4 @@
-"""The memory that training takes for many captions, by the tool that measures it."""
+"""The memory that training takes with many captions, as `tools/measure_training.py` measures it."""
 
 import re
 import subprocess
@@ -15,10 +15,10 @@ pytestmark = [
 ]
 
 
-def measure(what):
-    """Returns the bytes a caption, by what they include."""
+def measure(measurement):
+    """Runs the tool. Returns title -> bytes a caption."""
     done = subprocess.run(
-        [sys.executable, TOOL, what, "50000"], check=True, capture_output=True, text=True
+        [sys.executable, TOOL, measurement, "50000"], check=True, capture_output=True, text=True
     )
     lines = re.findall(r"^(.+): .* (\d+) bytes a caption$", done.stdout, re.MULTILINE)
     return {title: int(number) for title, number in lines}

@@ -1,5 +1,5 @@
-"""Trains a tiny model in a process of its own, whose Keras has the backend and the devices to test:
-see `tests/training/test_devices.py`.
+"""Trains a tiny model in a process of its own, with the backend and the devices to test: see
+`tests/training/test_devices.py`.
 
     python tests/train_on_devices.py FOLDER DEVICES SETTINGS
 

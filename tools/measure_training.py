@@ -1,13 +1,13 @@
-"""Measures the memory that training takes for many captions, for docs/scale.md:
+"""Measures how much memory training takes with many captions, for docs/scale.md:
 
     python tools/measure_training.py rewards 1000000    # the rewards of self-critical training
     python tools/measure_training.py start 1000000      # from the files to a batch of both stages
 
-The captions are drawn, five for each image. Words follow Zipf's law, but no other words, so n-grams
-repeat less often than in captions that people wrote. The feature maps have one cell of 8 numbers:
-training reads feature maps from the disk, whatever their size.
+The captions are random, five for each image. Each word is drawn by Zipf's law, whatever the words
+before it, so n-grams repeat less often than in captions that people wrote. The feature maps have
+one cell of 8 numbers: training reads feature maps from the disk, so their size hardly matters.
 
-Needs the extra `train`. Memory is the peak of the resident set, on Linux.
+Needs the extra `train`, and Linux. Memory is the peak of the resident set.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from captioning.paths import Paths  # noqa: E402
 from captioning.settings import TrainingSettings  # noqa: E402
 
 CAPTIONS_PER_IMAGE = 5
-WORDS = 10_000  # as many as COCO's captions have that occur five times
+WORDS = 10_000  # about as many as occur at least five times in COCO's captions
 SHORTEST, LONGEST = 6, 16  # captions in words
-HELD_OUT = 1000  # images of the development and of the test split
+HELD_OUT = 1000  # images of the development split, and as many of the test split
 
 
 def draw_captions(images: int) -> Iterator[tuple[str, list[np.ndarray]]]:
-    """Yields image names, each with the ranks of the words of its captions."""
+    """Yields image names, each with its captions: arrays (words,) of the ranks of their words."""
     random = np.random.default_rng(0)
     shares = np.cumsum(1 / np.arange(3, WORDS + 3))
     for image in range(images):
@@ -49,7 +49,7 @@ def draw_captions(images: int) -> Iterator[tuple[str, list[np.ndarray]]]:
 
 
 def write_data_set(paths: Paths, images: int) -> None:
-    """Writes the files that check and feature extraction leave."""
+    """Writes the files that `captioning check` and `captioning features` would write."""
     captions = {
         name: [" ".join(f"word{word}" for word in words) for words in image_captions]
         for name, image_captions in draw_captions(images)
@@ -71,6 +71,7 @@ def write_data_set(paths: Paths, images: int) -> None:
 
 
 def measure_rewards(captions: int) -> None:
+    """Prints the memory and the time of the rewards for so many reference captions."""
     from captioning.training.rewards import Reward
 
     references = CompactCaptions(draw_captions(captions // CAPTIONS_PER_IMAGE))
@@ -87,6 +88,8 @@ def measure_rewards(captions: int) -> None:
 
 
 def measure_start(captions: int) -> None:
+    """Prints the memory of a training on so many captions, until the first batch of each stage. A
+    process of its own writes the files, so that its memory does not count."""
     with TemporaryDirectory() as folder:
         paths = Paths(Path(folder))
         writer = get_context("spawn").Process(
@@ -128,12 +131,13 @@ def _start_training(paths: Paths, captions: int) -> None:
 
 
 def peak_memory() -> int:
-    """Returns the most bytes that this process has held."""
+    """Returns the largest number of bytes that this process has held at a time."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
 
 
 def report(title: str, captions: int, before: int) -> None:
+    """Prints the peak of the memory, and by how much it exceeds `before`, in bytes a caption."""
     peak = peak_memory()
     more = (peak - before) / captions
     print(f"{title}: {peak / 1e9:.2f} GB at most, {more:.0f} bytes a caption", flush=True)
@@ -141,11 +145,11 @@ def report(title: str, captions: int, before: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
-    parser.add_argument("what", choices=("rewards", "start"))
-    parser.add_argument("captions", type=int)
+    measurements = {"rewards": measure_rewards, "start": measure_start}
+    parser.add_argument("measurement", choices=measurements)
+    parser.add_argument("captions", type=int, help="the number of captions")
     options = parser.parse_args()
-    measure = {"rewards": measure_rewards, "start": measure_start}[options.what]
-    measure(options.captions)
+    measurements[options.measurement](options.captions)
 
 
 if __name__ == "__main__":
