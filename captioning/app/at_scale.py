@@ -16,9 +16,10 @@ import numpy as np
 
 from captioning.app.caption_store import CaptionStore
 from captioning.app.console import caption_status, print_error
-from captioning.app.manifest import is_uri, open_storage, read_manifest
+from captioning.app.manifest import read_manifest
 from captioning.app.ray_cluster import count_cpus, fit_workers, start_ray
 from captioning.app.row_captioner import RowCaptioner, identify
+from captioning.app.storage import is_uri, open_storage
 from captioning.errors import UserError
 from captioning.files import only_writer
 from captioning.inference.captioner import Captioner

@@ -15,8 +15,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType
 
-from captioning.app.manifest import open_storage
 from captioning.app.row_captioner import CAPTIONS
+from captioning.app.storage import open_storage
 from captioning.errors import UserError
 
 _HAS_ERROR = ds.field("error").is_valid()

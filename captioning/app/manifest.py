@@ -1,25 +1,21 @@
-"""Manifests: Parquet files that list the images to caption at scale; and the storage of the files,
-on this machine or where a URI such as s3://bucket/photo.jpg leads.
+"""Manifests: Parquet files that list the images to caption at scale.
 
 A manifest has a row for each image, with the columns `id` (int64, different in each row), `path`
 (a path or URI) and, if it holds the images themselves, `bytes` (the content of the file). Listing
 millions of files takes hours; reading a manifest, also when a job resumes, takes seconds.
-
-Credentials, region and endpoint of object storage come from the environment, as for the programs of
-the provider (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL).
 """
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileType
 
+from captioning.app.storage import is_uri, open_storage, read_content
 from captioning.data.image_paths import find_images, image_extensions
 from captioning.errors import UserError, one_line, printable
 
@@ -97,36 +93,6 @@ def read_manifest(manifest: str) -> tuple[np.ndarray, list[str]]:
     return ids, [name for name in _CONTENTS.names if name in types]
 
 
-def is_uri(name: str) -> bool:
-    return "://" in name
-
-
-def open_storage(name: str) -> tuple[FileSystem, str]:
-    """Returns the file system of a path or URI, and the path in it. The characters of a URI stand
-    for themselves: "%20" is no blank."""
-    scheme, separator, rest = name.partition("://")
-    if not separator or scheme == "file":
-        return LocalFileSystem(), os.path.abspath(rest if separator else name)
-    bucket, _, key = rest.partition("/")
-    file_system, root = _open_bucket(f"{scheme}://{bucket}")
-    return file_system, f"{root}/{key}".rstrip("/")
-
-
-def read_content(name: str) -> bytes:
-    """Returns the content of a file. Raises FileNotFoundError if it is missing, and an OSError that
-    names it if the storage cannot be reached."""
-    file_system, path = open_storage(name)
-    try:
-        with file_system.open_input_stream(path) as stream:
-            return stream.read()
-    except OSError as error:
-        if file_system.get_file_info(path).type == FileType.NotFound:
-            raise FileNotFoundError(
-                f"There is no file {name}. Check the name and the folder."
-            ) from error
-        raise OSError(f"{name} cannot be read ({one_line(error)}). Try it again later.") from error
-
-
 def _list_images(sources: Sequence[str], problems: list[str]) -> Iterator[str]:
     """Yields the path or URI of each image. Adds to `problems` what cannot be listed."""
     for source in sources:
@@ -173,14 +139,3 @@ def _read(path: str, problems: list[str]) -> bytes | None:
     except OSError as error:
         problems.append(str(error))
         return None
-
-
-@cache
-def _open_bucket(uri: str) -> tuple[FileSystem, str]:
-    try:
-        return FileSystem.from_uri(uri)
-    except ValueError as error:
-        raise UserError(
-            f"Expected a path, or a URI that begins with s3:// or gs://, got {uri} "
-            f"({one_line(error)}). Check the name."
-        ) from error

@@ -13,7 +13,7 @@ from pathlib import Path
 import PIL
 import pyarrow as pa
 
-from captioning.app.manifest import is_uri, read_content
+from captioning.app.storage import is_uri, read_content
 from captioning.data.image_paths import normalise
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError, printable
