@@ -55,8 +55,8 @@ def forget_models():
 
 
 @pytest.fixture(autouse=True)
-def forget_graphs(request):
-    """A test that trains leaves up to 100 MB of graphs: see `_dismantle_graphs`."""
+def forget_models_of_slow_test(request):
+    """A slow test, which may train, leaves up to 100 MB of graphs: see `_dismantle_graphs`."""
     yield
     if request.node.get_closest_marker("slow"):
         _forget_models()
