@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from errno import ENOSPC
-from typing import TextIO
+from typing import Any, TextIO
 
 from captioning.errors import UserError, printable
 
@@ -152,19 +152,32 @@ def _interruptions() -> Iterator[list[int]]:
     """Inside the block, SIGTERM raises KeyboardInterrupt as Ctrl-C does. Yields a list to which the
     number of each signal is added."""
     signals: list[int] = []
+    report, repetitions = sys.unraisablehook, []
 
     def interrupt(number: int, _frame: object) -> None:
         signals.append(number)
         raise KeyboardInterrupt
 
+    def interrupt_again(unraisable: Any) -> None:
+        """Python ignores exceptions of some callbacks, such as those of garbage collection."""
+        if unraisable.exc_type is KeyboardInterrupt:
+            repetitions.append(threading.Timer(0.1, os.kill, (os.getpid(), signals[-1])))
+            repetitions[-1].start()
+        else:
+            report(unraisable)
+
     if threading.current_thread() is not threading.main_thread():
         yield signals  # Python handles signals only in the main thread
         return
+    sys.unraisablehook = interrupt_again
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as by nohup
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield signals
     finally:
+        for repetition in repetitions:
+            repetition.cancel()
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
+        sys.unraisablehook = report

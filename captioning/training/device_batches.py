@@ -27,10 +27,9 @@ class DeviceBatches(keras.utils.PyDataset):
     several processes, an item holds only the rows of this process."""
 
     def __init__(self, batches: CaptionBatches | DistillationBatches):
-        # With a strategy of TensorFlow, Keras draws a batch before the first epoch, and its threads
-        # would go on to take batches from that epoch. Without threads, each iteration has its own.
-        workers = batches.workers if uses_xla() else 1
-        super().__init__(workers=workers, max_queue_size=batches.max_queue_size)
+        # Keras draws a batch before the first epoch. Its threads would keep those that they have
+        # drawn besides, and mix them into the epochs. Without threads, nothing is drawn ahead.
+        super().__init__(workers=1)
         self._batches = batches
         self._shape = make_shaper(batches.batch_size)
 

@@ -1,10 +1,12 @@
 """How a command ends, and which text it can print on which console."""
 
+import gc
 import io
 import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 import warnings
 from pathlib import Path
@@ -113,6 +115,22 @@ def test_a_library_that_turns_ctrl_c_into_an_error_does_not_hide_it(heeded_sigin
 
     assert run_command(convert, failed=1) == INTERRUPTED
     assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_an_interrupt_that_python_ignores_in_garbage_collection_is_repeated(capsys):
+    def interrupt_once(phase, info):
+        gc.callbacks.remove(interrupt_once)
+        signal.raise_signal(signal.SIGTERM)
+
+    def command():
+        gc.callbacks.append(interrupt_once)
+        gc.collect()
+        time.sleep(10)
+
+    hook = sys.unraisablehook
+    assert run_command(command, 1) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+    assert sys.unraisablehook is hook
 
 
 def test_a_character_that_the_console_lacks_is_escaped(monkeypatch):
