@@ -3,7 +3,7 @@
     python tools/measure_scale.py rows 1000000        # seconds and memory of a job without a model
     python tools/measure_scale.py photos FOLDER       # processor time an image, plain and at scale
 
-Needs the extras `scale` and `test`, and a few hundred photographs for `photos`.
+Needs the extras `scale` and `test`, and 1,500 photographs for `photos`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
-FEW, MANY = 60, 300  # photographs: the difference leaves out what a start takes
+FEW, MANY = 300, 1500  # photographs: the difference leaves out what a start takes
 
 STUB_JOB = """
 import sys
