@@ -33,16 +33,16 @@ class Reward:
 
     def __init__(self, captions: Mapping[str, Iterable[Tokens]], bleu_weight: float):
         """`captions`: image name -> tokenised references."""
-        references = References(captions)
-        self._cider = Cider(references)
-        self._bleu = Bleu(references)
+        self._references = References(captions)
+        self._cider = Cider(self._references)
+        self._bleu = Bleu(self._references)
         self._bleu_weight = bleu_weight
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
         """Returns the rewards (captions,) float of captions of an image. Raises KeyError if it has
         no references."""
-        cider = self._cider(image_name, captions)
-        return cider + self._bleu_weight * self._bleu(image_name, captions)
+        counts = self._references.count_ngrams(image_name, captions)
+        return self._cider.score(counts) + self._bleu_weight * self._bleu.score(counts)
 
 
 class NGramCounts(NamedTuple):
@@ -121,7 +121,10 @@ class Cider:
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
         """Returns the scores (captions,) float of captions of an image."""
-        counts = self._references.count_ngrams(image_name, captions)
+        return self.score(self._references.count_ngrams(image_name, captions))
+
+    def score(self, counts: NGramCounts) -> np.ndarray:
+        """Returns the scores (captions,) of captions whose n-grams are counted."""
         idf = self._inverse_document_frequencies(counts.ngrams)
         weights = (counts.captions * idf)[:, None]  # (captions, 1, n-grams)
         reference_weights = counts.references * idf  # (references, n-grams)
@@ -153,7 +156,10 @@ class Bleu:
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
         """Returns the scores (captions,) float of captions of an image."""
-        counts = self._references.count_ngrams(image_name, captions)
+        return self.score(self._references.count_ngrams(image_name, captions))
+
+    def score(self, counts: NGramCounts) -> np.ndarray:
+        """Returns the scores (captions,) of captions whose n-grams are counted."""
         max_counts = counts.references.max(axis=0)
         matches = np.minimum(counts.captions, max_counts) @ counts.has_length
         totals = counts.captions @ counts.has_length  # (captions, lengths)
