@@ -75,8 +75,8 @@ def test_the_simulation_is_within_a_tenth_of_all_measurements(capsys):
 def test_the_table_shows_speed_efficiency_and_the_busiest_resource(capsys):
     print_table(replace(FREE, requests_a_second=25), [1, 4], [FILES, 1])
     assert capsys.readouterr().out.splitlines() == [
-        "| workers | files | shards, tasks: 1 |",
+        "| workers | files | shards, 1 at a time |",
         "|---|---|---|",
-        "| 1 | 10 (100%), computing 95% | 10 (100%), computing 100% |",
-        "| 4 | 25 (66%), requests 100% | 40 (100%), computing 100% |",
+        "| 1 | 10 (100 %), computing 95 % | 10 (100 %), computing 100 % |",
+        "| 4 | 25 (66 %), requests 100 % | 40 (100 %), computing 100 % |",
     ]
