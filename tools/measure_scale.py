@@ -1,6 +1,7 @@
 """Measures captioning at scale on this machine, for docs/scale.md:
 
     python tools/measure_scale.py rows 1000000        # seconds and memory of a job without a model
+    python tools/measure_scale.py shards 40000        # images a second from shards, without a model
     python tools/measure_scale.py photos FOLDER       # processor time an image, plain and at scale
 
 Needs the extras `scale` and `test`, and 1,500 photographs for `photos`.
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parents[1]
+SHARD_ROWS, PHOTO_BYTES = 1000, 130_000
 FEW, MANY = 300, 1500  # photographs: the difference leaves out what a start takes
 
 STUB_JOB = """
@@ -75,6 +77,23 @@ def measure_rows(count: int, folder: Path) -> None:
     print(f"{rows} rows: {seconds:.0f} s, {processor_seconds:.0f} s of processors, {memory:.2f} GB")
 
 
+def measure_shards(count: int, folder: Path) -> None:
+    shards = folder / "shards"
+    shards.mkdir()
+    for first in range(0, count, SHARD_ROWS):
+        ids = range(first, min(first + SHARD_ROWS, count))
+        table = pa.table({"id": ids, "bytes": [os.urandom(PHOTO_BYTES) for _ in ids]})
+        pq.write_table(table, shards / f"{first}.parquet", row_group_size=100)
+    run("-c", STUB_JOB, shards, folder / "captions")
+    written = sorted(
+        (path.stat().st_mtime, pq.read_metadata(path).num_rows)
+        for path in (folder / "captions").rglob("*-0.parquet")
+    )
+    rows = sum(rows for _, rows in written[1:])
+    seconds = written[-1][0] - written[0][0]
+    print(f"{count} images in shards: {rows / seconds:.0f} a second, once the first are written")
+
+
 def measure_photos(photos: Path, folder: Path) -> None:
     paths = sorted(path.absolute() for path in photos.glob("*.jpg"))[:MANY]
     for name, command in (
@@ -115,6 +134,9 @@ def main() -> None:
     rows = measurements.add_parser("rows")
     rows.add_argument("argument", type=int)
     rows.set_defaults(measure=measure_rows)
+    shards = measurements.add_parser("shards")
+    shards.add_argument("argument", type=int)
+    shards.set_defaults(measure=measure_shards)
     photos = measurements.add_parser("photos")
     photos.add_argument("argument", type=Path)
     photos.set_defaults(measure=measure_photos)

@@ -43,7 +43,7 @@ class Figures:
     block_rows: int = _figure(1000, "rows of a block, as in captioning.app.at_scale")
     batch_rows: int = _figure(64, "rows of a batch, as in captioning.app.at_scale")
     readers: int = _figure(8, "files that a worker requests at once, as in its row_captioner")
-    shard_rows_a_second: float = _figure(1240, "images/s that a task reads from shards; measured")
+    shard_rows_a_second: float = _figure(1350, "images/s that a task reads from shards; measured")
     shard_request_rows: int = _figure(100, "rows of a request for a shard, a row group")
     image_mb: float = _figure(0.13, "MB of an image; measured on Flickr8k")
     requests_a_second: float = _figure(5500, "requests/s of the storage; assumed")
