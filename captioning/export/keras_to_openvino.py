@@ -14,7 +14,6 @@ import keras
 import numpy as np
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.errors import UserError
 from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
@@ -33,7 +32,7 @@ from captioning.inference.openvino_runtime import (
     without_telemetry,
     write_metadata,
 )
-from captioning.models.caption_model import uses_xla
+from captioning.models.backend import require_export, uses_xla
 from captioning.models.step_model import build_step_models
 
 # Most of the time of a call in Keras does not depend on the number of images, so that Keras needs
@@ -138,11 +137,7 @@ def _units(step: keras.Model) -> int:
 def _write(model: keras.Model, path: Path, metadata: dict[str, object]) -> None:
     """Writes the network to the folder of `path`, which `replace_networks` made. Raises UserError
     if Keras does not run on TensorFlow."""
-    if (backend := keras.backend.backend()) != "tensorflow":
-        raise UserError(
-            f"Expected the backend tensorflow for the export to OpenVINO, got {backend}. Set "
-            "KERAS_BACKEND=tensorflow for this step."
-        )
+    require_export()
     exported = path.with_name("exported.xml")
     with without_telemetry(), _converter_on_python_3_13(), full_disk_as_os_error(exported):
         model.export(str(exported), format="openvino", verbose=False)

@@ -33,12 +33,6 @@ ENSEMBLE = "ensemble"
 NETWORK_SETTINGS = ("decoder", "embedding_units", "units", "heads")
 
 
-def uses_xla() -> bool:
-    """Returns whether to compile models with XLA, which compiles anew for each shape of the inputs.
-    With JAX, a step without XLA takes a hundred times as long; TensorFlow hardly gains from it."""
-    return keras.backend.backend() == "jax"
-
-
 def build_caption_model(
     vocabulary_size: int,
     feature_width: int,

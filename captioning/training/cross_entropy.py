@@ -14,7 +14,8 @@ from keras import ops
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
-from captioning.models.caption_model import build_caption_model, uses_xla
+from captioning.models.backend import uses_xla
+from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from captioning.models.caption_model import uses_xla
+from captioning.models.backend import uses_xla
 from captioning.training.batches import CaptionBatches
 from captioning.training.devices import num_devices, num_processes, process_number
 from captioning.training.distillation import DistillationBatches

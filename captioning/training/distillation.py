@@ -14,7 +14,8 @@ import numpy as np
 
 from captioning.data.vocabulary import PADDING
 from captioning.files import name_in_errors
-from captioning.models.caption_model import build_caption_model, build_ensemble, uses_xla
+from captioning.models.backend import uses_xla
+from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant
 

@@ -20,12 +20,8 @@ from captioning.errors import UserError
 from captioning.export.keras_to_openvino import make_encoder_id, make_fingerprint, to_encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.openvino_runtime import encoder_name, is_other_encoder
-from captioning.models.caption_model import (
-    NETWORK_SETTINGS,
-    build_caption_model,
-    ensemble_members,
-    uses_xla,
-)
+from captioning.models.backend import uses_xla
+from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model, ensemble_members
 from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings

@@ -18,7 +18,8 @@ from captioning.data.vocabulary import END, PADDING, START, Vocabulary
 from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
 from captioning.inference.networks import Decoder
-from captioning.models.caption_model import build_caption_model, uses_xla
+from captioning.models.backend import uses_xla
+from captioning.models.caption_model import build_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import EncodedCaptions, Variant, pad
 from captioning.training.checkpoints import Run

@@ -24,6 +24,7 @@ from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.errors import UserError
 from captioning.export.keras_to_openvino import export_decoder
 from captioning.inference.networks import Decoder
+from captioning.models.backend import EXPORT_BACKEND, can_export
 from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
@@ -69,7 +70,7 @@ def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Path
     model, history = train(data, vocabulary, settings, paths.models)
     if is_first_process():
         vocabulary.save(paths.vocabulary)
-        if keras.backend.backend() == "tensorflow":
+        if can_export():
             export_decoder(model, vocabulary, data.longest_caption, paths.models, data.encoder_id)
         else:
             _export_with_tensorflow(paths.root)
@@ -148,18 +149,17 @@ def export_trained(paths: Paths) -> None:
 
 
 def _export_with_tensorflow(root: Path) -> None:
-    """Runs `export_trained` in a process whose Keras runs on TensorFlow, the only backend that
-    OpenVINO converts."""
+    """Runs `export_trained` in a process whose Keras runs on TensorFlow."""
     environment = {
         **os.environ,
-        "KERAS_BACKEND": "tensorflow",
+        "KERAS_BACKEND": EXPORT_BACKEND,
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     command = [sys.executable, "-c", _EXPORT, str(root)]
     if subprocess.run(command, env=environment).returncode:
         raise UserError(
             "Expected the decoder to be exported, got an error. The trained model is kept. Run "
-            "`python -m captioning export` with KERAS_BACKEND=tensorflow."
+            f"`python -m captioning export` with KERAS_BACKEND={EXPORT_BACKEND}."
         )
 
 
