@@ -10,6 +10,7 @@ on those of one process (`MirroredStrategy`).
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from math import inf
 
 import keras
 import numpy as np
@@ -19,6 +20,7 @@ from captioning.inference import openvino_runtime
 
 # Set this and the other variables of `keras.distribution.initialize` to train in several processes.
 _NUM_PROCESSES = "KERAS_DISTRIBUTION_NUM_PROCESSES"
+_PROCESS_ID = "KERAS_DISTRIBUTION_PROCESS_ID"
 
 _BFLOAT16_GENERATION = 8  # the first compute capability of NVIDIA's cards with such units
 
@@ -32,17 +34,17 @@ def use_devices(devices: int | None = None) -> Iterator[None]:
     environment sets the number of processes; several of them use all devices.
 
     Raises UserError if the backend of Keras finds fewer devices, or cannot use several devices or
-    processes.
+    processes, or if the environment numbers the processes wrongly.
     """
     backend = keras.backend.backend()
-    processes = int(os.environ.get(_NUM_PROCESSES, "1"))
+    processes = _read_number(_NUM_PROCESSES, default=1, least=1)
     if processes > 1 and backend != "jax":
         raise UserError(
             f"Expected the backend jax for training in {processes} processes, got {backend}. Set "
             f"KERAS_BACKEND=jax, or unset {_NUM_PROCESSES}."
         )
     if processes > 1:
-        _join_processes()
+        _join_processes(processes)
     names = _choose(keras.distribution.list_devices(), devices, processes)
     with _distribute(names, backend) if len(names) > 1 else nullcontext():
         if names != ["cpu:0"] and is_first_process():
@@ -136,7 +138,21 @@ def _has_bfloat16_units() -> bool:
     return False
 
 
-def _join_processes() -> None:
+def _read_number(name: str, default: int, least: int, most: float = inf) -> int:
+    """Returns the whole number in an environment variable, or the default if it is not set. Raises
+    UserError if it is no number from `least` to `most`."""
+    value = os.environ.get(name, str(default))
+    if not value.isdecimal() or not least <= int(value) <= most:
+        limit = f" to {most}" if most < inf else ""
+        raise UserError(
+            f"Expected a whole number from {least}{limit} in {name}, got {value!r}. Correct the "
+            "environment variable, or unset it."
+        )
+    return int(value)
+
+
+def _join_processes(processes: int) -> None:
+    _read_number(_PROCESS_ID, default=0, least=0, most=processes - 1)  # Keras reads it itself
     import jax
 
     if not jax.distributed.is_initialized():

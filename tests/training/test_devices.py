@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from captioning.errors import UserError
 from captioning.training import devices
 
 SCRIPT = Path(__file__).parents[1] / "train_on_devices.py"
@@ -139,6 +140,30 @@ def test_another_number_of_devices_than_there_are_is_an_error(one_processor, num
 def test_several_processes_need_jax(monkeypatch):
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
     with pytest.raises(ValueError, match="backend jax for training in 2 processes, got tensorflow"):
+        with devices.use_devices():
+            pass
+
+
+@pytest.mark.parametrize("number", ["two", "0", "-1", "1.5", ""])
+def test_a_wrong_number_of_processes_is_an_error(monkeypatch, number):
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", number)
+    message = (
+        "Expected a whole number from 1 in KERAS_DISTRIBUTION_NUM_PROCESSES, got '{}'. Correct"
+    )
+    with pytest.raises(UserError, match=message.format(number)):
+        with devices.use_devices():
+            pass
+
+
+@pytest.mark.parametrize("number", ["first", "2"])
+def test_a_wrong_number_of_a_process_is_an_error(monkeypatch, number):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "2")
+    monkeypatch.setenv("KERAS_DISTRIBUTION_PROCESS_ID", number)
+    message = (
+        f"Expected a whole number from 0 to 1 in KERAS_DISTRIBUTION_PROCESS_ID, got '{number}'"
+    )
+    with pytest.raises(UserError, match=message):
         with devices.use_devices():
             pass
 
