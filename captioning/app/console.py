@@ -36,7 +36,7 @@ REQUIREMENTS = {
     "tensorflow": ".[train]",
     "jax": ".[jax]",
     "nncf": ".[quantise]",
-    "pyarrow": ".[scale]",
+    "pyarrow": ".[parquet]",
     "ray": ".[scale]",
 }
 

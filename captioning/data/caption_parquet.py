@@ -1,5 +1,5 @@
 """Captions in Parquet files. They have the columns of other tables of captions (see
-`captioning.data.caption_tables`), all of text. Needs pyarrow, of the extra `scale`."""
+`captioning.data.caption_tables`), all of text. Needs pyarrow, of the extra `parquet`."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pyarrow", reason="needs pyarrow, of the extra scale")
+pytest.importorskip("pyarrow", reason="needs pyarrow, of the extra parquet")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -314,4 +314,4 @@ def test_without_the_extra_the_steps_say_what_to_install(tmp_path):
         )
         (line,) = done.stderr.splitlines()
         assert line.startswith("Expected the package pyarrow, got none.")
-        assert line.endswith('pip install ".[scale]"')
+        assert line.endswith('pip install ".[parquet]"')

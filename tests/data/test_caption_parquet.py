@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-pa = pytest.importorskip("pyarrow", reason="needs pyarrow, of the extra scale")
+pa = pytest.importorskip("pyarrow", reason="needs pyarrow, of the extra parquet")
 from pyarrow import parquet  # noqa: E402
 
 from captioning.data.caption_parquet import read_parquet  # noqa: E402
