@@ -28,8 +28,10 @@ from captioning.settings import SearchSettings
 PART_ROWS = 10_000_000  # of a job of Ray, which holds the ids of its checkpoints in memory
 
 _BATCH_ROWS = 64
-_BLOCK_ROWS = 1000  # of a task and of a file: half a minute of work, which a killed worker loses
 _BLOCKS_A_WORKER = 4  # at least, so that all workers end at about the same time
+_BLOCK_ROWS = 1000  # of a task and of a file: half a minute of work, which a killed worker loses
+_LARGE_BLOCK_ROWS = 10_000  # at most, if a worker has many blocks: Ray schedules fewer
+_LARGE_BLOCKS_A_WORKER = 100  # at least, so that a killed worker loses a hundredth of its work
 _WORKERS_A_WRITER = 32  # a file in object storage takes some 0.2 s
 
 
@@ -74,8 +76,20 @@ def caption_at_scale(
                     if missing[part]:
                         id_range = (part_ids[0], part_ids[-1]) if len(parts) > 1 else None
                         rows = _read_rows(manifest, columns, id_range)
-                        _caption_rows(rows, missing[part], workers, captioner, store, part)
+                        block_rows = count_block_rows(missing[part], workers, columns)
+                        part_workers = min(workers, ceil(missing[part] / block_rows))
+                        _caption_rows(rows, block_rows, part_workers, captioner, store, part)
         return _report(store, parts)
+
+
+def count_block_rows(missing: int, workers: int, columns: list[str]) -> int:
+    """Returns the number of rows of a block, of a job or part with so many `missing` rows in these
+    columns of its manifest. The column `bytes` takes some 0.1 MB a row: such blocks stay small."""
+    share = missing / workers
+    rows = min(share / _BLOCKS_A_WORKER, _BLOCK_ROWS)
+    if "bytes" not in columns:
+        rows = max(rows, min(share / _LARGE_BLOCKS_A_WORKER, _LARGE_BLOCK_ROWS))
+    return max(ceil(rows), _BATCH_ROWS)
 
 
 def _only_writer_of(folder: Path):
@@ -103,9 +117,9 @@ def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | No
 
 
 def _caption_rows(
-    rows, missing: int, workers: int, captioner: tuple, store: CaptionStore, part: int
+    rows, block_rows: int, workers: int, captioner: tuple, store: CaptionStore, part: int
 ) -> None:
-    """Captions the rows of a part that have no checkpoint yet, so many as are `missing`."""
+    """Captions the rows of a part that have no checkpoint yet, a block at a time in each worker."""
     from ray.data import ActorPoolStrategy, SaveMode
     from ray.data.checkpoint import CheckpointConfig
     from ray.exceptions import RayTaskError
@@ -117,9 +131,6 @@ def _caption_rows(
         delete_checkpoint_on_success=False,
     )
     rows.context.checkpoint_config.checkpoint_actor_pool_max_size = 1
-    block_rows = ceil(missing / workers / _BLOCKS_A_WORKER)
-    block_rows = min(max(block_rows, _BATCH_ROWS), _BLOCK_ROWS)
-    workers = min(workers, ceil(missing / block_rows))
     captions = rows.repartition(target_num_rows_per_block=block_rows).map_batches(
         RowCaptioner,
         fn_constructor_args=captioner,

@@ -17,6 +17,7 @@ from PIL import Image
 from stub_captioner import load_stub
 
 from captioning.app import cli
+from captioning.app.at_scale import count_block_rows
 from captioning.app.caption_store import CaptionStore
 from captioning.app.manifest import read_manifest, write_manifest
 from captioning.app.ray_cluster import fit_workers
@@ -304,6 +305,28 @@ def test_the_job_of_another_model_search_or_manifest_needs_another_folder(tmp_pa
     assert cli.main(["at-scale", "--manifest", manifest, "--output", str(output)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Expected the model and program and search and manifest with which ")
+
+
+@pytest.mark.parametrize(
+    ("missing", "workers", "rows"),
+    [
+        (100, 2, 64),
+        (1001, 2, 126),
+        (20_000, 2, 1000),
+        (200_000, 2, 1000),
+        (1_000_000, 2, 5000),
+        (10_000_000, 2, 10_000),
+        (10_000_000, 500, 1000),
+    ],
+)
+def test_a_block_is_at_most_a_fourth_and_in_a_large_job_a_hundredth_of_the_rows_of_a_worker(
+    missing, workers, rows
+):
+    assert count_block_rows(missing, workers, ["id", "path"]) == rows
+
+
+def test_blocks_of_images_stay_small_in_a_large_job():
+    assert count_block_rows(10_000_000, 2, ["id", "path", "bytes"]) == 1000
 
 
 def test_without_the_extra_the_steps_say_what_to_install(tmp_path):
