@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from captioning.app.console import NONE_CAPTIONED, run_command
-from captioning.app.options import add_search, make_search_settings, whole_number
+from captioning.app.search_options import add_search, make_search_settings, whole_number
 from captioning.settings import WIDEST_BEAM, SearchSettings
 
 FORMAT_NAMES = ("text", "jsonl", "csv")

@@ -21,12 +21,11 @@ from captioning.app.options import (
     add_pretrained_weights,
     add_report,
     add_root,
-    add_search,
     add_settings,
     add_source,
     add_training,
-    make_search_settings,
 )
+from captioning.app.search_options import add_search, make_search_settings
 from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
 
@@ -83,12 +82,13 @@ def _check(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("features", add_encoder, help="extract the features of every image")
 def _features(paths: Paths, options: argparse.Namespace) -> None:
-    pipeline.extract_features(paths, options.encoder, options.weights, options.pooled)
+    pooled = options.pooled or options.on_the_fly
+    pipeline.extract_features(paths, options.encoder, options.weights, pooled)
 
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
-    pipeline.train(paths, _settings(paths, options), options.devices)
+    pipeline.train(paths, _settings(paths, options), options.devices, options.on_the_fly)
 
 
 @_step(

@@ -1,38 +1,18 @@
-"""The options of the steps of `captioning`, in groups; `caption` shares those of the search.
+"""The options of the steps of `captioning`, in groups.
 
 A wrong value is an error before anything is computed."""
 
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError
 from dataclasses import fields
 from pathlib import Path
 
+from captioning.app.search_options import add_search, whole_number
 from captioning.paths import Paths
-from captioning.settings import (
-    CONSENSUS_BEAM_WIDTH,
-    DECODINGS,
-    DEFAULT_ENCODER,
-    DEMO_PORT,
-    SPLITS,
-    WIDEST_BEAM,
-    SearchSettings,
-    TrainingSettings,
-)
+from captioning.settings import DEFAULT_ENCODER, DEMO_PORT, SPLITS, TrainingSettings
 
 _KINDS = {field.name: field.type for field in fields(TrainingSettings)}
 _BOOLEANS = {"True": True, "False": False}
 _KIND_NAMES = {int: "a whole number", float: "a number", bool: " or ".join(_BOOLEANS)}
-
-
-def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
-    """Returns a parser of whole numbers from 1 to `most`; it raises ArgumentTypeError."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or not 1 <= int(text) <= most:
-            raise ArgumentTypeError(f"expected a whole number from 1 to {most}, got {text}")
-        return int(text)
-
-    return parse
 
 
 def parse_setting(text: str) -> tuple[str, bool | float | str]:
@@ -116,6 +96,12 @@ def add_training(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--devices", type=whole_number(), metavar="N", help="graphics cards to use (default: all)"
     )
+    parser.add_argument(
+        "--on-the-fly",
+        action="store_true",
+        help="extract the features of the training images in every epoch, from other random crops, "
+        "instead of storing their feature maps: it takes longer, but hardly any disk",
+    )
 
 
 def add_settings(parser: ArgumentParser) -> None:
@@ -135,29 +121,6 @@ def add_settings(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help=f"training settings: {', '.join(_KINDS)} (see captioning/settings.py)",
     )
-
-
-def add_search(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--beam-width",
-        type=whole_number(WIDEST_BEAM),
-        metavar="N",
-        help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        f"search (default {SearchSettings.beam_width}; {CONSENSUS_BEAM_WIDTH} with consensus)",
-    )
-    parser.add_argument(
-        "--decode",
-        choices=DECODINGS,
-        default=SearchSettings.decoding,
-        help="how to choose the best caption: beam takes the most probable; consensus the one that "
-        "agrees best with the others, better and a quarter slower (default %(default)s)",
-    )
-
-
-def make_search_settings(options: Namespace, **others: float) -> SearchSettings:
-    """Returns the settings that the options of `add_search` name, and `others` (name -> value)."""
-    default = CONSENSUS_BEAM_WIDTH if options.decode == "consensus" else SearchSettings.beam_width
-    return SearchSettings(options.beam_width or default, decoding=options.decode, **others)
 
 
 def add_evaluation(parser: ArgumentParser) -> None:

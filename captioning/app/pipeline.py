@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from captioning.data.check import Findings
-    from captioning.data.dataset import Captions, Dataset
+    from captioning.data.dataset import Dataset
 
 
 def _only_writer_of_root(step: Callable) -> Callable:
@@ -136,18 +136,23 @@ def default_settings(
 
 
 def train(
-    paths: Paths, settings: TrainingSettings | None = None, devices: int | None = None
+    paths: Paths,
+    settings: TrainingSettings | None = None,
+    devices: int | None = None,
+    on_the_fly: bool = False,
 ) -> list[dict]:
     """Trains the caption model on `devices` (see `use_devices`), and exports its decoder. Writes
     `models/` and `tokenizer.p`. Returns the history: a dict of stage and numbers for each epoch.
-    Resumes a run that was stopped. Of several processes, the first writes."""
+    Resumes a run that was stopped. Of several processes, the first writes. With `on_the_fly`,
+    feature maps are computed when a batch needs them: see `load_lazily`."""
     from captioning.training.devices import is_first_process, use_devices
     from captioning.training.train import train_and_export
-    from captioning.training.training_data import load_training_data
+    from captioning.training.training_data import load_lazily, load_training_data
 
     settings = settings or default_settings(paths)
     with use_devices(devices), only_writer(paths.root) if is_first_process() else nullcontext():
-        return train_and_export(load_training_data(paths, settings), settings, paths)
+        load = load_lazily if on_the_fly else load_training_data
+        return train_and_export(load(paths, settings), settings, paths)
 
 
 @_only_writer_of_root
@@ -155,10 +160,8 @@ def fine_tune(
     paths: Paths, settings: TrainingSettings | None = None, weights: str = "imagenet"
 ) -> Path:
     """Fine-tunes the image encoder, which was built from `weights`, for captioning. The trained
-    caption model is its teacher.
-
-    Returns the path of the weights file, from which `extract_features` builds the better encoder.
-    """
+    caption model is its teacher. Returns the path of the weights file, from which
+    `extract_features` builds the better encoder."""
     from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
     from captioning.training.training_data import load_training_data
@@ -183,10 +186,14 @@ def evaluate(
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Captions the images of a split, and scores the captions. Returns image name -> caption, and
     metric -> score: see `score_captions`."""
-    from captioning.data.dataset import Dataset
+    from captioning.data.dataset import Dataset, select
+    from captioning.evaluation.evaluate import evaluate_end_to_end
+    from captioning.inference.captioner import Captioner
 
-    captions, _, scores = _caption_split(Dataset.load(paths.dataset), paths, split, search)
-    return captions, scores
+    dataset = Dataset.load(paths.dataset)
+    references = select(dataset.captions, dataset.splits[split])
+    captioner = Captioner.load(paths.root)
+    return evaluate_end_to_end(captioner, dataset.images, references, search)
 
 
 @_only_writer_of_root
@@ -213,7 +220,7 @@ def report(
     output: Path | None = None,
 ) -> Path:
     """Writes a page about the training run and its captions of a split. Returns its path."""
-    from captioning.data.dataset import Dataset
+    from captioning.data.dataset import Dataset, select
     from captioning.output.pages import refuse_to_overwrite
     from captioning.output.report import write_report
     from captioning.training.checkpoints import read_record
@@ -221,7 +228,8 @@ def report(
     page_path = output or paths.report
     refuse_to_overwrite(page_path)
     dataset, record = Dataset.load(paths.dataset), read_record(paths.models)
-    captions, references, scores = _caption_split(dataset, paths, split, search)
+    captions, scores = evaluate(paths, split, search)
+    references = select(dataset.captions, dataset.splits[split])
     write_report(page_path, split, captions, references, scores, dataset.images, record)
     return page_path
 
@@ -233,17 +241,3 @@ def serve(paths: Paths, port: int = DEMO_PORT, open_browser: bool = False) -> No
 
     with suppress(KeyboardInterrupt):  # the way to end it
         serve_page(Captioner.load(paths.root), port, open_browser)
-
-
-def _caption_split(
-    dataset: Dataset, paths: Paths, split: str, search: SearchSettings
-) -> tuple[dict[str, str], Captions, dict[str, float]]:
-    """Generates the captions of a split. Returns them, their references and their scores."""
-    from captioning.data.dataset import select
-    from captioning.evaluation.evaluate import evaluate_end_to_end
-    from captioning.inference.captioner import Captioner
-
-    references = select(dataset.captions, dataset.splits[split])
-    captioner = Captioner.load(paths.root)
-    captions, scores = evaluate_end_to_end(captioner, dataset.images, references, search)
-    return captions, references, scores

@@ -1,5 +1,8 @@
 """Augmentations: flipped or cropped versions of the training photographs, so that a model does not
-memorise 6,000 photographs."""
+memorise 6,000 photographs.
+
+The features of `AUGMENTATIONS` are stored. Those of `MANY_AUGMENTATIONS`, with ten random crops,
+would take seven times the disk, so they are computed while a model trains."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,17 +29,18 @@ _OTHER_SIDES |= {right: left for left, right in _OTHER_SIDES.items()}
 
 @dataclass(frozen=True)
 class Augmentation:
-    """An augmentation of all training images, whose file of feature maps bears its `name`. The crop
-    of an image depends only on the image name and on whether the image is flipped.
+    """An augmentation of all training images, whose file of feature maps bears its `name`. The
+    random crop of an image depends only on the image name, on the number of the crop (0: none) and
+    on whether the image is flipped.
     """
 
     name: str
     horizontal_flip: bool = False
-    random_crop: bool = False
+    crop: int = 0
 
     def load_image(self, path: Path, size: tuple[int, int]) -> np.ndarray:
         """Loads an image as `captioning.data.images.load_image` does, and augments it."""
-        pixels = load_image(path, size, self._crop(path.name) if self.random_crop else None)
+        pixels = load_image(path, size, self._box(path.name) if self.crop else None)
         return pixels[:, ::-1] if self.horizontal_flip else pixels
 
     def caption(self, caption: str) -> str:
@@ -49,18 +53,25 @@ class Augmentation:
             return caption
         return " ".join(_OTHER_SIDES.get(word, word) for word in caption.split())
 
-    def _crop(self, image_name: str) -> Box:
+    def _box(self, image_name: str) -> Box:
         seed = _FLIPPED_CROP_SEED if self.horizontal_flip else _CROP_SEED
         name_bytes = f"{seed} {image_name}".encode("utf-8", "surrogatepass")
-        random = np.random.default_rng(crc32(name_bytes))
+        random = np.random.default_rng(crc32(name_bytes) + self.crop - 1)
         share = random.uniform(*_CROP_SHARES)
         left, top = random.uniform(0, 1 - share, size=2)
         return left, top, left + share, top + share
 
 
+def make_augmentations(crops: int) -> tuple[Augmentation, ...]:
+    """Returns the flip and so many random crops, each of the plain and of the flipped image."""
+    augmentations = [HORIZONTAL_FLIP]
+    for crop in range(1, crops + 1):
+        suffix = f"_{crop}" if crop > 1 else ""
+        augmentations.append(Augmentation(f"cropped{suffix}", crop=crop))
+        augmentations.append(Augmentation(f"cropped_flipped{suffix}", True, crop))
+    return tuple(augmentations)
+
+
 HORIZONTAL_FLIP = Augmentation("flipped", horizontal_flip=True)
-AUGMENTATIONS = (
-    HORIZONTAL_FLIP,
-    Augmentation("cropped", random_crop=True),
-    Augmentation("cropped_flipped", horizontal_flip=True, random_crop=True),
-)
+AUGMENTATIONS = make_augmentations(crops=1)
+MANY_AUGMENTATIONS = make_augmentations(crops=10)

@@ -7,7 +7,7 @@ files.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -28,7 +28,14 @@ _MAX_QUEUE_SIZE = 2
 
 EncodedCaptions = Mapping[str, Sequence[Sequence[int]]]  # by image name: see `Vocabulary.encode`
 Features = Mapping[str, np.ndarray]  # by image name: feature maps (cells, feature_width)
-Variant = tuple[EncodedCaptions, Features]  # of all images, plain or with one augmentation
+
+
+class Variant(NamedTuple):
+    """Captions and features of all images, plain or with one augmentation."""
+
+    captions: EncodedCaptions
+    features: Features
+    is_flipped: bool = False
 
 
 class CaptionBatches(keras.utils.PyDataset):
@@ -57,10 +64,10 @@ class CaptionBatches(keras.utils.PyDataset):
         every image. The order depends only on `seed` and `epoch`, so a run that stopped before
         epoch n resumes with `epoch=n`. Raises ValueError if an image has no features."""
         super().__init__(workers=_WORKERS, max_queue_size=_MAX_QUEUE_SIZE)
-        for captions, features in variants:
-            _require_features(captions, features)
+        for variant in variants:
+            _require_features(variant.captions, variant.features)
         self.variants = variants
-        captions, _ = variants[0]
+        captions = variants[0].captions
         self._image_names = list(captions)
         self._max_captions = max(map(len, captions.values()))
         self._lengths = np.array([max(map(len, ids)) - 1 for ids in captions.values()])
@@ -77,8 +84,8 @@ class CaptionBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int):
         drawn = self.images_in(index)
-        features = np.stack([self.variants[variant][1][name] for name, variant in drawn])
-        captions = [self.variants[variant][0][name] for name, variant in drawn]
+        features = np.stack([self.variants[variant].features[name] for name, variant in drawn])
+        captions = [self.variants[variant].captions[name] for name, variant in drawn]
         words, targets = pad(captions, self._max_captions)
         weights = np.float32(self._word_weight) * (targets != PADDING)
         return {"features": features, "words": words}, targets, weights
@@ -117,10 +124,11 @@ def separate_captions(variant: Variant) -> Variant:
     """Gives every caption a row of its own, "image.jpg#0". Batches of such rows have a quarter less
     padding, since their captions have similar lengths. Repeating the image costs little for a
     decoder that uses pooled features."""
-    captions, features = variant
-    return (
+    captions, features, is_flipped = variant
+    return Variant(
         _Rows(captions, lambda image_name, number: [captions[image_name][number]]),
         _Rows(captions, lambda image_name, _: features[image_name]),
+        is_flipped,
     )
 
 

@@ -84,17 +84,23 @@ def run_epochs(
     vocabulary: Vocabulary,
     settings: TrainingSettings,
     teacher: keras.Model | None,
+    teacher_data: TrainingData | None = None,
 ) -> None:
     """Runs the remaining epochs of `stage`. The model is that of its last epoch; before the first
     epoch, `build` builds it. It has the inputs and the output of a caption model. After each epoch,
-    `score` scores it on the development images. Raises ValueError if training diverges."""
+    `score` scores it on the development images. The `teacher` reads the features of `teacher_data`,
+    by default those of `data`. Raises ValueError if training diverges."""
     epochs_done = run.epochs_done(stage)
-    train_batches = make_batches(data.encode(vocabulary), settings, epochs_done)
-    development_batches = make_batches(data.encode_development(vocabulary), settings)
+    train_batches, development_batches = _make_all_batches(data, vocabulary, settings, epochs_done)
     loss = SmoothedCrossentropy(settings.label_smoothing)
     if teacher:
-        train_batches = DistillationBatches(train_batches, teacher, run.folder)
-        development_batches = DistillationBatches(development_batches, teacher, run.folder)
+        taught = _make_all_batches(teacher_data or data, vocabulary, settings)
+        train_batches, development_batches = (
+            DistillationBatches(batches, teacher, run.folder, taught_batches.variants)
+            for batches, taught_batches in zip(
+                (train_batches, development_batches), taught, strict=True
+            )
+        )
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
     with model_scope():
         if epochs_done:
@@ -113,6 +119,14 @@ def run_epochs(
         shuffle=False,  # the batches shuffle themselves, in an order that a resumed run repeats
         verbose=2,
     )
+
+
+def _make_all_batches(
+    data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings, epoch: int = 0
+) -> tuple[CaptionBatches, CaptionBatches]:
+    """Makes batches of the training images and of the development images."""
+    train = make_batches(data.encode(vocabulary), settings, epoch)
+    return train, make_batches(data.encode_development(vocabulary), settings)
 
 
 def make_batches(

@@ -2,7 +2,8 @@
 
 The student learns word by word (Kim and Rush, 2016). A caption contains one word at each position;
 the teacher's probabilities also show which other words fit, and how well. The teacher predicts each
-caption of each variant once, not in every epoch. Its predictions are kept on disk.
+caption once, from the whole image, not in every epoch and from every crop. Its predictions are kept
+on disk.
 """
 
 from collections.abc import Sequence
@@ -30,14 +31,26 @@ class DistillationBatches(keras.utils.PyDataset):
     They are exact for the `TOP_K` most probable words; the other words share the rest evenly.
     """
 
-    def __init__(self, batches: CaptionBatches, teacher: keras.Model, folder: Path):
-        """`teacher`: see `build_teacher`. It makes all its predictions here. They take 90 MB per
-        variant of Flickr8k's captions, in `folder`: see `SoftTargets`."""
+    def __init__(
+        self,
+        batches: CaptionBatches,
+        teacher: keras.Model,
+        folder: Path,
+        teacher_variants: Sequence[Variant] | None = None,
+    ):
+        """The `teacher` (see `build_teacher`) makes all its predictions here, and keeps them in
+        `folder`: see `SoftTargets`. It reads the first of the `teacher_variants`, by default those
+        of the batches, that is not flipped, and the first that is."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self.batch_size = batches.batch_size
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        self._soft_targets = [SoftTargets(teacher, variant, folder) for variant in batches.variants]
+        variants = teacher_variants or batches.variants
+        soft_targets = {
+            is_flipped: SoftTargets(teacher, variant, folder)
+            for is_flipped, variant in {v.is_flipped: v for v in reversed(variants)}.items()
+        }
+        self._soft_targets = [soft_targets[variant.is_flipped] for variant in batches.variants]
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -70,8 +83,8 @@ class SoftTargets:
     """The soft targets of all captions of a variant: for each position, the ids and the
     probabilities of the most probable words.
 
-    They are stored in a temporary file without a name. The operating system deletes it when the
-    program ends, even if it is killed.
+    They are stored in a temporary file without a name, 90 MB for Flickr8k's training captions. The
+    operating system deletes it when the program ends, even if it is killed.
     """
 
     def __init__(self, teacher: keras.Model, variant: Variant, folder: Path):

@@ -113,19 +113,20 @@ class SelfCriticalBatches:
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
         rewards = {}  # by the identity of the captions, which most variants share
-        for captions, _ in variants:
-            if id(captions) not in rewards:
-                rewards[id(captions)] = Reward(_without_start(captions), settings.bleu_weight)
-        self._rewards = [rewards[id(captions)] for captions, _ in variants]
+        for variant in variants:
+            if id(variant.captions) not in rewards:
+                captions = _without_start(variant.captions)
+                rewards[id(variant.captions)] = Reward(captions, settings.bleu_weight)
+        self._rewards = [rewards[id(variant.captions)] for variant in variants]
 
     def __len__(self) -> int:
-        return -(-len(self._variants[0][0]) // self._batch_size)
+        return -(-len(self._variants[0].captions) // self._batch_size)
 
     def draw_epoch(self, epoch: int) -> Iterator[tuple[dict, np.ndarray, np.ndarray, float]]:
         """Yields inputs, targets and weights of each batch of the epoch, in the form of
         `CaptionBatches`, and its mean reward."""
         random = np.random.default_rng([self._seed, epoch])
-        image_names = random.permutation(list(self._variants[0][0]))
+        image_names = random.permutation(list(self._variants[0].captions))
         for first in range(0, len(image_names), self._batch_size):
             yield self._draw_batch(image_names[first : first + self._batch_size], random)
 
@@ -133,7 +134,8 @@ class SelfCriticalBatches:
         self, image_names: Sequence[str], random: np.random.Generator
     ) -> tuple[dict, np.ndarray, np.ndarray, float]:
         drawn = random.integers(len(self._variants), size=len(image_names))
-        maps = [self._variants[n][1][name] for name, n in zip(image_names, drawn, strict=True)]
+        variants = [self._variants[number] for number in drawn]
+        maps = [v.features[name] for v, name in zip(variants, image_names, strict=True)]
         features = np.stack(maps, dtype="float32")
         features *= _dropout_mask(features.shape, self._dropout, random)
         captions = [

@@ -2,18 +2,25 @@
 
 import hashlib
 import json
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 
-from captioning.data.augmentation import AUGMENTATIONS, Augmentation
+from captioning.data.augmentation import AUGMENTATIONS, MANY_AUGMENTATIONS, Augmentation
 from captioning.data.dataset import Captions, load_with_descriptions, select
 from captioning.data.feature_store import FeatureStore, encoder_id_of
 from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
+from captioning.export.provide_encoder import provide_encoder
+from captioning.inference.extract_features import extract_feature_maps
+from captioning.inference.lazy_features import LazyFeatures
 from captioning.inference.network_files import ENCODER, network_exists, read_network
+from captioning.inference.networks import Encoder
 from captioning.inference.openvino_runtime import read_encoder_id, without_precision
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
@@ -75,22 +82,37 @@ class TrainingData:
             },
         )
 
+    def with_lazy_features(self, encoder: Encoder, folder: Path, path: Path) -> "TrainingData":
+        """Returns the same data with other features. `encoder` computes those of the training
+        images in `folder`, plain and with each of the `MANY_AUGMENTATIONS`, when a batch reads
+        them. Those of the development images, which every epoch reads, are stored in `path`."""
+        stored = extract_feature_maps(encoder, folder, self.development, path)
+        return replace(
+            self,
+            features=ChainMap(stored, LazyFeatures(encoder, folder, self.train)),
+            augmented_features={
+                augmentation: LazyFeatures(encoder, folder, self.train, augmentation.load_image)
+                for augmentation in MANY_AUGMENTATIONS
+            },
+            encoder_id=encoder.encoder_id,
+        )
+
     def encode(self, vocabulary: Vocabulary) -> list[Variant]:
         """Returns encoded captions and features of the training images: plain, and then with each
         augmentation. Variants with equal captions share one object."""
         encoded = {False: vocabulary.encode_captions(self.train)}  # by whether they are flipped
-        variants = [(encoded[False], self.features)]
+        variants = [Variant(encoded[False], self.features)]
         for augmentation, features in self.augmented_features.items():
             is_flipped = augmentation.horizontal_flip
             if is_flipped not in encoded:
                 flipped = {name: map(augmentation.caption, self.train[name]) for name in self.train}
                 encoded[is_flipped] = vocabulary.encode_captions(flipped)
-            variants.append((encoded[is_flipped], features))
+            variants.append(Variant(encoded[is_flipped], features, is_flipped))
         return variants
 
     def encode_development(self, vocabulary: Vocabulary) -> list[Variant]:
         """Returns encoded captions and features of the development images."""
-        return [(vocabulary.encode_captions(self.development), self.features)]
+        return [Variant(vocabulary.encode_captions(self.development), self.features)]
 
     @property
     def feature_width(self) -> int:
@@ -140,6 +162,20 @@ def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData
         f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
         f"`python -m captioning {step}`."
     )
+
+
+def load_lazily(paths: Paths, settings: TrainingSettings) -> TrainingData:
+    """Loads the captions, with features that the encoder in `paths.models` computes when they are
+    read: see `TrainingData.with_lazy_features`. Raises UserError if the decoder needs none."""
+    if settings.uses_pooled_features:
+        raise UserError(
+            f'Expected a decoder that needs feature maps, got "{settings.decoder}". Its features '
+            "are small: extract them with `python -m captioning features --pooled`."
+        )
+    dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
+    data = TrainingData.from_splits(descriptions, dataset.captions, dataset.splits, features={})
+    encoder = provide_encoder(paths.models)
+    return data.with_lazy_features(encoder, dataset.images, paths.feature_maps)
 
 
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:

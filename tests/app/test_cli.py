@@ -64,7 +64,7 @@ def calls(monkeypatch):
             ["train", "--seed", "3", "--set", "epochs=7", "decoder=merge", "--devices", "2"],
             [
                 ("default_settings", {"seed": 3, "epochs": 7, "decoder": "merge"}),
-                ("train", TrainingSettings(), 2),
+                ("train", TrainingSettings(), 2, False),
             ],
         ),
         (
@@ -99,7 +99,18 @@ def calls(monkeypatch):
                 ("check", None, None),
                 ("extract_features", None, None, False),
                 ("default_settings", {"seed": 0}),
-                ("train", TrainingSettings(), None),
+                ("train", TrainingSettings(), None, False),
+                ("calibrate",),
+                ("evaluate", "test", SearchSettings()),
+            ],
+        ),
+        (
+            ["all", "--on-the-fly"],
+            [
+                ("check", None, None),
+                ("extract_features", None, None, True),
+                ("default_settings", {"seed": 0}),
+                ("train", TrainingSettings(), None, True),
                 ("calibrate",),
                 ("evaluate", "test", SearchSettings()),
             ],

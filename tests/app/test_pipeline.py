@@ -10,7 +10,7 @@ import pytest
 from tiny_world import build_tiny_encoder
 
 from captioning.app import pipeline
-from captioning.data.augmentation import AUGMENTATIONS
+from captioning.data.augmentation import AUGMENTATIONS, MANY_AUGMENTATIONS
 from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
 from captioning.data.pickles import load_vectors
@@ -127,6 +127,25 @@ def test_the_merge_model_is_trained_from_pooled_features_alone(prepared, tiny_se
     assert not list(prepared.root.glob("*_maps.bin*"))
     decoder = Decoder.load(prepared.models, Vocabulary.load(prepared.vocabulary))
     assert decoder.encoder_id == Encoder(prepared.models).encoder_id
+
+
+@pytest.mark.slow
+def test_on_the_fly_no_features_of_the_training_images_are_stored(prepared, tiny_settings):
+    settings = replace(tiny_settings, epochs=12, members=1, student=True, student_epochs=12)
+    history = pipeline.train(prepared, settings, on_the_fly=True)
+    splits = Dataset.load(prepared.dataset).splits
+    assert [*FeatureStore(prepared.feature_maps)] == splits["development"]
+    assert [path.name for path in prepared.root.glob("*_maps.bin")] == ["feature_maps.bin"]
+    assert max(epoch["development CIDEr"] for epoch in history) > 1
+    assert pipeline.train(prepared, settings, on_the_fly=True) == history
+    record = json.loads((prepared.models / "training.json").read_text())
+    assert record["augmentations"] == len(MANY_AUGMENTATIONS) == 21
+    assert record["encoder"] == Encoder(prepared.models).encoder_id
+
+
+def test_the_merge_model_is_not_trained_on_the_fly(prepared, tiny_settings):
+    with pytest.raises(ValueError, match='got "merge".*features --pooled'):
+        pipeline.train(prepared, replace(tiny_settings, decoder="merge"), on_the_fly=True)
 
 
 @pytest.mark.slow

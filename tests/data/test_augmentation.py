@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.data.augmentation import AUGMENTATIONS, Augmentation
+from captioning.data.augmentation import AUGMENTATIONS, Augmentation, make_augmentations
 from captioning.data.images import load_image
 
 SIZE = (40, 60)
@@ -50,22 +50,30 @@ def test_a_flipped_crop_differs_from_the_crop_that_is_not_flipped(photograph):
 def test_the_crop_depends_only_on_the_image_name(photograph):
     twin = photograph.rename(photograph.with_name("twin.png"))
     first = borders(CROPPED, twin)
-    assert first == borders(Augmentation("cropped", random_crop=True), twin)
+    assert first == borders(Augmentation("cropped", crop=1), twin)
     assert first != borders(CROPPED, twin.rename(twin.with_name("photograph.png")))
 
 
 def test_the_augmentations_have_distinct_names():
-    assert [augmentation.name for augmentation in AUGMENTATIONS] == [
+    assert [augmentation.name for augmentation in make_augmentations(crops=2)] == [
         "flipped",
         "cropped",
         "cropped_flipped",
+        "cropped_2",
+        "cropped_flipped_2",
     ]
+    assert make_augmentations(crops=2)[:3] == AUGMENTATIONS
+
+
+def test_crops_with_other_numbers_differ(photograph):
+    _, *crops = make_augmentations(crops=3)
+    assert len({borders(crop, photograph) for crop in crops}) == 6
 
 
 def test_crops_still_fit_existing_feature_maps():
-    assert CROPPED._crop("dog.jpg") == pytest.approx(
+    assert CROPPED._box("dog.jpg") == pytest.approx(
         (0.020916, 0.011336, 0.968333, 0.958752), abs=1e-6
     )
-    assert CROPPED_FLIPPED._crop("dog.jpg") == pytest.approx(
+    assert CROPPED_FLIPPED._box("dog.jpg") == pytest.approx(
         (0.224958, 0.001549, 0.969037, 0.745628), abs=1e-6
     )

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from captioning.training.batches import CaptionBatches, pad, separate_captions
+from captioning.training.batches import CaptionBatches, Variant, pad, separate_captions
 
 CAPTIONS = {"dog.jpg": [[1, 7, 8, 2], [1, 9, 2]], "cat.jpg": [[1, 5, 6, 7, 8, 2]]}
 FEATURES = {
@@ -47,7 +47,7 @@ def list_captions(batches):
 
 
 def test_targets_are_the_words_shifted_by_one_and_padded_on_the_right():
-    batches = CaptionBatches([(CAPTIONS, FEATURES)], batch_size=2)
+    batches = CaptionBatches([Variant(CAPTIONS, FEATURES)], batch_size=2)
     assert len(batches) == 1
     inputs, targets, weights = batches[0]
     assert inputs["words"].tolist() == [
@@ -76,7 +76,7 @@ def test_an_epoch_holds_every_caption_once_with_the_features_of_its_image():
     expected = sorted(
         (image, list(ids)) for image, encoded in enumerate(captions.values()) for ids in encoded
     )
-    assert list_captions(CaptionBatches([(captions, features)], 7)) == expected
+    assert list_captions(CaptionBatches([Variant(captions, features)], 7)) == expected
 
 
 def test_an_epoch_draws_one_variant_of_each_image_with_the_captions_of_that_variant():
@@ -85,7 +85,9 @@ def test_an_epoch_draws_one_variant_of_each_image_with_the_captions_of_that_vari
         name: [ids[::-1] for ids in image_captions] for name, image_captions in captions.items()
     }
     other_features = {name: array + 100 for name, array in features.items()}
-    batches = CaptionBatches([(captions, features), (other_captions, other_features)], 8)
+    batches = CaptionBatches(
+        [Variant(captions, features), Variant(other_captions, other_features)], 8
+    )
     drawn = []
     for _ in range(2):
         epoch = list_captions(batches)
@@ -101,13 +103,13 @@ def test_an_epoch_draws_one_variant_of_each_image_with_the_captions_of_that_vari
 
 def test_the_last_batch_is_smaller_and_no_batch_is_empty():
     captions, features = make_variant(images=20)
-    batches = CaptionBatches([(captions, features)], 8)
+    batches = CaptionBatches([Variant(captions, features)], 8)
     assert sorted(len(batches[index][1]) for index in range(len(batches))) == [4, 8, 8]
 
 
 def test_the_longest_captions_of_the_images_of_a_batch_have_similar_lengths():
     captions, features = make_variant(images=640, captions=1)
-    batches = CaptionBatches([(captions, features)], 8)
+    batches = CaptionBatches([Variant(captions, features)], 8)
     weights = np.concatenate([batches[index][2].ravel() for index in range(len(batches))])
     padding = (weights == 0).mean()
     assert padding < 0.1  # in batches of any lengths, it is near a half
@@ -115,7 +117,7 @@ def test_the_longest_captions_of_the_images_of_a_batch_have_similar_lengths():
 
 def test_a_word_weighs_the_same_in_short_and_in_long_captions():
     captions, features = make_variant(images=50)
-    batches = CaptionBatches([(captions, features)], 16)
+    batches = CaptionBatches([Variant(captions, features)], 16)
     weights = np.concatenate([batches[index][2].ravel() for index in range(len(batches))])
     assert len(np.unique(weights[weights > 0])) == 1
     assert weights.sum() / len(batches) == pytest.approx(1, abs=1e-5)
@@ -126,7 +128,7 @@ def test_the_first_two_batches_differ_in_length_if_any_do():
     captions = {f"{i}.jpg": [[1, *[5] * n, 2]] for i, n in enumerate((3, 3, 3, 3, 3, 3, 3, 9))}
     features = {name: np.zeros((1, 2), "float32") for name in captions}
     for seed in range(20):
-        batches = CaptionBatches([(captions, features)], batch_size=2, seed=seed)
+        batches = CaptionBatches([Variant(captions, features)], batch_size=2, seed=seed)
         assert [batches[index][1].shape[1] for index in range(4)] == [10, 4, 4, 4]
 
 
@@ -134,7 +136,7 @@ def test_batches_are_as_wide_as_the_most_captions_of_any_image():
     """Keras takes what is equal in the first two batches for fixed, and breaks on the third."""
     captions = {f"{i}.jpg": [[1, *[5] * (i % 7 + 1), 2]] * (3 if i == 20 else 1) for i in range(24)}
     features = {name: np.zeros((1, 2), "float32") for name in captions}
-    batches = CaptionBatches([(captions, features)], batch_size=4)
+    batches = CaptionBatches([Variant(captions, features)], batch_size=4)
     assert [batches[index][0]["words"].shape[1] for index in range(6)] == [3] * 6
     assert sum((batches[index][1] == 2).sum() for index in range(6)) == 26
 
@@ -145,23 +147,23 @@ def test_epochs_differ_and_can_be_repeated():
     def words(batches):
         return [row[1].tolist() for row in list_rows(batches)]
 
-    batches = CaptionBatches([(captions, features)], 8, seed=3)
+    batches = CaptionBatches([Variant(captions, features)], 8, seed=3)
     first = words(batches)
     batches.on_epoch_end()
     second = words(batches)
     assert first != second
-    assert words(CaptionBatches([(captions, features)], 8, seed=3)) == first
-    assert words(CaptionBatches([(captions, features)], 8, seed=3, epoch=1)) == second
-    assert words(CaptionBatches([(captions, features)], 8, seed=4)) != first
+    assert words(CaptionBatches([Variant(captions, features)], 8, seed=3)) == first
+    assert words(CaptionBatches([Variant(captions, features)], 8, seed=3, epoch=1)) == second
+    assert words(CaptionBatches([Variant(captions, features)], 8, seed=4)) != first
 
 
 def test_an_image_without_features_is_named():
     with pytest.raises(ValueError, match="got none of 1, such as dog.jpg"):
-        CaptionBatches([(CAPTIONS, {"cat.jpg": FEATURES["cat.jpg"]})], 3)
+        CaptionBatches([Variant(CAPTIONS, {"cat.jpg": FEATURES["cat.jpg"]})], 3)
 
 
 def test_separate_captions_have_a_row_each():
-    captions, features = separate_captions((CAPTIONS, FEATURES))
+    captions, features, _ = separate_captions(Variant(CAPTIONS, FEATURES))
     assert len(captions) == 3
     assert dict(captions) == {
         "dog.jpg#0": [[1, 7, 8, 2]],
@@ -172,7 +174,7 @@ def test_separate_captions_have_a_row_each():
 
 
 def test_rows_of_separate_captions_have_less_padding():
-    variant = make_variant(images=64)
+    variant = Variant(*make_variant(images=64))
     together = CaptionBatches([variant], batch_size=8)
     alone = CaptionBatches([separate_captions(variant)], batch_size=40)
     assert len(alone) == len(together) == 8
@@ -183,7 +185,7 @@ def test_rows_of_separate_captions_have_less_padding():
 
 def test_rows_without_features_are_named():
     with pytest.raises(ValueError, match="cat.jpg#0"):
-        CaptionBatches([separate_captions((CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
+        CaptionBatches([separate_captions(Variant(CAPTIONS, {"dog.jpg": FEATURES["dog.jpg"]}))], 2)
 
 
 def test_larger_groups_have_less_padding():
@@ -191,7 +193,7 @@ def test_larger_groups_have_less_padding():
     padded = [
         np.mean([(words == 0).mean() for _, words, *_ in list_rows(batches)])
         for batches in (
-            CaptionBatches([(captions, features)], 10, batches_per_group=size)
+            CaptionBatches([Variant(captions, features)], 10, batches_per_group=size)
             for size in (1, 4, 40)
         )
     ]
@@ -213,7 +215,7 @@ def test_batches_are_drawn_by_threads_of_keras():
     logits = keras.layers.Reshape((-1, 50))(logits)
     model = keras.Model({"features": features, "words": words}, logits)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    model.fit(RecordingBatches([make_variant(12)], 4), epochs=2, verbose=0, shuffle=False)
+    model.fit(RecordingBatches([Variant(*make_variant(12))], 4), epochs=2, verbose=0, shuffle=False)
     # First, Keras reads the shapes of two batches.
     shape_threads, epoch_threads = threads[:2], threads[2:]
     assert set(shape_threads) == {threading.main_thread()}

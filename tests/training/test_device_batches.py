@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from captioning.training import device_batches
-from captioning.training.batches import CaptionBatches
+from captioning.training.batches import CaptionBatches, Variant
 from captioning.training.device_batches import DeviceBatches, for_devices, pad_batch
 
 CAPTIONS = {"dog.jpg": [[1, 7, 8, 2], [1, 9, 2]], "cat.jpg": [[1, 5, 2]], "pig.jpg": [[1, 6, 2]]}
@@ -14,7 +14,7 @@ FEATURES = {name: np.full((1, 2), number, "float16") for number, name in enumera
 @pytest.fixture
 def batches():
     """A batch of two images, and a batch of one."""
-    return CaptionBatches([(CAPTIONS, FEATURES)], batch_size=2)
+    return CaptionBatches([Variant(CAPTIONS, FEATURES)], batch_size=2)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_batches_shuffle_after_an_epoch(pretend):
     captions = {f"{number}.jpg": [[1, 5, 2]] for number in range(20)}
     features = {name: np.full((1, 1), number) for number, name in enumerate(captions)}
     pretend(xla=True)
-    batches = for_devices(CaptionBatches([(captions, features)], 20))
+    batches = for_devices(CaptionBatches([Variant(captions, features)], 20))
     first = batches[0][0]["features"].ravel().tolist()
     batches.on_epoch_end()
     second = batches[0][0]["features"].ravel().tolist()

@@ -4,7 +4,7 @@ import pytest
 
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
-from captioning.training.batches import CaptionBatches
+from captioning.training.batches import CaptionBatches, Variant
 from captioning.training.distillation import DistillationBatches, build_teacher
 
 SETTINGS = TrainingSettings(decoder="merge", embedding_units=8, units=12, dropout=0.0)
@@ -31,7 +31,7 @@ def batches():
     names = [f"{number}.jpg" for number in range(10)]
     captions = {name: [[1, *random.integers(4, WORDS, 3), 2], [1, 4, 2]] for name in names}
     features = {name: random.normal(size=(4, WIDTH)).astype("float32") for name in names}
-    return CaptionBatches([(captions, features)], 4)
+    return CaptionBatches([Variant(captions, features)], 4)
 
 
 def test_the_target_of_every_word_is_the_mean_of_the_members_probabilities(
@@ -69,18 +69,49 @@ def test_words_below_the_top_k_share_the_rest_evenly(teacher, batches, monkeypat
     )
 
 
-def test_a_teacher_predicts_each_variant_only_once(teacher, batches, monkeypatch, tmp_path):
-    ((captions, features),) = batches.variants
-    flipped = {name: -array for name, array in features.items()}
-    batches = CaptionBatches([(captions, features), (captions, flipped)], 4)
+def test_a_teacher_predicts_each_caption_once_from_the_whole_image(
+    teacher, batches, monkeypatch, tmp_path
+):
+    ((captions, features, _),) = batches.variants
+    cropped = {name: -array for name, array in features.items()}
+    batches = CaptionBatches([Variant(captions, features), Variant(captions, cropped)], 4)
     distilled = DistillationBatches(batches, teacher, tmp_path)
-    expected = {index: teacher.predict_on_batch(batches[index][0]) for index in range(3)}
     assert len({variant for index in range(3) for _, variant in batches.images_in(index)}) == 2
+    expected = {
+        index: teacher.predict_on_batch(
+            inputs
+            | {"features": np.stack([features[name] for name, _ in batches.images_in(index)])}
+        )
+        for index in range(3)
+        for inputs in [batches[index][0]]
+    }
     monkeypatch.setattr(teacher, "predict_on_batch", None)  # not to be called again
     for index in range(3):
-        _, probabilities, weights = distilled[index]
+        inputs, probabilities, weights = distilled[index]
+        np.testing.assert_array_equal(inputs["features"], batches[index][0]["features"])
         is_word = weights > 0
         np.testing.assert_allclose(probabilities[is_word], expected[index][is_word], rtol=1e-3)
+
+
+def test_a_teacher_reads_other_features_than_its_student(teacher, batches, tmp_path):
+    ((captions, features, _),) = batches.variants
+    flipped_captions = {name: [[1, 5, 2], [1, 4, 2]] for name in captions}
+    flipped = Variant(flipped_captions, features, is_flipped=True)
+    wide = {name: np.zeros((9, 30), "float32") for name in captions}
+    for_student = CaptionBatches(
+        [Variant(captions, wide), Variant(flipped_captions, wide, is_flipped=True)], 4
+    )
+    distilled = DistillationBatches(for_student, teacher, tmp_path, [*batches.variants, flipped])
+    variants = set()
+    for index in range(3):
+        inputs, probabilities, weights = distilled[index]
+        drawn = for_student.images_in(index)
+        variants |= {variant for _, variant in drawn}
+        inputs["features"] = np.stack([features[name] for name, _ in drawn])
+        is_word = weights > 0
+        expected = teacher.predict_on_batch(inputs)[is_word]
+        np.testing.assert_allclose(probabilities[is_word], expected, rtol=1e-3)
+    assert variants == {0, 1}
 
 
 def test_keras_draws_batches_with_and_without_a_teacher_in_the_same_way(teacher, batches, tmp_path):

@@ -9,6 +9,7 @@ from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
+from captioning.training.batches import Variant
 from captioning.training.cross_entropy import SmoothedCrossentropy
 from captioning.training.self_critical import SelfCriticalBatches, compute_advantages
 
@@ -38,7 +39,7 @@ def variants():
         name: [[START, *random.integers(4, 16, 4), END] for _ in range(3)] for name in names
     }
     features = {name: random.normal(size=(3, 5)).astype("float32") for name in names}
-    return [(captions, features)]
+    return [Variant(captions, features)]
 
 
 def test_advantages_are_rewards_above_the_mean_of_their_image():
@@ -74,7 +75,7 @@ def test_a_weight_is_the_advantage_of_its_caption_in_its_variant():
     flipped = dict.fromkeys(known, [[START, 6, END]]) | others
     plain_features = {name: np.full((1, 2), name in known, "float32") for name in plain}
     flipped_features = {name: 10 + array for name, array in plain_features.items()}
-    variants = [(plain, plain_features), (flipped, flipped_features)]
+    variants = [Variant(plain, plain_features), Variant(flipped, flipped_features)]
     settings = replace(SETTINGS, batch_size=9, samples=2)
     batches = SelfCriticalBatches(variants, ConstantDecoder(), settings)
     ((inputs, targets, weights, _),) = batches.draw_epoch(0)
@@ -107,8 +108,8 @@ def test_features_are_dropped_in_all_cells_of_an_image_and_for_the_decoder_too(v
             searched.append(features.copy())
             return [[Hypothesis((4,), -1.0)] for _ in features]
 
-    ((_, plain),) = variants
-    variants = [(variants[0][0], {name: np.ones((3, 1000), "float32") for name in plain})]
+    ((captions, plain, _),) = variants
+    variants = [Variant(captions, {name: np.ones((3, 1000), "float32") for name in plain})]
     settings = replace(SETTINGS, batch_size=7, samples=2, self_critical_dropout=0.25)
     ((inputs, *_),) = SelfCriticalBatches(variants, RecordingDecoder(), settings).draw_epoch(0)
     (features,) = searched

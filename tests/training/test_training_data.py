@@ -12,10 +12,11 @@ def test_an_augmentation_has_other_features_and_captions():
     plain, flipped = {"dog.jpg": np.zeros((1, 2))}, {"dog.jpg": np.ones((1, 2))}
     vocabulary = Vocabulary(["a", "dog", "on", "the", "left", "right"])
     data = TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain, {HORIZONTAL_FLIP: flipped})
-    (plain_ids, plain_features), (flipped_ids, flipped_features) = data.encode(vocabulary)
-    assert vocabulary.decode(plain_ids["dog.jpg"][0][1:]) == "a dog on the left"
-    assert vocabulary.decode(flipped_ids["dog.jpg"][0][1:]) == "a dog on the right"
-    assert (plain_features, flipped_features) == (plain, flipped)
+    plain_variant, flipped_variant = data.encode(vocabulary)
+    assert vocabulary.decode(plain_variant.captions["dog.jpg"][0][1:]) == "a dog on the left"
+    assert vocabulary.decode(flipped_variant.captions["dog.jpg"][0][1:]) == "a dog on the right"
+    assert (plain_variant.features, flipped_variant.features) == (plain, flipped)
+    assert (plain_variant.is_flipped, flipped_variant.is_flipped) == (False, True)
     assert len(TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, plain).encode(vocabulary)) == 1
 
 
@@ -24,7 +25,7 @@ def test_variants_with_equal_captions_share_them():
     augmented = dict.fromkeys(AUGMENTATIONS, features)
     data = TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, features, augmented)
     plain, flipped, cropped, cropped_flipped = (
-        captions for captions, _ in data.encode(Vocabulary(["a", "dog"]))
+        variant.captions for variant in data.encode(Vocabulary(["a", "dog"]))
     )
     assert plain is cropped is not flipped is cropped_flipped
 

@@ -1,0 +1,42 @@
+"""The options of the search for captions, which `caption` shares with the steps of `captioning`.
+
+A wrong value is an error before anything is computed."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
+
+from captioning.settings import CONSENSUS_BEAM_WIDTH, DECODINGS, WIDEST_BEAM, SearchSettings
+
+
+def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
+    """Returns a parser of whole numbers from 1 to `most`; it raises ArgumentTypeError."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            raise ArgumentTypeError(f"expected a whole number from 1 to {most}, got {text}")
+        return int(text)
+
+    return parse
+
+
+def add_search(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--beam-width",
+        type=whole_number(WIDEST_BEAM),
+        metavar="N",
+        help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
+        f"search (default {SearchSettings.beam_width}; {CONSENSUS_BEAM_WIDTH} with consensus)",
+    )
+    parser.add_argument(
+        "--decode",
+        choices=DECODINGS,
+        default=SearchSettings.decoding,
+        help="how to choose the best caption: beam takes the most probable; consensus the one that "
+        "agrees best with the others, better and a quarter slower (default %(default)s)",
+    )
+
+
+def make_search_settings(options: Namespace, **others: float) -> SearchSettings:
+    """Returns the settings that the options of `add_search` name, and `others` (name -> value)."""
+    default = CONSENSUS_BEAM_WIDTH if options.decode == "consensus" else SearchSettings.beam_width
+    return SearchSettings(options.beam_width or default, decoding=options.decode, **others)
