@@ -82,8 +82,7 @@ def _check(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("features", add_encoder, help="extract the features of every image")
 def _features(paths: Paths, options: argparse.Namespace) -> None:
-    pooled = options.pooled or options.on_the_fly
-    pipeline.extract_features(paths, options.encoder, options.weights, pooled)
+    pipeline.extract_features(paths, options.encoder, options.weights, options.pooled)
 
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
@@ -164,6 +163,7 @@ def _report(paths: Paths, options: argparse.Namespace) -> None:
     help="run check, features, train, calibrate and evaluate",
 )
 def _all(paths: Paths, options: argparse.Namespace) -> None:
+    options.pooled |= options.on_the_fly  # which `calibrate` needs
     for run in (_check, _features, _train, _calibrate, _evaluate):
         run(paths, options)
 
