@@ -50,13 +50,8 @@ class Paths:
 
     @property
     def backbone_maps(self) -> Path:
-        """The output of the encoder's backbone for training and development images: 3.7 GB."""
+        """The output of the encoder's backbone for the development images: 0.5 GB."""
         return self.root / "backbone_maps.bin"
-
-    @property
-    def flipped_backbone_maps(self) -> Path:
-        """The same for the training images, flipped: 3.2 GB."""
-        return self.root / "flipped_backbone_maps.bin"
 
     @property
     def features(self) -> Path:

@@ -1,12 +1,12 @@
 """Fine-tunes the exit flow of the image encoder, its last two blocks, for captioning.
 
-ImageNet, on which Xception was trained, has hardly any classes of people. First, a caption model
-learns from the feature maps of the pretrained encoder; then the exit flow learns together with it.
-The backbone before the exit flow is frozen, so it processes each image only once. A trained caption
-model gives the soft targets, because the model would soon overfit to the words of the captions.
+ImageNet, on which Xception was trained, has hardly any classes of people. A caption model that was
+trained on the feature maps of the pretrained encoder learns on together with the exit flow. Soon
+they would overfit to 6,000 photographs and the words of their captions. Therefore, every epoch has
+other random crops, which pass through the frozen backbone first, and a teacher gives soft targets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,6 @@ from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.export.keras_to_openvino import make_encoder_id, make_fingerprint, to_encoder
-from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.openvino_runtime import encoder_name, is_other_encoder
 from captioning.models.backend import uses_xla
 from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model, ensemble_members
@@ -26,11 +25,11 @@ from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings
 from captioning.training import cross_entropy
-from captioning.training.checkpoints import Run, load_trained
+from captioning.training.checkpoints import MONITOR, Run, find_best_epoch, load_trained
 from captioning.training.devices import training_precision
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
-from captioning.training.validation import Validator
+from captioning.training.validation import Validator, validate
 
 STAGE = "fine-tuning"
 
@@ -40,13 +39,13 @@ _BATCH_SIZE = 32  # images in a prediction of the exit flow
 def fine_tune_encoder(
     data: TrainingData, image_folder: Path, settings: TrainingSettings, weights: str, paths: Paths
 ) -> None:
-    """Fine-tunes the encoder that made the feature maps of `data`. The trained caption model in
-    `paths.models` is the teacher. Writes the backbone maps of the images in
-    `image_folder`, and then `paths.fine_tuned_weights`.
+    """Fine-tunes the encoder that made the feature maps of `data`, plain and flipped. The trained
+    caption model in `paths.models` is the teacher. Writes the backbone maps of the development
+    images in `image_folder`, and then `paths.fine_tuned_weights`.
 
     The encoder was built from `weights`: see `build_encoder`. Raises ValueError if weights, feature
     maps and caption model do not belong to the same encoder, or if no epoch of fine-tuning improves
-    the development CIDEr.
+    the development CIDEr; FileNotFoundError if there are no maps of the flipped images.
     """
     model, vocabulary, record = load_trained(paths)
     if is_other_encoder(record.get("encoder"), data.encoder_id):
@@ -55,19 +54,29 @@ def fine_tune_encoder(
             f"trained, got those of {data.encoder_id}. Train with these maps, or restore the "
             "others."
         )
+    if HORIZONTAL_FLIP not in data.augmented_features:
+        raise FileNotFoundError(
+            f"Expected {paths.augmented_feature_maps(HORIZONTAL_FLIP.name)}, got none. Extract the "
+            "features of all images first: `python -m captioning features`."
+        )
     encoder = load_pretrained_encoder(data.encoder_id, weights)
     trained = record.get("settings", {})
-    network_settings = {name: trained[name] for name in NETWORK_SETTINGS if name in trained}
-    teacher = build_teacher(
-        ensemble_members(model), replace(settings, **network_settings), training_precision()
+    settings = replace(
+        settings, **{name: trained[name] for name in NETWORK_SETTINGS if name in trained}
     )
-    backbone_data = _extract_backbone_maps(encoder, data, image_folder, paths)
-    before = make_encoder_id(encoder.whole)
-    fine_tune(encoder, teacher, data, backbone_data, vocabulary, settings, paths.fine_tuning)
-    if make_encoder_id(encoder.whole) == before:
+    members = ensemble_members(model)
+    backbone = to_encoder(encoder.backbone)
+    backbone_data = data.with_lazy_features(backbone, image_folder, paths.backbone_maps)
+    before = validate(members[0], data, vocabulary)[MONITOR]
+    history = fine_tune(
+        encoder, members, data, backbone_data, vocabulary, settings, paths.fine_tuning
+    )
+    best = history[find_best_epoch(history)][MONITOR]
+    if best <= before:
         raise UserError(
-            "Expected a better development CIDEr than before fine-tuning, got none in any epoch. "
-            f"Delete {paths.fine_tuning} and try other settings."
+            f"Expected a better development CIDEr than {before:.3f}, that of the first caption "
+            f"model before fine-tuning, got {best:.3f} at best. Delete {paths.fine_tuning} and try "
+            "other settings."
         )
     encoder.save_weights(paths.fine_tuned_weights)
 
@@ -89,93 +98,60 @@ def load_pretrained_encoder(encoder_id: str | None, weights: str) -> SplitEncode
 
 def fine_tune(
     encoder: SplitEncoder,
-    teacher: keras.Model,
+    members: Sequence[keras.Model],
     data: TrainingData,
     backbone_data: TrainingData,
     vocabulary: Vocabulary,
     settings: TrainingSettings,
     folder: Path,
 ) -> list[dict]:
-    """Trains the exit flow of `encoder`. Returns the history.
+    """Trains the exit flow of `encoder`, together with the first of the `members`. Returns the
+    history.
 
-    `data` holds the feature maps of the encoder, `backbone_data` the same captions with the maps of
-    its backbone. `teacher` (see `build_teacher`) was trained on `data`. At the end, the exit flow
-    has the weights of the epoch with the highest development CIDEr. The `Run` stays in `folder`,
-    and a later call resumes it. Raises ValueError if that run had other settings, captions, words
-    or augmentations, another encoder or another teacher.
+    `data` holds the feature maps of the encoder, plain and flipped, `backbone_data` the same
+    captions with the maps of its backbone. The ensemble of the `members`, which were trained on
+    `data`, is the teacher. At the end, the exit flow has the weights of the epoch with the highest
+    development CIDEr. The `Run` stays in `folder`, and a later call resumes it. Raises ValueError
+    if that run had other settings, captions, words or augmentations, another encoder or another
+    teacher.
     """
-    identity = identify_run(data, vocabulary, settings) | {
+    precision = training_precision()
+    teacher = build_teacher(members, settings, precision)
+    identity = identify_run(backbone_data, vocabulary, settings) | {
         "encoder": make_encoder_id(encoder.whole),
         "teacher": make_fingerprint(teacher),
     }
-    stages = {cross_entropy.STAGE: settings.student_epochs, STAGE: settings.fine_tuning_epochs}
     folder.mkdir(parents=True, exist_ok=True)
-    run = Run(folder, identity, stages, settings.patience)
-    settings = settings.for_student()
-    if run.stage == cross_entropy.STAGE:
-        cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
-    if run.stage == STAGE:
-        _run_stage(run, encoder.exit_flow, teacher, data, backbone_data, vocabulary, settings)
-    best = run.load_best_model()
-    if best.name == STAGE:
-        trained = best.get_layer(encoder.exit_flow.name)
-        encoder.exit_flow.set_weights(trained.get_weights())
-    return run.history
-
-
-def _run_stage(
-    run: Run,
-    exit_flow: keras.Model,
-    teacher: keras.Model,
-    data: TrainingData,
-    backbone_data: TrainingData,
-    vocabulary: Vocabulary,
-    settings: TrainingSettings,
-) -> None:
-    """Trains the exit flow together with the caption model of the first stage. The teacher uses the
-    pretrained exit flow."""
-    precision = training_precision()
-    teacher = _connect(_copy(exit_flow, precision), teacher)
-    teacher.compile(jit_compile=uses_xla())
-
-    def build() -> keras.Model:
-        caption_model = build_caption_model(
-            len(vocabulary), data.feature_width, settings, precision
-        )
-        caption_model.set_weights(run.load_best_model().get_weights())
-        return _connect(_copy(exit_flow, precision), caption_model)
-
-    scored_exit_flow = _copy(exit_flow, "float32")
-    scored_exit_flow.compile(jit_compile=uses_xla())
-    validator = Validator(data, vocabulary, settings)
-
-    def score(model: keras.Model) -> dict[str, float]:
-        scored_exit_flow.set_weights(model.get_layer(exit_flow.name).get_weights())
-        backbone_maps = {name: backbone_data.features[name] for name in data.references}
-        features = _predict_feature_maps(scored_exit_flow, backbone_maps)
-        return validator.score(model.get_layer(settings.decoder), features)
-
-    stage_settings = replace(
-        settings,
+    run = Run(folder, identity, {STAGE: settings.fine_tuning_epochs}, settings.patience)
+    settings = replace(
+        settings.for_student(),
         epochs=settings.fine_tuning_epochs,
         learning_rate=settings.fine_tuning_learning_rate,
     )
-    cross_entropy.run_epochs(
-        run, STAGE, build, score, backbone_data, vocabulary, stage_settings, teacher
-    )
 
+    def build() -> keras.Model:
+        size = len(vocabulary), data.feature_width
+        caption_model = build_caption_model(*size, settings, precision)
+        caption_model.set_weights(members[0].get_weights())
+        return _connect(_copy(encoder.exit_flow, precision), caption_model)
 
-def _extract_backbone_maps(
-    encoder: SplitEncoder, data: TrainingData, image_folder: Path, paths: Paths
-) -> TrainingData:
-    """Returns the same data with the maps of the backbone, plain and flipped."""
-    backbone = to_encoder(encoder.backbone)
-    train, development = list(data.train), list(data.development)
-    plain = extract_feature_maps(backbone, image_folder, train + development, paths.backbone_maps)
-    flipped = extract_feature_maps(
-        backbone, image_folder, train, paths.flipped_backbone_maps, HORIZONTAL_FLIP.load_image
-    )
-    return replace(data, features=plain, augmented_features={HORIZONTAL_FLIP: flipped})
+    exit_flow = _copy(encoder.exit_flow, "float32")
+    exit_flow.compile(jit_compile=uses_xla())
+    validator = Validator(data, vocabulary, settings)
+
+    def score(model: keras.Model) -> dict[str, float]:
+        exit_flow.set_weights(model.get_layer(exit_flow.name).get_weights())
+        backbone_maps = {name: backbone_data.features[name] for name in data.references}
+        features = _predict_feature_maps(exit_flow, backbone_maps)
+        return validator.score(model.get_layer(settings.decoder), features)
+
+    if run.stage == STAGE:
+        cross_entropy.run_epochs(
+            run, STAGE, build, score, backbone_data, vocabulary, settings, teacher, data
+        )
+    trained = run.load_best_model().get_layer(exit_flow.name)
+    encoder.exit_flow.set_weights(trained.get_weights())
+    return run.history
 
 
 def _connect(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
