@@ -16,15 +16,15 @@ from captioning.export.keras_to_openvino import make_encoder_id
 from captioning.models.caption_model import build_caption_model
 from captioning.models.image_encoder import SplitEncoder
 from captioning.settings import TrainingSettings
-from captioning.training import fine_tuning
+from captioning.training import cross_entropy, fine_tuning
 from captioning.training.checkpoints import Run
 from captioning.training.distillation import DistillationBatches
 from captioning.training.fine_tuning import fine_tune, load_pretrained_encoder
 from captioning.training.training_data import TrainingData
 
 SETTINGS = TrainingSettings(
-    decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8, student_epochs=1,
-    fine_tuning_epochs=2, fine_tuning_learning_rate=0.01,
+    decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8,
+    epochs=10, learning_rate=0.01, fine_tuning_epochs=2, fine_tuning_learning_rate=0.01,
 )  # fmt: skip
 
 
@@ -61,8 +61,8 @@ def encoder() -> SplitEncoder:
 
 @pytest.fixture(scope="module")
 def world(encoder, tiny_data, tmp_path_factory):
-    """Arguments of `fine_tune`: a member, data with the maps of the encoder, data with the maps of
-    its backbone, and a vocabulary."""
+    """Arguments of `fine_tune`: two trained members, data with the maps of the encoder, data with
+    the maps of its backbone, and a vocabulary."""
     images = tmp_path_factory.mktemp("images")
     for name, (image, _) in drawings(36).items():
         image.save(images / name)
@@ -77,9 +77,16 @@ def world(encoder, tiny_data, tmp_path_factory):
         return replace(tiny_data, features=plain, augmented_features={HORIZONTAL_FLIP: flipped})
 
     vocabulary = Vocabulary.from_captions(sum(tiny_data.train.values(), []), min_word_count=1)
-    keras.utils.set_random_seed(6)
-    member = build_caption_model(len(vocabulary), 9, SETTINGS)
-    return [member], make_data(encoder.whole), make_data(encoder.backbone), vocabulary
+    data, members = make_data(encoder.whole), []
+    for seed in (6, 7):
+        keras.utils.set_random_seed(seed)
+        member = build_caption_model(len(vocabulary), 9, SETTINGS)
+        batches = cross_entropy.make_batches(data.encode(vocabulary), SETTINGS)
+        loss = cross_entropy.SmoothedCrossentropy()
+        cross_entropy.compile_model(member, SETTINGS, len(batches), loss)
+        member.fit(batches, epochs=SETTINGS.epochs, shuffle=False, verbose=0)
+        members.append(member)
+    return members, data, make_data(encoder.backbone), vocabulary
 
 
 @pytest.fixture(scope="module")
