@@ -25,6 +25,7 @@ from captioning.app.options import (
     add_source,
     add_training,
 )
+from captioning.app.recipe import follow_recipe
 from captioning.app.search_options import add_search, make_search_settings
 from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
@@ -103,12 +104,7 @@ def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
 
 
-@_step(
-    "calibrate",
-    help="fit the confidence in captions; write models/confidence.json",
-    description="Fit the confidence in the captions of the trained model on its captions of the "
-    "development split. Write models/confidence.json. Run `features` and `train` first.",
-)
+@_step("calibrate", help="fit the confidence in captions; write models/confidence.json")
 def _calibrate(paths: Paths, options: argparse.Namespace) -> None:
     print(f"fitted on {pipeline.calibrate(paths):,} captions")
 
@@ -124,12 +120,7 @@ def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
         print(format_scores(scores))
 
 
-@_step(
-    "export",
-    help="export models/decoder_* again from models/caption_model.keras",
-    description="Export models/caption_model.keras again to models/decoder_*, the networks that "
-    "captioning runs.",
-)
+@_step("export", help="export models/decoder_* again from models/caption_model.keras")
 def _export(paths: Paths, options: argparse.Namespace) -> None:
     pipeline.export(paths)
 
@@ -166,6 +157,18 @@ def _all(paths: Paths, options: argparse.Namespace) -> None:
     options.pooled |= options.on_the_fly  # which `calibrate` needs
     for run in (_check, _features, _train, _calibrate, _evaluate):
         run(paths, options)
+
+
+@_step(
+    "recipe",
+    add_data,
+    add_pretrained_weights,
+    add_settings,
+    help="fine-tune the encoder, then train, quantise and calibrate, as for the shipped model",
+)
+def _recipe(paths: Paths, options: argparse.Namespace) -> None:
+    _check(paths, options)
+    follow_recipe(paths, _settings(paths, options), options.weights)
 
 
 @_step(
@@ -215,9 +218,7 @@ def _at_scale(paths: Paths, options: argparse.Namespace) -> int:
 
 @_step(
     "clear-cache",
-    help="delete the compiled networks that are stored for a faster start",
-    description="Delete the compiled networks that are stored for a faster start. They are in the "
-    "folder that the environment variable CAPTIONING_CACHE names, else in your cache folder.",
+    help="delete the compiled networks that CAPTIONING_CACHE or your cache folder stores",
 )
 def _clear_cache(paths: Paths, options: argparse.Namespace) -> None:
     from captioning.inference.model_cache import clear_cache

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioning.app import pipeline
+from captioning.app import cli, pipeline
 from captioning.app.cli import _parser, main
 from captioning.data.dataset import Dataset, write_descriptions
 from captioning.files import only_writer
@@ -35,11 +35,11 @@ def calls(monkeypatch):
             calls.append((name, paths.root, *arguments))
             return results.get(name, f"result of {name}")
 
-        monkeypatch.setattr(pipeline, name, step)
+        monkeypatch.setattr(cli if name == "follow_recipe" else pipeline, name, step)
 
     for name in (
         "download", "check", "extract_features", "default_settings", "train", "fine_tune",
-        "calibrate", "evaluate", "export", "quantise", "report", "serve",
+        "calibrate", "evaluate", "export", "quantise", "report", "serve", "follow_recipe",
     ):  # fmt: skip
         replace(name)
     return calls
@@ -105,6 +105,14 @@ def calls(monkeypatch):
             ],
         ),
         (
+            ["recipe", "--set", "fine_tuning_rounds=1", "--weights", "a.h5"],
+            [
+                ("check", None, None),
+                ("default_settings", {"seed": 0, "fine_tuning_rounds": 1}),
+                ("follow_recipe", TrainingSettings(), "a.h5"),
+            ],
+        ),
+        (
             ["all", "--on-the-fly"],
             [
                 ("check", None, None),
@@ -161,8 +169,8 @@ def test_the_help_lists_the_steps_and_a_missing_step_is_an_error(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    names = "download check features train fine-tune evaluate export quantise report all serve"
-    for name in names.split():
+    names = "download check features train fine-tune evaluate export quantise report all recipe"
+    for name in [*names.split(), "serve", "manifest", "at-scale", "clear-cache"]:
         assert f"\n    {name} " in text
     with pytest.raises(SystemExit):
         main([])
