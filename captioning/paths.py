@@ -49,6 +49,12 @@ class Paths:
         return self.root / f"{name}_feature_maps.bin"
 
     @property
+    def development_feature_maps(self) -> Path:
+        """The feature maps of the development images alone, for a training that computes those of
+        the training images: 0.4 GB."""
+        return self.root / "development_feature_maps.bin"
+
+    @property
     def backbone_maps(self) -> Path:
         """The output of the encoder's backbone for the development images: 0.5 GB."""
         return self.root / "backbone_maps.bin"

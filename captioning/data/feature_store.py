@@ -12,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from captioning.data.pickles import load_vectors
 from captioning.errors import UserError
 from captioning.files import name_in_errors
+from captioning.paths import Paths
 
 _LINE_START = b'{"encoder": '  # of the index
 _DTYPE = np.dtype("float16")  # half of 6.6 GB for Flickr8k, and three digits are enough
@@ -188,6 +190,14 @@ class FeatureStore(Mapping):
         if file_number == 0:
             return self._path
         return self._path.with_stem(f"{self._path.stem}-{file_number + 1}")
+
+
+def load_pooled_features(paths: Paths) -> Mapping[str, np.ndarray]:
+    """Loads the pooled features of a root folder: image name -> map of one cell (1, feature_width)
+    float16 if they are stored as maps, else vector (feature_width,) float32. Empty if there are
+    neither."""
+    store = FeatureStore(paths.pooled_feature_maps)
+    return load_vectors(paths.features) if not store and paths.features.exists() else store
 
 
 def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:

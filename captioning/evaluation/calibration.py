@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from captioning.data.dataset import Dataset, select
-from captioning.data.feature_store import FeatureStore
-from captioning.data.pickles import load_vectors
+from captioning.data.feature_store import load_pooled_features
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import caption_photographs, texts_of
@@ -35,7 +34,7 @@ def calibrate_confidence(paths: Paths) -> int:
     development = np.random.default_rng(0).permutation(dataset.splits["development"]).tolist()
     references = select(dataset.captions, development[len(development) // 10 :])
     train = select(dataset.captions, dataset.splits["train"])
-    features = FeatureStore(paths.pooled_feature_maps) or load_vectors(paths.features)
+    features = load_pooled_features(paths)
     if missing := [name for name in (*train, *references) if name not in features]:
         raise UserError(
             f"Expected pooled features of all images in {paths.root}, got none of "

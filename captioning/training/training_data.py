@@ -12,8 +12,7 @@ import numpy as np
 
 from captioning.data.augmentation import AUGMENTATIONS, MANY_AUGMENTATIONS, Augmentation
 from captioning.data.dataset import Captions, load_with_descriptions, select
-from captioning.data.feature_store import FeatureStore, encoder_id_of
-from captioning.data.pickles import load_vectors
+from captioning.data.feature_store import FeatureStore, encoder_id_of, load_pooled_features
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.export.provide_encoder import provide_encoder
@@ -148,15 +147,12 @@ def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData
         }
         augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
         return TrainingData.from_splits(*captions, maps, augmented_maps)
-    if settings.uses_pooled_features and (pooled_maps := FeatureStore(paths.pooled_feature_maps)):
-        return TrainingData.from_splits(*captions, pooled_maps)
-    if settings.uses_pooled_features and paths.features.exists():
-        encoder_path = paths.models / ENCODER  # features.p does not name its encoder
-        encoder_id = (
-            read_encoder_id(read_network(encoder_path)) if network_exists(encoder_path) else None
-        )
-        pooled_features = load_vectors(paths.features)
-        return TrainingData.from_splits(*captions, pooled_features, encoder_id=encoder_id)
+    if settings.uses_pooled_features and (features := load_pooled_features(paths)):
+        encoder_id = encoder_id_of(features)
+        encoder_path = paths.models / ENCODER
+        if not encoder_id and network_exists(encoder_path):  # features.p does not name its encoder
+            encoder_id = read_encoder_id(read_network(encoder_path))
+        return TrainingData.from_splits(*captions, features, encoder_id=encoder_id)
     step = "features --pooled" if settings.uses_pooled_features else "features"
     raise FileNotFoundError(
         f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
@@ -175,7 +171,7 @@ def load_lazily(paths: Paths, settings: TrainingSettings) -> TrainingData:
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
     data = TrainingData.from_splits(descriptions, dataset.captions, dataset.splits, features={})
     encoder = provide_encoder(paths.models)
-    return data.with_lazy_features(encoder, dataset.images, paths.feature_maps)
+    return data.with_lazy_features(encoder, dataset.images, paths.development_feature_maps)
 
 
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:

@@ -134,8 +134,8 @@ def test_on_the_fly_no_features_of_the_training_images_are_stored(prepared, tiny
     settings = replace(tiny_settings, epochs=12, members=1, student=True, student_epochs=12)
     history = pipeline.train(prepared, settings, on_the_fly=True)
     splits = Dataset.load(prepared.dataset).splits
-    assert [*FeatureStore(prepared.feature_maps)] == splits["development"]
-    assert [path.name for path in prepared.root.glob("*_maps.bin")] == ["feature_maps.bin"]
+    assert [*FeatureStore(prepared.development_feature_maps)] == splits["development"]
+    assert [*prepared.root.glob("*_maps.bin")] == [prepared.development_feature_maps]
     assert max(epoch["development CIDEr"] for epoch in history) > 1
     assert pipeline.train(prepared, settings, on_the_fly=True) == history
     record = json.loads((prepared.models / "training.json").read_text())
