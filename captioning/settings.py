@@ -114,6 +114,7 @@ class TrainingSettings:
     bleu_weight: float = setting(2.0, at_least(0))  # of BLEU-4 in the reward, beside CIDEr's 1
 
     # Fine-tuning the last blocks of the image encoder.
+    fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14
     fine_tuning_rounds: int = setting(2, at_least(0))  # of `captioning recipe`
     fine_tuning_epochs: int = setting(4, at_least(1))
     fine_tuning_learning_rate: float = setting(2e-4, above(0))  # low: the weights are pretrained

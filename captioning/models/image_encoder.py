@@ -42,14 +42,14 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
 class SplitEncoder:
     """An encoder, `whole`, and its two parts, which share its weights.
 
-    The `backbone` takes images and returns backbone maps (batch, cells, width). The `exit_flow`
+    The `backbone` takes images and returns backbone maps (batch, cells, width). `last_blocks`
     takes the grid of such a map (batch, rows, columns, width) and returns the grid of the feature
     map (batch, rows, columns, feature_width).
     """
 
     whole: keras.Model
     backbone: keras.Model
-    exit_flow: keras.Model
+    last_blocks: keras.Model
 
     def save_weights(self, path: Path) -> None:
         """Writes the weights file from which `build_encoder` builds the same encoder again."""
@@ -58,23 +58,25 @@ class SplitEncoder:
             network.save_weights(neighbour)
 
 
-def build_split_encoder(name: str, weights: str | Path | None = IMAGENET) -> SplitEncoder:
-    """Builds an encoder as `build_encoder` does, and cuts it after the last but one residual sum.
-    The exit flow is the last residual block and all that follows: blocks 13 and 14 of Xception.
-    Raises ValueError if the network has no residual blocks."""
+def build_split_encoder(
+    name: str, weights: str | Path | None = IMAGENET, blocks: int = 1
+) -> SplitEncoder:
+    """Builds an encoder as `build_encoder` does, and cuts it before its last `blocks` residual
+    blocks, after which there may be others: with 1, before the exit flow of Xception, blocks 13 and
+    14. Raises ValueError if the network has no block before them."""
     name = find_keras_name(name)
     network = _image_network(name, weights)
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
-    if len(sums) < 2:
+    if len(sums) <= blocks:
         raise UserError(
-            f"Expected an encoder with residual blocks, got {name}. Fine-tune one such as Xception "
-            "or ResNet50V2."
+            f"Expected an encoder with more than {blocks} residual blocks, got {name} with "
+            f"{len(sums)}. Fine-tune fewer blocks, or an encoder such as Xception or ResNet50V2."
         )
-    cut = sums[-2].output
+    cut = sums[-1 - blocks].output
     return SplitEncoder(
         _on_images(network, name),
         _on_images(keras.Model(network.input, cut), name),
-        keras.Model(cut, network.output, name="exit_flow"),
+        keras.Model(cut, network.output, name="last_blocks"),
     )
 
 

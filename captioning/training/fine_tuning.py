@@ -1,7 +1,7 @@
-"""Fine-tunes the exit flow of the image encoder, its last two blocks, for captioning.
+"""Fine-tunes the last blocks of the image encoder for captioning.
 
 ImageNet, on which Xception was trained, has hardly any classes of people. A caption model that was
-trained on the feature maps of the pretrained encoder learns on together with the exit flow. Soon
+trained on the feature maps of the pretrained encoder learns on together with these blocks. Soon
 they would overfit to 6,000 photographs and the words of their captions. Therefore, every epoch has
 other random crops, which pass through the frozen backbone first, and a teacher gives soft targets.
 """
@@ -33,7 +33,7 @@ from captioning.training.validation import Validator, validate
 
 STAGE = "fine-tuning"
 
-_BATCH_SIZE = 32  # images in a prediction of the exit flow
+_BATCH_SIZE = 32  # images in a prediction of the last blocks
 
 
 def fine_tune_encoder(
@@ -59,7 +59,7 @@ def fine_tune_encoder(
             f"Expected {paths.augmented_feature_maps(HORIZONTAL_FLIP.name)}, got none. Extract the "
             "features of all images first: `python -m captioning features`."
         )
-    encoder = load_pretrained_encoder(data.encoder_id, weights)
+    encoder = load_pretrained_encoder(data.encoder_id, weights, settings.fine_tuned_blocks)
     trained = record.get("settings", {})
     settings = replace(
         settings, **{name: trained[name] for name in NETWORK_SETTINGS if name in trained}
@@ -81,11 +81,11 @@ def fine_tune_encoder(
     encoder.save_weights(paths.fine_tuned_weights)
 
 
-def load_pretrained_encoder(encoder_id: str | None, weights: str) -> SplitEncoder:
+def load_pretrained_encoder(encoder_id: str | None, weights: str, blocks: int) -> SplitEncoder:
     """Builds the encoder with the given ID (None: the default encoder) from `weights`: see
-    `build_encoder`. Raises ValueError if these are the weights of another encoder."""
+    `build_split_encoder`. Raises ValueError if these are the weights of another encoder."""
     expected_id = encoder_id or DEFAULT_ENCODER
-    encoder = build_split_encoder(encoder_name(expected_id), weights)
+    encoder = build_split_encoder(encoder_name(expected_id), weights, blocks)
     built_id = make_encoder_id(encoder.whole)
     if is_other_encoder(expected_id, built_id):
         raise UserError(
@@ -105,12 +105,12 @@ def fine_tune(
     settings: TrainingSettings,
     folder: Path,
 ) -> list[dict]:
-    """Trains the exit flow of `encoder`, together with the first of the `members`. Returns the
+    """Trains the last blocks of `encoder`, together with the first of the `members`. Returns the
     history.
 
     `data` holds the feature maps of the encoder, plain and flipped, `backbone_data` the same
     captions with the maps of its backbone. The ensemble of the `members`, which were trained on
-    `data`, is the teacher. At the end, the exit flow has the weights of the epoch with the highest
+    `data`, is the teacher. At the end, the blocks have the weights of the epoch with the highest
     development CIDEr. The `Run` stays in `folder`, and a later call resumes it. Raises ValueError
     if that run had other settings, captions, words or augmentations, another encoder or another
     teacher.
@@ -133,41 +133,40 @@ def fine_tune(
         size = len(vocabulary), data.feature_width
         caption_model = build_caption_model(*size, settings, precision)
         caption_model.set_weights(members[0].get_weights())
-        return _connect(_copy(encoder.exit_flow, precision), caption_model)
+        return _connect(_copy(encoder.last_blocks, precision), caption_model)
 
-    exit_flow = _copy(encoder.exit_flow, "float32")
-    exit_flow.compile(jit_compile=uses_xla())
+    last_blocks = _copy(encoder.last_blocks, "float32")
+    last_blocks.compile(jit_compile=uses_xla())
     validator = Validator(data, vocabulary, settings)
 
     def score(model: keras.Model) -> dict[str, float]:
-        exit_flow.set_weights(model.get_layer(exit_flow.name).get_weights())
+        last_blocks.set_weights(model.get_layer(last_blocks.name).get_weights())
         backbone_maps = {name: backbone_data.features[name] for name in data.references}
-        features = _predict_feature_maps(exit_flow, backbone_maps)
+        features = _predict_feature_maps(last_blocks, backbone_maps)
         return validator.score(model.get_layer(settings.decoder), features)
 
     if run.stage == STAGE:
         cross_entropy.run_epochs(
             run, STAGE, build, score, backbone_data, vocabulary, settings, teacher, data
         )
-    trained = run.load_best_model().get_layer(exit_flow.name)
-    encoder.exit_flow.set_weights(trained.get_weights())
+    trained = run.load_best_model().get_layer(last_blocks.name)
+    encoder.last_blocks.set_weights(trained.get_weights())
     return run.history
 
 
-def _connect(exit_flow: keras.Model, network: keras.Model) -> keras.Model:
-    """Puts the exit flow before a caption model or a teacher, whose `features` become backbone
-    maps."""
-    _, rows, columns, width = exit_flow.input_shape
+def _connect(last_blocks: keras.Model, network: keras.Model) -> keras.Model:
+    """Puts the last blocks before a caption model, whose `features` become backbone maps."""
+    _, rows, columns, width = last_blocks.input_shape
     features = keras.Input((rows * columns, width), name="features")
     words = keras.Input((None, None), dtype="int32", name="words")
-    grid = exit_flow(keras.layers.Reshape((rows, columns, width), name="grid")(features))
+    grid = last_blocks(keras.layers.Reshape((rows, columns, width), name="grid")(features))
     cells = keras.layers.Reshape((-1, grid.shape[-1]), name="cells")(grid)
     output = network({"features": cells, "words": words})
     return keras.Model({"features": features, "words": words}, output, name=STAGE)
 
 
-def _copy(exit_flow: keras.Model, precision: str) -> keras.Model:
-    """Copies the exit flow; the copy computes in `precision`, a dtype policy of Keras. Its batch
+def _copy(last_blocks: keras.Model, precision: str) -> keras.Model:
+    """Copies the last blocks; the copy computes in `precision`, a dtype policy of Keras. Its batch
     normalisation is frozen: averages over a million images are better than those of a batch."""
 
     def copy_layer(layer: keras.Layer) -> keras.Layer:
@@ -175,21 +174,21 @@ def _copy(exit_flow: keras.Model, precision: str) -> keras.Model:
         copied.trainable = not isinstance(layer, keras.layers.BatchNormalization)
         return copied
 
-    copied = keras.models.clone_model(exit_flow, clone_function=copy_layer)
-    copied.set_weights(exit_flow.get_weights())
+    copied = keras.models.clone_model(last_blocks, clone_function=copy_layer)
+    copied.set_weights(last_blocks.get_weights())
     return copied
 
 
 def _predict_feature_maps(
-    exit_flow: keras.Model, backbone_maps: Mapping[str, np.ndarray]
+    last_blocks: keras.Model, backbone_maps: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Returns image name -> feature map (cells, feature_width) float16, from the backbone maps."""
-    grid_shape = exit_flow.input_shape[1:]
+    grid_shape = last_blocks.input_shape[1:]
     features = {}
     remaining = iter(backbone_maps)
     while names := list(islice(remaining, _BATCH_SIZE)):
         batch = np.stack([backbone_maps[name] for name in names], dtype="float32")
-        grids = exit_flow.predict_on_batch(batch.reshape(-1, *grid_shape))
+        grids = last_blocks.predict_on_batch(batch.reshape(-1, *grid_shape))
         maps = grids.reshape(len(names), -1, grids.shape[-1])
         features |= dict(zip(names, maps.astype("float16"), strict=True))
     return features

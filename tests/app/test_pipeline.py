@@ -236,10 +236,10 @@ def test_an_encoder_is_fine_tuned_and_built_again_from_its_weights(
     assert pipeline.fine_tune(paths, fine_tuning_settings) == paths.fine_tuned_weights
     splits = Dataset.load(paths.dataset).splits
     assert [*FeatureStore(paths.backbone_maps)] == splits["development"]
-    fine_tuned = split_encoder.exit_flow.get_weights()
+    fine_tuned = split_encoder.last_blocks.get_weights()
     loaded = build_tiny_split_encoder()
     loaded.whole.get_layer("network").load_weights(paths.fine_tuned_weights)
-    for weights, expected in zip(loaded.exit_flow.get_weights(), fine_tuned, strict=True):
+    for weights, expected in zip(loaded.last_blocks.get_weights(), fine_tuned, strict=True):
         np.testing.assert_array_equal(weights, expected)
 
 
@@ -258,19 +258,19 @@ def test_an_encoder_that_did_not_improve_is_not_written(
 
 def build_tiny_split_encoder() -> SplitEncoder:
     """The encoder of `build_tiny_encoder` in two parts: a backbone whose cells are single pixels,
-    and an exit flow that joins the pixels of a line."""
+    and a last block that joins the pixels of a line."""
     images = keras.Input((32, 48, 3), dtype="uint8")
     scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)
     pixels = keras.layers.AveragePooling2D(8)(scaled)  # (batch, 4, 6, 3)
     pixel_maps = keras.Input((4, 6, 3))
     side_by_side = keras.initializers.Constant(np.eye(18).reshape(1, 6, 3, 18))
     lines = keras.layers.Conv2D(18, (1, 6), kernel_initializer=side_by_side)(pixel_maps)
-    exit_flow = keras.Model(pixel_maps, lines, name="exit_flow")
-    network = keras.Model(pixel_maps, exit_flow(pixel_maps), name="network")
+    last_blocks = keras.Model(pixel_maps, lines, name="last_blocks")
+    network = keras.Model(pixel_maps, last_blocks(pixel_maps), name="network")
     return SplitEncoder(
         keras.Model(images, keras.layers.Reshape((4, 18))(network(pixels)), name="encoder"),
         keras.Model(images, keras.layers.Reshape((24, 3))(pixels), name="encoder"),
-        exit_flow,
+        last_blocks,
     )
 
 

@@ -165,13 +165,16 @@ def test_a_keras_that_names_no_size_is_an_error_with_advice(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_split_encoder_computes_the_same_in_two_steps(images, tmp_path):
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_a_split_encoder_computes_the_same_in_two_steps(images, tmp_path, blocks):
     keras.utils.set_random_seed(0)
-    split = build_split_encoder("mobilenetv2", weights=None)
-    _, rows, columns, width = split.exit_flow.input_shape
+    split = build_split_encoder("mobilenetv2", None, blocks)
+    sums = [layer for layer in split.last_blocks.layers if isinstance(layer, keras.layers.Add)]
+    assert len(sums) == blocks
+    _, rows, columns, width = split.last_blocks.input_shape
     maps = split.backbone.predict(images, verbose=0)
     assert maps.shape == (2, rows * columns, width)
-    grids = split.exit_flow.predict(maps.reshape(2, rows, columns, width), verbose=0)
+    grids = split.last_blocks.predict(maps.reshape(2, rows, columns, width), verbose=0)
     whole = split.whole.predict(images, verbose=0)
     np.testing.assert_allclose(grids.reshape(whole.shape), whole, atol=1e-5)
 
@@ -180,6 +183,10 @@ def test_a_split_encoder_computes_the_same_in_two_steps(images, tmp_path):
     np.testing.assert_array_equal(again.predict(images, verbose=0), whole)
 
 
-def test_a_network_without_residual_blocks_is_not_split():
-    with pytest.raises(ValueError, match="residual blocks, got VGG16"):
-        build_split_encoder("VGG16", weights=None)
+@pytest.mark.parametrize(
+    ("name", "blocks", "number"), [("VGG16", 1, 0), ("MobileNetV2", 10, 10), ("ResNet50", 16, 16)]
+)
+def test_a_network_with_too_few_residual_blocks_is_not_split(name, blocks, number):
+    expected = f"more than {blocks} residual blocks, got {name} with {number}"
+    with pytest.raises(ValueError, match=expected):
+        build_split_encoder(name, None, blocks)

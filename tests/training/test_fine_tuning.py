@@ -1,4 +1,4 @@
-"""The exit flow of a tiny encoder is fine-tuned together with a caption model, on drawings."""
+"""The last block of a tiny encoder is fine-tuned together with a caption model, on drawings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def float32():
 
 @pytest.fixture(scope="module")
 def encoder() -> SplitEncoder:
-    """An encoder whose backbone has 4 x 6 cells and whose exit flow has 2 x 3."""
+    """An encoder whose backbone has 4 x 6 cells and whose last block has 2 x 3."""
     keras.utils.set_random_seed(5)
     images = keras.Input((32, 48, 3), dtype="uint8")
     grid = keras.layers.AveragePooling2D(8)(keras.layers.Rescaling(-4 / 255, offset=4)(images))
@@ -49,13 +49,13 @@ def encoder() -> SplitEncoder:
         backbone_grid
     )
     grid = keras.layers.BatchNormalization(name="normalisation")(grid)
-    exit_flow = keras.Model(backbone_grid, keras.layers.ReLU()(grid), name="exit_flow")
-    cells = keras.layers.Reshape((-1, 9))(exit_flow(backbone(images)))
+    last_blocks = keras.Model(backbone_grid, keras.layers.ReLU()(grid), name="last_blocks")
+    cells = keras.layers.Reshape((-1, 9))(last_blocks(backbone(images)))
     backbone_cells = keras.layers.Reshape((-1, 7))(backbone(images))
     return SplitEncoder(
         keras.Model(images, cells, name="tiny"),
         keras.Model(images, backbone_cells, name="tiny"),
-        exit_flow,
+        last_blocks,
     )
 
 
@@ -91,14 +91,14 @@ def world(encoder, tiny_data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(encoder):
-    """The weights of the exit flow before fine-tuning."""
-    return encoder.exit_flow.get_weights()
+    """The weights of the last block before fine-tuning."""
+    return encoder.last_blocks.get_weights()
 
 
 @pytest.fixture(autouse=True)
 def pretrained_encoder(encoder, pretrained):
     """Every test begins with the pretrained encoder, as a new process does."""
-    encoder.exit_flow.set_weights(pretrained)
+    encoder.last_blocks.set_weights(pretrained)
 
 
 class Finished(NamedTuple):
@@ -118,7 +118,7 @@ def finished(encoder, pretrained, world, tmp_path_factory):
             super().__init__(batches, teacher, folder, variants)
             teacher_variants.append(variants)
 
-    encoder.exit_flow.set_weights(pretrained)
+    encoder.last_blocks.set_weights(pretrained)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("captioning.training.cross_entropy.DistillationBatches", RecordingBatches)
         history = fine_tune(encoder, *world, SETTINGS, folder)
@@ -127,12 +127,12 @@ def finished(encoder, pretrained, world, tmp_path_factory):
 
 
 def get_layer_weights(encoder):
-    weights = {layer.name: layer.get_weights() for layer in encoder.exit_flow.layers}
+    weights = {layer.name: layer.get_weights() for layer in encoder.last_blocks.layers}
     return weights | {"backbone": encoder.backbone.get_weights()}
 
 
 @pytest.mark.slow
-def test_of_the_encoder_only_the_exit_flow_learns(encoder, finished):
+def test_of_the_encoder_only_the_last_blocks_learn(encoder, finished):
     assert [epoch["stage"] for epoch in finished.history] == ["fine-tuning", "fine-tuning"]
     pretrained, trained = get_layer_weights(encoder), finished.encoder_weights
     for before, after in zip(pretrained["convolution"], trained["convolution"], strict=True):
@@ -143,13 +143,13 @@ def test_of_the_encoder_only_the_exit_flow_learns(encoder, finished):
 
 
 @pytest.mark.slow
-def test_a_caption_model_learns_more_with_the_exit_flow_than_alone(
+def test_a_caption_model_learns_more_with_the_last_blocks_than_alone(
     encoder, world, finished, tmp_path, monkeypatch
 ):
     copy = fine_tuning._copy
 
-    def frozen_copy(exit_flow, precision):
-        copied = copy(exit_flow, precision)
+    def frozen_copy(last_blocks, precision):
+        copied = copy(last_blocks, precision)
         copied.trainable = False
         return copied
 
@@ -190,7 +190,7 @@ def test_a_killed_run_has_the_result_of_an_uninterrupted_run(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Run, "add_epoch", kill_after_first_epoch)
         fine_tune(encoder, *world, SETTINGS, tmp_path)
-    encoder.exit_flow.set_weights(pretrained)
+    encoder.last_blocks.set_weights(pretrained)
     history = fine_tune(encoder, *world, SETTINGS, tmp_path)
     for epoch, expected in zip(history, finished.history, strict=True):
         assert epoch["stage"] == expected["stage"]
@@ -204,7 +204,7 @@ def test_a_killed_run_has_the_result_of_an_uninterrupted_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ciders", "best"), [([0.4, 0.3], 0), ([0.1, 0.4], 1)])
-def test_the_exit_flow_of_the_best_epoch_is_kept(
+def test_the_last_blocks_of_the_best_epoch_is_kept(
     encoder, world, tmp_path, monkeypatch, ciders, best
 ):
     recorded, ciders = [], iter(ciders)
@@ -212,16 +212,16 @@ def test_the_exit_flow_of_the_best_epoch_is_kept(
 
     def record_weights(run, model, numbers):
         add_epoch(run, model, numbers | {"development CIDEr": next(ciders)})
-        recorded.append(model.get_layer("exit_flow").get_weights())
+        recorded.append(model.get_layer("last_blocks").get_weights())
 
     monkeypatch.setattr(Run, "add_epoch", record_weights)
     fine_tune(encoder, *world, SETTINGS, tmp_path)
-    for weights, expected in zip(encoder.exit_flow.get_weights(), recorded[best], strict=True):
+    for weights, expected in zip(encoder.last_blocks.get_weights(), recorded[best], strict=True):
         np.testing.assert_array_equal(weights, expected)
 
 
 def test_the_weights_of_another_encoder_are_refused(encoder, monkeypatch):
-    monkeypatch.setattr(fine_tuning, "build_split_encoder", lambda name, weights: encoder)
-    assert load_pretrained_encoder(make_encoder_id(encoder.whole), "imagenet") is encoder
+    monkeypatch.setattr(fine_tuning, "build_split_encoder", lambda *_: encoder)
+    assert load_pretrained_encoder(make_encoder_id(encoder.whole), "imagenet", 1) is encoder
     with pytest.raises(ValueError, match="Expected the weights of tiny 0123"):
-        load_pretrained_encoder("tiny 0123 int8", "imagenet")
+        load_pretrained_encoder("tiny 0123 int8", "imagenet", 1)
