@@ -116,8 +116,8 @@ class TrainingSettings:
     # Fine-tuning the last blocks of the image encoder.
     fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14
     fine_tuning_rounds: int = setting(2, at_least(0))  # of `captioning recipe`
-    fine_tuning_epochs: int = setting(4, at_least(1))
-    fine_tuning_learning_rate: float = setting(2e-4, above(0))  # low: the weights are pretrained
+    fine_tuning_epochs: int = setting(6, at_least(1))
+    fine_tuning_learning_rate: float = setting(4e-4, above(0))  # low: the weights are pretrained
 
     # Ensemble and distillation.
     members: int = setting(2, at_least(1))  # models in the ensemble; a third adds little
