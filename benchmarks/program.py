@@ -93,13 +93,14 @@ def export_untrained_decoder(folder: str) -> None:
 def train(words: int, images: int) -> Work:
     """Trains the merge model for an epoch; scoring is left out."""
     from captioning.models.caption_model import build_caption_model
+    from captioning.training.batches import Variant
     from captioning.training.cross_entropy import SmoothedCrossentropy, compile_model, make_batches
     from captioning.training.device_batches import for_devices
     from captioning.training.devices import training_precision
 
     vocabulary, captions, features = make_training_set(words, images)
     maps = {name: pooled[None] for name, pooled in features.items()}
-    batches = make_batches([(captions, maps)], SETTINGS)
+    batches = make_batches([Variant(captions, maps)], SETTINGS)
     model = build_caption_model(len(vocabulary), FEATURE_WIDTH, SETTINGS, training_precision())
     compile_model(model, SETTINGS, len(batches), SmoothedCrossentropy(SETTINGS.label_smoothing))
 

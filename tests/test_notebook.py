@@ -20,6 +20,7 @@ from captioning.export.keras_to_openvino import export_encoder
 from captioning.models.caption_model import build_caption_model
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
+from captioning.training.batches import Variant
 from captioning.training.cross_entropy import make_batches
 
 ROOT = Path(__file__).parents[1]
@@ -190,7 +191,7 @@ def test_the_lesson_makes_the_batches_of_the_package(cells, settings):
     vocabulary = Vocabulary(cells["words"][4:])
     encoded = vocabulary.encode_captions(cells["captions"])
     maps = {name: vector[None] for name, vector in cells["features"].items()}
-    expected = make_batches([(encoded, maps)], settings)
+    expected = make_batches([Variant(encoded, maps)], settings)
     batches = cells["CaptionBatches"](list(cells["captions"]))
     assert len(batches) == len(expected) == 2
     assert _sorted_rows(batches) == _sorted_rows(expected)
