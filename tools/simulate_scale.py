@@ -37,13 +37,14 @@ class Figures:
     decode_ms: float = _figure(1.2, "decoding an image, ms of a busy core; measured")
     encoder_ms: float = _figure(28.5, "the encoder, ms of a busy core an image; measured")
     search_ms: float = _figure(3.6, "the search, ms of a busy core an image; measured")
-    ray_ms: float = _figure(0.1, "Ray, ms of a core an image; measured without a model")
+    ray_ms: float = _figure(0.02, "Ray, ms of a core an image; measured without a model")
     alone: float = _figure(0.8, "the share of this time that a lone worker takes; measured")
-    block_seconds: float = _figure(0.094, "the driver, s a block; measured without a model")
+    block_seconds: float = _figure(0.03, "the driver, s a block; measured without a model")
     block_rows: int = _figure(1000, "rows of a block, as in captioning.app.at_scale")
     batch_rows: int = _figure(64, "rows of a batch, as in captioning.app.at_scale")
     readers: int = _figure(8, "files that a worker requests at once, as in its row_captioner")
-    shard_rows_a_second: float = _figure(1350, "images/s that a task reads from shards; measured")
+    shard_rows_a_second: float = _figure(2700, "images/s that a task reads from shards; measured")
+    workers_a_reader: int = _figure(64, "workers for each such task, as in captioning.app.at_scale")
     shard_request_rows: int = _figure(100, "rows of a request for a shard, a row group")
     image_mb: float = _figure(0.13, "MB of an image; measured on Flickr8k")
     requests_a_second: float = _figure(5500, "requests/s of the storage; assumed")
@@ -150,21 +151,19 @@ def print_check(figures: Figures) -> None:
     local = replace(
         figures, requests_a_second=inf, latency_ms=0, network_gbits=inf, machine_cores=2
     )
-    stub = replace(local, decode_ms=0, encoder_ms=0, search_ms=0)
     print("| job on two cores and a local disk | measured | simulated |\n|---|---|---|")
     print(f"| 1 worker, images a second | 37.4 | {simulate(local, 1)[1]:.1f} |")
-    print(f"| 2 workers, images a second | 55.4 | {simulate(local, 2)[1]:.1f} |")
-    print(f"| 1,000,000 rows without a model, s | 94 | {simulate(stub, 2, blocks=1000)[0]:.0f} |\n")
+    print(f"| 2 workers, images a second | 55.4 | {simulate(local, 2)[1]:.1f} |\n")
 
 
-def print_table(figures: Figures, workers: list[int], shard_tasks: list[int]) -> None:
+def print_table(figures: Figures, workers: list[int]) -> None:
     """Prints the images per second, the efficiency against one worker, and the busiest resource."""
-    names = [f"shards, {tasks} at a time" if tasks else "files" for tasks in shard_tasks]
-    print("| workers |", " | ".join(names), "|\n" + "|---" * (1 + len(names)) + "|")
-    alone = [simulate(figures, 1, tasks)[1] for tasks in shard_tasks]
+    print("| workers | files | shards |\n|---|---|---|")
+    alone = [simulate(figures, 1, tasks)[1] for tasks in (FILES, 1)]
     for count in workers:
         cells = []
-        for tasks, rate_alone in zip(shard_tasks, alone, strict=True):
+        readers = ceil(count / figures.workers_a_reader)
+        for tasks, rate_alone in zip((FILES, readers), alone, strict=True):
             _, rate, shares = simulate(figures, count, tasks)
             limit = max(shares, key=shares.__getitem__)
             efficiency = 100 * rate / rate_alone / count
@@ -179,14 +178,10 @@ def main() -> None:
         kind = type(figure.default)
         parser.add_argument(name, type=kind, default=figure.default, **figure.metadata)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 8, 32, 128, 512, 2048])
-    parser.add_argument(
-        "--shard-tasks", type=int, nargs="+", default=[FILES, 1, 16],
-        help="tasks that read shards, 0 for files",
-    )  # fmt: skip
     options = vars(parser.parse_args())
-    workers, shard_tasks = options.pop("workers"), options.pop("shard_tasks")
+    workers = options.pop("workers")
     print_check(Figures(**options))
-    print_table(Figures(**options), workers, shard_tasks)
+    print_table(Figures(**options), workers)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ _BLOCKS_A_WORKER = 4  # at least, so that all workers end at about the same time
 _BLOCK_ROWS = 1000  # of a task and of a file: half a minute of work, which a killed worker loses
 _LARGE_BLOCK_ROWS = 10_000  # at most, if a worker has many blocks: Ray schedules fewer
 _LARGE_BLOCKS_A_WORKER = 100  # at least, so that a killed worker loses a hundredth of its work
+_WORKERS_A_READER = 64  # a task reads 2,700 images a second from shards, enough for 90
 _WORKERS_A_WRITER = 32  # a file in object storage takes some 0.2 s
 
 
@@ -75,7 +76,7 @@ def caption_at_scale(
                 for part, part_ids in enumerate(parts):
                     if missing[part]:
                         id_range = (part_ids[0], part_ids[-1]) if len(parts) > 1 else None
-                        rows = _read_rows(manifest, columns, id_range)
+                        rows = _read_rows(manifest, columns, id_range, workers)
                         block_rows = count_block_rows(missing[part], workers, columns)
                         part_workers = min(workers, ceil(missing[part] / block_rows))
                         _caption_rows(rows, block_rows, part_workers, captioner, store, part)
@@ -97,9 +98,9 @@ def _only_writer_of(folder: Path):
     return only_writer(folder)
 
 
-def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | None):
-    """Returns a data set of Ray with the rows of a manifest: all, or those with the ids from the
-    first to the last of `id_range`."""
+def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | None, workers: int):
+    """Returns a data set of Ray with the rows of a manifest for so many `workers`: all rows, or
+    those with the ids from the first to the last of `id_range`."""
     from ray.data import DataContext, read_parquet
     from ray.data.expressions import col
 
@@ -108,7 +109,7 @@ def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | No
     context.enable_progress_bars = sys.stderr.isatty()
     context.use_datasource_v2 = False  # the second version reads with more processes
     file_system, path = open_storage(manifest)
-    rows = read_parquet(path, filesystem=file_system, concurrency=1)
+    rows = read_parquet(path, filesystem=file_system, concurrency=ceil(workers / _WORKERS_A_READER))
     rows = rows.select_columns(columns)
     if id_range:
         first, last = map(int, id_range)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioning.app import pipeline
-from captioning.app.console import FAILED, print_error, run_command
+from captioning.app.console import FAILED, print_error, require_package, run_command
 from captioning.app.options import (
     add_at_scale,
     add_data,
@@ -207,13 +207,12 @@ def _manifest(paths: Paths, options: argparse.Namespace) -> int:
     "job could not run, 2 if every image failed.",
 )
 def _at_scale(paths: Paths, options: argparse.Namespace) -> int:
+    require_package("ray")  # whose extra contains the packages that are imported before it
     from captioning.app.at_scale import caption_at_scale
 
-    machines = (options.workers, options.threads, options.address)
-    search = make_search_settings(options)
-    return caption_at_scale(
-        options.manifest, options.output, options.root, *machines, options.retry_errors, search
-    )
+    machines, search = (options.workers, options.threads), make_search_settings(options)
+    where = (options.manifest, options.output, options.root)
+    return caption_at_scale(*where, *machines, options.address, options.retry_errors, search)
 
 
 @_step(

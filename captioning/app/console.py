@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from errno import ENOSPC
+from importlib.util import find_spec
 from typing import Any, TextIO
 
 from captioning.errors import UserError, printable
@@ -39,6 +40,12 @@ REQUIREMENTS = {
     "pyarrow": ".[parquet]",
     "ray": ".[scale]",
 }
+
+
+def require_package(name: str) -> None:
+    """Raises ModuleNotFoundError if the package is not installed, without importing it."""
+    if not find_spec(name):
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def run_command(command: Callable[[], int], failed: int) -> int:

@@ -330,11 +330,15 @@ def test_blocks_of_images_stay_small_in_a_large_job():
 
 
 def test_without_the_extra_the_steps_say_what_to_install(tmp_path):
-    code = "import sys; sys.modules['pyarrow'] = None; from captioning.app import cli; cli.main("
-    for arguments in (["manifest", ".", "x"], ["at-scale", "--manifest", "x", "--output", "y"]):
+    code = "import sys; sys.modules['pyarrow'] = sys.modules['ray'] = None; "
+    code += "from captioning.app import cli; cli.main("
+    for arguments, package, extra in (
+        (["manifest", ".", "x"], "pyarrow", "parquet"),
+        (["at-scale", "--manifest", "x", "--output", "y"], "ray", "scale"),
+    ):
         done = subprocess.run(
             [sys.executable, "-c", f"{code}{arguments})"], capture_output=True, text=True, cwd=ROOT
         )
         (line,) = done.stderr.splitlines()
-        assert line.startswith("Expected the package pyarrow, got none.")
-        assert line.endswith('pip install ".[parquet]"')
+        assert line.startswith(f"Expected the package {package}, got none.")
+        assert line.endswith(f'pip install ".[{extra}]"')
