@@ -2,9 +2,7 @@
 model that is fine-tuned, trained, quantised and calibrated."""
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from captioning.app import pipeline
 from captioning.paths import Paths
@@ -15,12 +13,14 @@ def follow_recipe(
     paths: Paths, settings: TrainingSettings | None = None, weights: str = "imagenet"
 ) -> list[dict]:
     """Fine-tunes an encoder built from `weights` (see `build_encoder`) in
-    `settings.fine_tuning_rounds` rounds, and trains the caption model with it. Run
-    `pipeline.check` first. Returns the history of the caption model.
+    `settings.fine_tuning_rounds` rounds. Then trains the caption model on its feature maps,
+    quantises both and calibrates. Run `pipeline.check` first. Returns the history of the caption
+    model.
 
     A round trains teachers on the encoder of the round before, and fine-tunes that encoder with
     them. It has a folder of its own, `round-1` and so on; its feature maps, 11 GB for Flickr8k, are
-    deleted at its end. A recipe that was stopped is resumed.
+    deleted at its end. Resumes a recipe that was stopped; a finished round is not repeated, even if
+    settings or captions have changed.
     """
     settings = settings or pipeline.default_settings(paths)
     for number in range(1, settings.fine_tuning_rounds + 1):
@@ -28,8 +28,8 @@ def follow_recipe(
         if not round_paths.fine_tuned_weights.exists():
             _copy_dataset(paths, round_paths)
             _fine_tune(round_paths, settings, weights)
-        for path in _maps_of(round_paths):
-            path.unlink(missing_ok=True)
+        for path in round_paths.root.glob("*_maps*.bin*"):  # of the encoder and of its backbone
+            path.unlink()
         weights = str(round_paths.fine_tuned_weights)
     pipeline.extract_features(paths, weights=weights)
     history = pipeline.train(paths, settings)
@@ -40,7 +40,7 @@ def follow_recipe(
 
 def _fine_tune(paths: Paths, settings: TrainingSettings, weights: str) -> None:
     pipeline.extract_features(paths, weights=weights)
-    # Rewards would cost the teachers' probabilities, from which the encoder learns.
+    # The encoder learns from the teachers' probabilities, which self-critical training would spoil.
     pipeline.train(paths, replace(settings, student=False, self_critical_epochs=0))
     pipeline.fine_tune(paths, settings, weights)
 
@@ -51,16 +51,3 @@ def _copy_dataset(source: Paths, target: Paths) -> None:
     target.root.mkdir(exist_ok=True)
     Dataset.load(source.dataset).save(target.dataset)  # which adapts the path of the images
     shutil.copy(source.descriptions, target.descriptions)
-
-
-def _maps_of(paths: Paths) -> Iterator[Path]:
-    """The files of feature maps and backbone maps."""
-    from captioning.data.augmentation import AUGMENTATIONS
-
-    stores = [
-        paths.feature_maps,
-        *(paths.augmented_feature_maps(augmentation.name) for augmentation in AUGMENTATIONS),
-        paths.backbone_maps,
-    ]
-    for store in stores:
-        yield from (store, store.with_name(f"{store.name}.json"))

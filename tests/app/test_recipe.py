@@ -35,12 +35,19 @@ def calls(paths, monkeypatch) -> list[tuple]:
 
         monkeypatch.setattr(pipeline, name, step)
 
-    replace_step("extract_features", lambda paths: paths.feature_maps.touch())
+    replace_step("extract_features", write_maps)
     replace_step("train", lambda paths: [{"stage": "cross-entropy"}])
     replace_step("fine_tune", write_weights)
     for name in ("quantise", "calibrate"):
         replace_step(name)
     return calls
+
+
+def write_maps(paths):
+    """Those of more than 10,000 images: see `FeatureStore`."""
+    for name in ("feature_maps.bin", "feature_maps-2.bin", "feature_maps.bin.json"):
+        (paths.root / name).touch()
+        (paths.root / f"cropped_flipped_{name}").touch()
 
 
 def write_weights(paths):
