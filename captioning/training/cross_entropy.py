@@ -91,17 +91,18 @@ def run_epochs(
     `score` scores it on the development images. The `teacher` reads the features of `teacher_data`,
     by default those of `data`. Raises ValueError if training diverges."""
     epochs_done = run.epochs_done(stage)
-    train_batches, development_batches = _make_all_batches(data, vocabulary, settings, epochs_done)
+    all_batches = _make_all_batches(data, vocabulary, settings, epochs_done)
     loss = SmoothedCrossentropy(settings.label_smoothing)
     if teacher:
-        taught = _make_all_batches(teacher_data or data, vocabulary, settings)
-        train_batches, development_batches = (
-            DistillationBatches(batches, teacher, run.folder, taught_batches.variants)
-            for batches, taught_batches in zip(
-                (train_batches, development_batches), taught, strict=True
-            )
-        )
+        teacher_batches = all_batches
+        if teacher_data:
+            teacher_batches = _make_all_batches(teacher_data, vocabulary, settings)
+        all_batches = [
+            DistillationBatches(batches, teacher, run.folder, read_by_teacher.variants)
+            for batches, read_by_teacher in zip(all_batches, teacher_batches, strict=True)
+        ]
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")
+    train_batches, development_batches = all_batches
     with model_scope():
         if epochs_done:
             model = run.load_last_model()
