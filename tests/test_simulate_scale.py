@@ -17,7 +17,7 @@ FREE = Figures(
 
 
 def rate(workers, shard_tasks=FILES, **figures):
-    return simulate(replace(FREE, **figures), workers, shard_tasks)[1]
+    return simulate(replace(FREE, **figures), workers, shard_tasks)[0]
 
 
 @pytest.mark.parametrize("shard_tasks", [FILES, 1])
@@ -39,7 +39,7 @@ def test_workers_compute_all_the_time_when_all_else_is_free(shard_tasks):
 )
 def test_the_slowest_resource_limits_a_job(resource, shard_tasks, figures):
     for workers, expected, limit in ((1, 10, "computing"), (8, 25, resource)):
-        _, images_a_second, shares = simulate(replace(FREE, **figures), workers, shard_tasks)
+        images_a_second, shares = simulate(replace(FREE, **figures), workers, shard_tasks)
         assert images_a_second == pytest.approx(expected, rel=0.05)
         assert max(shares, key=shares.get) == limit
         assert shares[limit] == pytest.approx(1, rel=0.05)
@@ -59,7 +59,7 @@ def test_machines_do_not_share_their_network():
 
 @pytest.mark.parametrize("shard_tasks", [FILES, 1, 4])
 def test_more_workers_never_slow_a_job(shard_tasks):
-    rates = [simulate(Figures(), 2**power, shard_tasks)[1] for power in range(7)]
+    rates = [simulate(Figures(), 2**power, shard_tasks)[0] for power in range(7)]
     assert all(more > 0.99 * fewer for fewer, more in zip(rates, rates[1:], strict=False))
 
 

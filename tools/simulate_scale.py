@@ -54,12 +54,12 @@ class Figures:
 
 
 def simulate(
-    figures: Figures, workers: int, shard_tasks: int = FILES, blocks: int | None = None
-) -> tuple[float, float, dict[str, float]]:
-    """Simulates a job of so many `blocks`, by default four for each worker, with images in files
-    or, if there are `shard_tasks`, in shards. Returns the seconds of the job, the images per second
-    in its middle half, and resource -> the share of that half during which it works."""
-    blocks = blocks or 4 * workers
+    figures: Figures, workers: int, shard_tasks: int = FILES
+) -> tuple[float, dict[str, float]]:
+    """Simulates a job of four blocks for each worker, with images in files or, if there are
+    `shard_tasks`, in shards. Returns the images per second in the middle half of the job, and
+    resource -> the share of that half during which it works."""
+    blocks = 4 * workers
     rows = figures.block_rows
     busy_ms = figures.decode_ms + figures.encoder_ms + figures.search_ms + figures.ray_ms
     image_seconds = busy_ms / 1000 * (figures.alone if workers == 1 else 1)
@@ -139,7 +139,7 @@ def simulate(
     }
     if shard_tasks:
         shares["shard tasks"] = rate / figures.shard_rows_a_second / shard_tasks
-    return environment.now, rate, shares
+    return rate, shares
 
 
 def _divide(total: int, size: int) -> list[int]:
@@ -152,19 +152,19 @@ def print_check(figures: Figures) -> None:
         figures, requests_a_second=inf, latency_ms=0, network_gbits=inf, machine_cores=2
     )
     print("| job on two cores and a local disk | measured | simulated |\n|---|---|---|")
-    print(f"| 1 worker, images a second | 37.4 | {simulate(local, 1)[1]:.1f} |")
-    print(f"| 2 workers, images a second | 55.4 | {simulate(local, 2)[1]:.1f} |\n")
+    print(f"| 1 worker, images a second | 37.4 | {simulate(local, 1)[0]:.1f} |")
+    print(f"| 2 workers, images a second | 55.4 | {simulate(local, 2)[0]:.1f} |\n")
 
 
 def print_table(figures: Figures, workers: list[int]) -> None:
     """Prints the images per second, the efficiency against one worker, and the busiest resource."""
     print("| workers | files | shards |\n|---|---|---|")
-    alone = [simulate(figures, 1, tasks)[1] for tasks in (FILES, 1)]
+    alone = [simulate(figures, 1, tasks)[0] for tasks in (FILES, 1)]
     for count in workers:
         cells = []
         readers = ceil(count / figures.workers_a_reader)
         for tasks, rate_alone in zip((FILES, readers), alone, strict=True):
-            _, rate, shares = simulate(figures, count, tasks)
+            rate, shares = simulate(figures, count, tasks)
             limit = max(shares, key=shares.__getitem__)
             efficiency = 100 * rate / rate_alone / count
             cells.append(f"{rate:,.0f} ({efficiency:.0f} %), {limit} {100 * shares[limit]:.0f} %")
