@@ -111,6 +111,17 @@ def wait_for_all_processes() -> None:
     from_first_process({"here": 1.0})
 
 
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The first process runs the block alone. Then all others run it, and find the files that the
+    first has written. Every process must run it."""
+    if not is_first_process():
+        wait_for_all_processes()
+    yield
+    if is_first_process():
+        wait_for_all_processes()
+
+
 def training_precision() -> str:
     """Returns the fastest dtype policy of Keras on the device: "mixed_bfloat16" (about twice as
     fast) if it has units for bfloat16, else "float32"."""

@@ -24,6 +24,7 @@ from captioning.inference.openvino_runtime import read_encoder_id, without_preci
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features, Variant
+from captioning.training.devices import first_process_first
 
 _NO_AUGMENTATIONS = MappingProxyType({})
 
@@ -170,8 +171,9 @@ def load_lazily(paths: Paths, settings: TrainingSettings) -> TrainingData:
         )
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
     data = TrainingData.from_splits(descriptions, dataset.captions, dataset.splits, features={})
-    encoder = provide_encoder(paths.models)
-    return data.with_lazy_features(encoder, dataset.images, paths.development_feature_maps)
+    with first_process_first():  # it writes the encoder and the maps of the development images
+        encoder = provide_encoder(paths.models)
+        return data.with_lazy_features(encoder, dataset.images, paths.development_feature_maps)
 
 
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:

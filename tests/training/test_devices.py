@@ -169,6 +169,18 @@ def test_a_wrong_number_of_a_process_is_an_error(monkeypatch, number):
 
 
 @pytest.mark.parametrize(
+    ("number", "order"), [(0, ["block", "all processes"]), (1, ["all processes", "block"])]
+)
+def test_the_first_process_runs_a_block_before_the_others(monkeypatch, number, order):
+    events = []
+    monkeypatch.setattr(devices, "process_number", lambda: number)
+    monkeypatch.setattr(devices, "wait_for_all_processes", lambda: events.append("all processes"))
+    with devices.first_process_first():
+        events.append("block")
+    assert events == order
+
+
+@pytest.mark.parametrize(
     ("capability", "precision"), [((7, 5), "float32"), ((8, 0), "mixed_bfloat16")]
 )
 def test_the_precision_is_that_of_the_graphics_card_not_of_the_processor(
