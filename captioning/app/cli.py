@@ -96,9 +96,9 @@ def _train(paths: Paths, options: argparse.Namespace) -> None:
     add_pretrained_weights,
     add_settings,
     help="fine-tune the image encoder; write models/fine_tuned.weights.h5",
-    description="Fine-tune the last blocks of the image encoder together with a new caption model. "
-    "The teacher of both is models/caption_model.keras. Write models/fine_tuned.weights.h5, from "
-    "which `features --weights` builds the better encoder.",
+    description="Fine-tune the last blocks of the image encoder together with the caption model "
+    "in models/caption_model.keras, which is also their teacher. Write "
+    "models/fine_tuned.weights.h5, from which `features --weights` builds the better encoder.",
 )
 def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
@@ -207,17 +207,18 @@ def _manifest(paths: Paths, options: argparse.Namespace) -> int:
     "job could not run, 2 if every image failed.",
 )
 def _at_scale(paths: Paths, options: argparse.Namespace) -> int:
-    require_package("ray")  # whose extra contains the packages that are imported before it
+    require_package("ray")  # first: its extra also has pyarrow, which is imported before it
     from captioning.app.at_scale import caption_at_scale
 
-    machines, search = (options.workers, options.threads), make_search_settings(options)
+    search = make_search_settings(options)
     where = (options.manifest, options.output, options.root)
-    return caption_at_scale(*where, *machines, options.address, options.retry_errors, search)
+    machines = (options.workers, options.threads, options.address)
+    return caption_at_scale(*where, *machines, options.retry_errors, search)
 
 
 @_step(
     "clear-cache",
-    help="delete the compiled networks that CAPTIONING_CACHE or your cache folder stores",
+    help="delete the compiled networks in your cache folder, or in that of CAPTIONING_CACHE",
 )
 def _clear_cache(paths: Paths, options: argparse.Namespace) -> None:
     from captioning.inference.model_cache import clear_cache

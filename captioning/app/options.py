@@ -87,7 +87,8 @@ def add_pretrained_weights(parser: ArgumentParser) -> None:
         "--weights",
         metavar="FILE",
         default="imagenet",
-        help="the weights file from which models/encoder was built (default %(default)s)",
+        help='the weights of the encoder before fine-tuning: "imagenet" or a weights file (default '
+        "%(default)s)",
     )
 
 

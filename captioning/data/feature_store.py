@@ -197,7 +197,9 @@ def load_pooled_features(paths: Paths) -> Mapping[str, np.ndarray]:
     float16 if they are stored as maps, else vector (feature_width,) float32. Empty if there are
     neither."""
     store = FeatureStore(paths.pooled_feature_maps)
-    return load_vectors(paths.features) if not store and paths.features.exists() else store
+    if not store and paths.features.exists():
+        return load_vectors(paths.features)
+    return store
 
 
 def encoder_id_of(features: Mapping[str, np.ndarray]) -> str | None:

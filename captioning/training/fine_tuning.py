@@ -2,8 +2,9 @@
 
 ImageNet, on which Xception was trained, has hardly any classes of people. A caption model that was
 trained on the feature maps of the pretrained encoder learns on together with these blocks. Soon
-they would overfit to 6,000 photographs and the words of their captions. Therefore, every epoch has
-other random crops, which pass through the frozen backbone first, and a teacher gives soft targets.
+they would overfit to 6,000 photographs and the words of their captions. Therefore, every epoch
+draws other random crops, which pass through the frozen backbone first, and a teacher gives soft
+targets.
 """
 
 from collections.abc import Mapping, Sequence

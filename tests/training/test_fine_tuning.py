@@ -204,7 +204,7 @@ def test_a_killed_run_has_the_result_of_an_uninterrupted_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("ciders", "best"), [([0.4, 0.3], 0), ([0.1, 0.4], 1)])
-def test_the_last_blocks_of_the_best_epoch_is_kept(
+def test_the_last_blocks_of_the_best_epoch_are_kept(
     encoder, world, tmp_path, monkeypatch, ciders, best
 ):
     recorded, ciders = [], iter(ciders)
