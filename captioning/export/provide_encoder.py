@@ -92,6 +92,7 @@ def _feature_files(folder: Path) -> list[tuple[Path, str | None]]:
     paths = Paths(folder.parent)
     files = [
         paths.feature_maps,
+        paths.development_feature_maps,
         paths.pooled_feature_maps,
         *(paths.augmented_feature_maps(augmentation.name) for augmentation in AUGMENTATIONS),
     ]

@@ -43,12 +43,12 @@ def test_an_interrupted_copy_is_repeated(shipped, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder.bin", "encoder.xml"]
 
 
-@pytest.fixture
-def paths_in_use(shipped, tmp_path):
+@pytest.fixture(params=["feature_maps.bin", "development_feature_maps.bin"])
+def paths_in_use(request, shipped, tmp_path):
     """A root folder with an encoder and the feature maps that it made."""
     paths = Paths(tmp_path)
     export_encoder(_build_tiny_encoder("Xception"), paths.models)
-    maps = FeatureStore(paths.feature_maps, Encoder(paths.models).encoder_id)
+    maps = FeatureStore(tmp_path / request.param, Encoder(paths.models).encoder_id)
     maps.append("000.jpg", np.ones((4, 18)))
     maps.save()
     return paths
