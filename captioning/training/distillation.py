@@ -45,11 +45,10 @@ class DistillationBatches(keras.utils.PyDataset):
         self.batch_size = batches.batch_size
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
-        variants = teacher_variants or batches.variants
-        soft_targets = {
-            is_flipped: SoftTargets(teacher, variant, folder)
-            for is_flipped, variant in {v.is_flipped: v for v in reversed(variants)}.items()
-        }
+        soft_targets = {}  # by whether the images are flipped
+        for variant in teacher_variants or batches.variants:
+            if variant.is_flipped not in soft_targets:
+                soft_targets[variant.is_flipped] = SoftTargets(teacher, variant, folder)
         self._soft_targets = [soft_targets[variant.is_flipped] for variant in batches.variants]
 
     def __len__(self) -> int:

@@ -11,7 +11,7 @@ from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 
 SETTINGS = TrainingSettings()
-TEACHERS = replace(SETTINGS, student=False, self_critical_epochs=0)
+IN_ROUND = replace(SETTINGS, student=False, self_critical_epochs=0, fine_tuning_rounds=0)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_each_round_fine_tunes_the_encoder_of_the_round_before(paths, calls):
     assert follow_recipe(paths, SETTINGS) == [{"stage": "cross-entropy"}]
     assert calls == [
         ("extract_features", "round-1", "imagenet"),
-        ("train", "round-1", TEACHERS),
-        ("fine_tune", "round-1", SETTINGS, "imagenet"),
+        ("train", "round-1", IN_ROUND),
+        ("fine_tune", "round-1", IN_ROUND, "imagenet"),
         ("extract_features", "round-2", first),
-        ("train", "round-2", TEACHERS),
-        ("fine_tune", "round-2", SETTINGS, first),
+        ("train", "round-2", IN_ROUND),
+        ("fine_tune", "round-2", IN_ROUND, first),
         ("extract_features", ".", second),
         ("train", ".", SETTINGS),
         ("quantise", "."),
@@ -83,7 +83,9 @@ def test_a_round_has_the_images_and_captions_of_the_root(paths, calls):
 def test_the_maps_of_a_finished_round_are_deleted_and_its_weights_kept(paths, calls):
     follow_recipe(paths, SETTINGS)
     left = {path.name for path in (paths.root / "round-1").rglob("*") if path.is_file()}
-    assert left == {"dataset.json", "descriptions.txt", "fine_tuned.weights.h5"}
+    assert left == {
+        "dataset.json", "descriptions.txt", "identity.json", "fine_tuned.weights.h5"
+    }  # fmt: skip
     assert paths.feature_maps.exists()
 
 
@@ -93,6 +95,22 @@ def test_a_finished_round_is_not_repeated(paths, calls):
     follow_recipe(paths, replace(SETTINGS, fine_tuning_rounds=2))
     assert [(name, folder) for name, folder, *_ in calls if folder == "round-1"] == []
     assert calls[0][:2] == ("extract_features", "round-2")
+
+
+@pytest.mark.parametrize("change", ["settings", "weights", "captions"])
+def test_a_round_of_another_recipe_is_refused(paths, calls, change):
+    follow_recipe(paths, SETTINGS)
+    calls.clear()
+    settings, weights = SETTINGS, "imagenet"
+    if change == "settings":
+        settings = replace(SETTINGS, seed=1)
+    elif change == "weights":
+        weights = "mine.h5"
+    else:
+        paths.descriptions.write_text(paths.descriptions.read_text().replace("red", "blue"))
+    with pytest.raises(ValueError, match="round-1, got another. Delete the folder"):
+        follow_recipe(paths, settings, weights)
+    assert calls == []
 
 
 def test_without_rounds_the_encoder_is_built_from_the_weights(paths, calls):
