@@ -25,7 +25,7 @@ def test_small_data_sets_have_smaller_batches_and_more_epochs():
         {"embedding_units": 0}, {"heads": 0}, {"patience": 0}, {"label_smoothing": 1.5},
         {"self_critical_momentum": 1.0}, {"learning_rate": 0.0}, {"learning_rate": nan},
         {"fine_tuning_learning_rate": inf}, {"self_critical_learning_rate": -1e-5},
-        {"clip_norm": 0.0}, {"weight_decay": -0.1}, {"bleu_weight": nan}, {"warmup_epochs": 4},
+        {"clip_norm": 0.0}, {"weight_decay": -0.1}, {"bleu_weight": nan}, {"warmup_epochs": 6},
         {"warmup_epochs": -0.5}, {"self_critical_epochs": -1}, {"decoder": "transformer"},
         {"heads": 513}, {"min_word_count": 0}, {"seed": -1},
         {"epochs": 2.5}, {"epochs": "9"}, {"epochs": True}, {"epochs": None},
@@ -49,7 +49,7 @@ def test_invalid_training_settings_are_refused(wrong):
         ({"student": 1}, "Expected student to be True or False, got 1."),
         ({"decoder": "rnn"}, "Expected decoder to be a name (attention or merge), got 'rnn'."),
         ({"heads": 513}, "Expected heads to be at most units, 512, got 513."),
-        ({"warmup_epochs": 4}, "Expected warmup_epochs to be less than 4, the fewest epochs of a"),
+        ({"warmup_epochs": 6}, "Expected warmup_epochs to be less than 6, the fewest epochs of a"),
     ],
 )
 def test_the_message_states_the_expected_value(wrong, message):

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import zipfile
-from dataclasses import asdict
 
 import keras
 import numpy as np
@@ -30,6 +29,7 @@ from captioning.output.report import split_by_model
 from captioning.paths import Paths, find_model
 from captioning.settings import TrainingSettings
 from captioning.training.checkpoints import find_best_epoch, read_record
+from captioning.training.training_data import training_settings
 
 PATHS = Paths(find_model())
 README = (PATHS.root / "README.md").read_text(encoding="utf-8")
@@ -126,7 +126,9 @@ def test_the_exported_decoder_predicts_what_the_keras_model_predicts(captioner):
 
 def test_the_default_settings_are_those_of_the_shipped_run():
     settings = TrainingSettings.for_data(images=6000, captions=30000)
-    record = read_record(PATHS.models, {"settings": asdict(settings)})  # raises for other settings
+    record = read_record(
+        PATHS.models, {"settings": training_settings(settings)}
+    )  # raises for other settings
     *_, epochs = split_by_model(record["history"]).values()
     assert find_best_epoch(epochs) == len(epochs) - 1
 

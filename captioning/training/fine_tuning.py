@@ -8,7 +8,7 @@ targets.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -119,6 +119,7 @@ def fine_tune(
     precision = training_precision()
     teacher = build_teacher(members, settings, precision)
     identity = identify_run(backbone_data, vocabulary, settings) | {
+        "settings": asdict(settings),
         "encoder": make_encoder_id(encoder.whole),
         "teacher": make_fingerprint(teacher),
     }

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -45,7 +45,12 @@ from captioning.training.devices import (
     wait_for_all_processes,
 )
 from captioning.training.distillation import build_teacher
-from captioning.training.training_data import TrainingData, find_longest_caption, identify_run
+from captioning.training.training_data import (
+    TrainingData,
+    find_longest_caption,
+    identify_run,
+    training_settings,
+)
 from captioning.training.validation import validate
 
 _MEMBER_FOLDER = "member-"
@@ -184,7 +189,9 @@ def _run(folder: Path, identity: Mapping, settings: TrainingSettings) -> Run:
         cross_entropy.STAGE: settings.epochs,
         self_critical.STAGE: settings.self_critical_epochs,
     }
-    return Run(folder, {**identity, "settings": asdict(settings)}, stages, settings.patience)
+    return Run(
+        folder, {**identity, "settings": training_settings(settings)}, stages, settings.patience
+    )
 
 
 def _train_model(

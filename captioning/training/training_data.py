@@ -179,7 +179,7 @@ def load_lazily(paths: Paths, settings: TrainingSettings) -> TrainingData:
 def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings) -> dict:
     """Returns the identity of a training run in JSON types: equal runs have equal identities."""
     identity = {
-        "settings": asdict(settings),
+        "settings": training_settings(settings),
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
         "augmentations": len(data.augmented_features),
@@ -187,6 +187,12 @@ def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingS
     if data.encoder_id:
         identity["encoder"] = without_precision(data.encoder_id)
     return identity
+
+
+def training_settings(settings: TrainingSettings) -> dict:
+    """Returns name -> value of the settings in the identity of a training run: all but those of
+    fine-tuning, which it does not use."""
+    return {name: value for name, value in asdict(settings).items() if "fine_tun" not in name}
 
 
 def find_longest_caption(descriptions: Captions) -> int:
