@@ -38,7 +38,7 @@ def calibrate_confidence(paths: Paths) -> int:
     if missing := [name for name in (*train, *references) if name not in features]:
         raise UserError(
             f"Expected pooled features of all images in {paths.root}, got none of "
-            f"{len(missing):,}, such as {missing[0]}. Run `captioning features` again."
+            f"{len(missing):,}, such as {missing[0]}. Run `captioning features --pooled`."
         )
     confidence = fit_confidence(
         captioner.decoder.fingerprint,
