@@ -12,7 +12,7 @@ EXPORT_BACKEND = "tensorflow"
 
 
 def uses_xla() -> bool:
-    """Returns whether to compile models with XLA, which compiles anew for each shape of the inputs.
+    """Returns whether to compile models with XLA, which compiles each shape of the inputs again.
     With JAX, a step without XLA takes a hundred times as long; TensorFlow hardly gains from it."""
     return keras.backend.backend() == "jax"
 

@@ -1,6 +1,6 @@
 """Batches in the shapes that the devices of a training need: equal shares of rows, and few lengths.
 
-XLA, with which JAX computes, compiles a step anew for every shape of a batch. Therefore captions
+XLA, with which JAX computes, compiles a step again for every shape of a batch. Therefore captions
 are padded to one of a few lengths, and the last batch to the number of rows of the others. The
 padding has weight 0, so it changes neither the loss nor its gradient.
 """

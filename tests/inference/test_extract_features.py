@@ -15,13 +15,7 @@ from captioning.inference.extract_features import (
     extract_pooled_features,
     pool_features,
 )
-from captioning.inference.networks import Encoder
 from captioning.paths import Paths
-
-
-@pytest.fixture
-def encoder(tiny_root):
-    return Encoder(Paths(tiny_root).models)
 
 
 @pytest.fixture

@@ -8,15 +8,8 @@ from captioning.data.augmentation import MANY_AUGMENTATIONS
 from captioning.data.images import UnreadableImage
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.lazy_features import LazyFeatures
-from captioning.inference.networks import Encoder
-from captioning.paths import Paths
 
 NAMES = [f"{number}.png" for number in range(6)]
-
-
-@pytest.fixture
-def encoder(tiny_root):
-    return Encoder(Paths(tiny_root).models)
 
 
 @pytest.fixture
