@@ -88,7 +88,8 @@ def _features(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
-    pipeline.train(paths, _settings(paths, options), options.devices, options.on_the_fly)
+    settings = _settings(paths, options)
+    pipeline.train(paths, settings, options.devices, options.on_the_fly, options.start)
 
 
 @_step(

@@ -100,8 +100,15 @@ def add_training(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on-the-fly",
         action="store_true",
-        help="extract the features of the training images in every epoch, from other random crops, "
-        "instead of storing their feature maps: it takes longer, but hardly any disk",
+        help="extract the features of the training images in every epoch, from one of ten random "
+        "crops of each, instead of storing feature maps: it takes longer, but hardly any disk",
+    )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FOLDER",
+        help="let the caption model of another run learn on from rewards, such as that which "
+        "`fine-tune` leaves in models/fine_tuning (default: train from scratch)",
     )
 
 

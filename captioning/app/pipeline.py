@@ -26,6 +26,7 @@ from captioning.settings import DEMO_PORT, SearchSettings, TrainingSettings
 if TYPE_CHECKING:
     import numpy as np
 
+    from captioning.data.augmentation import Augmentation
     from captioning.data.check import Findings
     from captioning.data.dataset import Dataset
 
@@ -85,15 +86,20 @@ def check(
 
 @_only_writer_of_root
 def extract_features(
-    paths: Paths, encoder: str | None = None, weights: str | None = None, pooled: bool = False
+    paths: Paths,
+    encoder: str | None = None,
+    weights: str | None = None,
+    pooled: bool = False,
+    augmentations: Sequence[Augmentation] | None = None,
 ) -> Mapping[str, np.ndarray]:
     """Extracts the features of every image of the data set. Returns image name -> feature map
     (cells, feature_width) float16 or, with `pooled`, pooled features (feature_width,) float32.
 
-    Writes the feature maps (3.3 GB for Flickr8k), those of each augmentation of the training images
-    (2.5 GB each) and the pooled features (66 MB). With `pooled`, it writes only the pooled
-    features, which are enough for the merge decoder; those of more than 50,000 images are maps of
-    one cell. `encoder` and `weights` choose another image encoder: see `provide_encoder`.
+    Writes the feature maps (3.3 GB for Flickr8k), those of the `augmentations` (by default
+    `AUGMENTATIONS`) of the training images, 2.5 GB each, and the pooled features (66 MB). With
+    `pooled`, it writes only the pooled features, which are enough for the merge decoder; those of
+    more than 50,000 images are maps of one cell. `encoder` and `weights` choose another image
+    encoder: see `provide_encoder`.
     """
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, select
@@ -112,7 +118,7 @@ def extract_features(
     maps = extract_feature_maps(image_encoder, dataset.images, image_names, paths.feature_maps)
     pool_features(maps, paths)
     training_names = list(select(dataset.captions, dataset.splits["train"]))
-    for augmentation in AUGMENTATIONS:
+    for augmentation in AUGMENTATIONS if augmentations is None else augmentations:
         path = paths.augmented_feature_maps(augmentation.name)
         extract_feature_maps(
             image_encoder, dataset.images, training_names, path, augmentation.load_image
@@ -140,11 +146,13 @@ def train(
     settings: TrainingSettings | None = None,
     devices: int | None = None,
     on_the_fly: bool = False,
+    start: Path | None = None,
 ) -> list[dict]:
     """Trains the caption model on `devices` (see `use_devices`), and exports its decoder. Writes
     `models/` and `tokenizer.p`. Returns the history: a dict of stage and numbers for each epoch.
     Resumes a run that was stopped. Of several processes, the first writes. With `on_the_fly`,
-    feature maps are computed when a batch needs them: see `load_lazily`."""
+    feature maps are computed when a batch needs them: see `load_lazily`. `start`, the folder of
+    another run, lets its caption model learn on: see `captioning.training.train.train`."""
     from captioning.training.devices import is_first_process, use_devices
     from captioning.training.train import train_and_export
     from captioning.training.training_data import load_lazily, load_training_data
@@ -152,7 +160,7 @@ def train(
     settings = settings or default_settings(paths)
     with use_devices(devices), only_writer(paths.root) if is_first_process() else nullcontext():
         load = load_lazily if on_the_fly else load_training_data
-        return train_and_export(load(paths, settings), settings, paths)
+        return train_and_export(load(paths, settings), settings, paths, start)
 
 
 @_only_writer_of_root
@@ -161,7 +169,8 @@ def fine_tune(
 ) -> Path:
     """Fine-tunes the image encoder, which was built from `weights`, for captioning. The trained
     caption model is its teacher. Returns the path of the weights file, from which
-    `extract_features` builds the better encoder."""
+    `extract_features` builds the better encoder. `paths.fine_tuning` is then the `start` of a
+    training on its features."""
     from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
     from captioning.training.training_data import load_training_data

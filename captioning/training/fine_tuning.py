@@ -26,7 +26,13 @@ from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings
 from captioning.training import cross_entropy
-from captioning.training.checkpoints import MONITOR, Run, find_best_epoch, load_trained
+from captioning.training.checkpoints import (
+    MONITOR,
+    Run,
+    find_best_epoch,
+    load_trained,
+    save_trained,
+)
 from captioning.training.devices import training_precision
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
@@ -42,7 +48,8 @@ def fine_tune_encoder(
 ) -> None:
     """Fine-tunes the encoder that made the feature maps of `data`, plain and flipped. The trained
     caption model in `paths.models` is the teacher. Writes the backbone maps of the development
-    images in `image_folder`, and then `paths.fine_tuned_weights`.
+    images in `image_folder`, then `paths.fine_tuned_weights` and, in `paths.fine_tuning`, the
+    caption model that learned together with the encoder.
 
     The encoder was built from `weights`: see `build_encoder`. Raises ValueError if weights, feature
     maps and caption model do not belong to the same encoder, or if no epoch of fine-tuning improves
@@ -106,7 +113,8 @@ def fine_tune(
     settings: TrainingSettings,
     folder: Path,
 ) -> list[dict]:
-    """Trains the last blocks of `encoder`, together with the first of the `members`. Returns the
+    """Trains the last blocks of `encoder`, together with a copy of the first of the `members`.
+    Writes that caption model to `folder` as the result of a run (see `save_trained`). Returns the
     history.
 
     `data` holds the feature maps of the encoder, plain and flipped, `backbone_data` the same
@@ -151,8 +159,11 @@ def fine_tune(
         cross_entropy.run_epochs(
             run, STAGE, build, score, backbone_data, vocabulary, settings, teacher, data
         )
-    trained = run.load_best_model().get_layer(last_blocks.name)
-    encoder.last_blocks.set_weights(trained.get_weights())
+    trained = run.load_best_model()
+    encoder.last_blocks.set_weights(trained.get_layer(last_blocks.name).get_weights())
+    caption_model = build_caption_model(len(vocabulary), data.feature_width, settings)
+    caption_model.set_weights(trained.get_layer(settings.decoder).get_weights())
+    save_trained(caption_model, identity | {"history": run.history}, folder)
     return run.history
 
 

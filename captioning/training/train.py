@@ -6,7 +6,8 @@ development images. The epoch with the highest CIDEr is kept, and a stage stops 
 risen for some epochs.
 
 By default, two models run through the first stage only. Their ensemble is the teacher of a third
-model, the student, which runs through both stages and is the result.
+model, the student, which runs through both stages and is the result. A model that learned together
+with the encoder (see `captioning.training.fine_tuning`) runs through the second stage only.
 """
 
 import os
@@ -22,7 +23,7 @@ import keras
 from captioning.data.dataset import Dataset, select
 from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.errors import UserError
-from captioning.export.keras_to_openvino import export_decoder
+from captioning.export.keras_to_openvino import export_decoder, make_fingerprint
 from captioning.inference.networks import Decoder
 from captioning.models.backend import EXPORT_BACKEND, can_export
 from captioning.models.caption_model import build_caption_model, build_ensemble
@@ -64,7 +65,9 @@ export_trained(Paths(pathlib.Path(sys.argv[1])))
 """
 
 
-def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Paths) -> list[dict]:
+def train_and_export(
+    data: TrainingData, settings: TrainingSettings, paths: Paths, start: Path | None = None
+) -> list[dict]:
     """Trains a model in `paths.models`, and writes the vocabulary and the exported decoder. With
     the encoder, these are all that captioning needs. Returns the history. Of several processes,
     the first writes."""
@@ -72,7 +75,7 @@ def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Path
         (caption for image_captions in data.train.values() for caption in image_captions),
         settings.min_word_count,
     )
-    model, history = train(data, vocabulary, settings, paths.models)
+    model, history = train(data, vocabulary, settings, paths.models, start)
     if is_first_process():
         vocabulary.save(paths.vocabulary)
         if can_export():
@@ -83,21 +86,30 @@ def train_and_export(data: TrainingData, settings: TrainingSettings, paths: Path
 
 
 def train(
-    data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings, folder: Path
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    folder: Path,
+    start: Path | None = None,
 ) -> tuple[keras.Model, list[dict]]:
     """Trains the caption model. Returns the model of the best epoch, and the history.
 
     Trains `settings.members` models one after the other. Returns their student or, without
-    `settings.student`, their ensemble; a single model is its own ensemble. Until the end, each
-    model has a folder for its `Run` in `folder`; then `folder` holds the model and the record. An
-    unfinished run in `folder` is resumed, and a finished run is not repeated.
+    `settings.student`, their ensemble; a single model is its own ensemble. With `start`, the folder
+    of a finished run, it trains neither: the caption model of that run goes through the second
+    stage. Until the end, each model has a folder for its `Run` in `folder`; then `folder` holds the
+    model and the record. An unfinished run in `folder` is resumed, and a finished run is not
+    repeated.
 
     Raises ValueError if that run had other settings, captions, words or augmentations, or another
     encoder; if an image has no features; if the decoder needs feature maps and gets pooled
     features; or if training diverges.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    started = load_model(start) if start else None
     identity = identify_run(data, vocabulary, settings)
+    if started:
+        identity["start"] = make_fingerprint(started)
     history = read_record(folder, identity)["history"]
     if history:
         if is_first_process():
@@ -111,24 +123,11 @@ def train(
             'Extract feature maps, or train the decoder "merge".'
         )
 
-    members = []
-    for number in range(1, settings.members + 1):
-        member_settings = _member_settings(settings, number)
-        run = _run(folder / f"{_MEMBER_FOLDER}{number}", identity, member_settings)
-        members.append(_train_model(run, data, vocabulary, member_settings))
-        label = {MEMBER_KEY: number} if settings.members > 1 or settings.student else {}
-        history += [epoch | label for epoch in run.history]
-    model = build_ensemble(members)
-    if settings.members > 1:
-        history.append({STAGE_KEY: ENSEMBLE_STAGE, **validate(model, data, vocabulary)})
-
-    if settings.student:
-        student_settings = _student_settings(settings)
-        run = _run(folder / f"{_MEMBER_FOLDER}student", identity, student_settings)
-        teacher = build_teacher(members, settings, training_precision())
-        model = _train_model(run, data, vocabulary, student_settings, teacher)
-        history += run.history
-
+    if started:
+        model, history = _train_further(started, identity, data, vocabulary, settings, folder)
+        history = read_record(start)["history"] + history
+    else:
+        model, history = _train_from_scratch(identity, data, vocabulary, settings, folder)
     wait_for_all_processes()  # the others may still read the files of the members
     if is_first_process():
         save_trained(model, identity | {"history": history}, folder)
@@ -166,6 +165,58 @@ def _export_with_tensorflow(root: Path) -> None:
             "Expected the decoder to be exported, got an error. The trained model is kept. Run "
             f"`python -m captioning export` with KERAS_BACKEND={EXPORT_BACKEND}."
         )
+
+
+def _train_from_scratch(
+    identity: Mapping,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    folder: Path,
+) -> tuple[keras.Model, list[dict]]:
+    """Trains the members and, with `settings.student`, their student."""
+    members, history = [], []
+    for number in range(1, settings.members + 1):
+        member_settings = _member_settings(settings, number)
+        run = _run(folder / f"{_MEMBER_FOLDER}{number}", identity, member_settings)
+        members.append(_train_model(run, data, vocabulary, member_settings))
+        label = {MEMBER_KEY: number} if settings.members > 1 or settings.student else {}
+        history += [epoch | label for epoch in run.history]
+    model = build_ensemble(members)
+    if settings.members > 1:
+        history.append({STAGE_KEY: ENSEMBLE_STAGE, **validate(model, data, vocabulary)})
+
+    if settings.student:
+        student_settings = _student_settings(settings)
+        run = _run(folder / f"{_MEMBER_FOLDER}student", identity, student_settings)
+        teacher = build_teacher(members, settings, training_precision())
+        model = _train_model(run, data, vocabulary, student_settings, teacher)
+        history += run.history
+    return model, history
+
+
+def _train_further(
+    started: keras.Model,
+    identity: Mapping,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    folder: Path,
+) -> tuple[keras.Model, list[dict]]:
+    """Runs the second stage of a caption model that has learned before."""
+    if started.output_shape[-1] != len(vocabulary):
+        raise UserError(
+            f"Expected a caption model with the {len(vocabulary)} words of these captions to start "
+            f"with, got one with {started.output_shape[-1]}. Start with one of the same data set "
+            "and min_word_count."
+        )
+    if settings.self_critical_epochs == 0:
+        return started, []
+    stages = {self_critical.STAGE: settings.self_critical_epochs}
+    run = Run(folder / f"{_MEMBER_FOLDER}1", identity, stages, settings.patience)
+    if run.stage:
+        self_critical.run_stage(run, data, vocabulary, settings, started)
+    return _in_float32(run.load_best_model(), data, vocabulary, settings), run.history
 
 
 def _member_settings(settings: TrainingSettings, number: int) -> TrainingSettings:
@@ -207,8 +258,14 @@ def _train_model(
         cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
     if run.stage == self_critical.STAGE:
         self_critical.run_stage(run, data, vocabulary, settings)
+    return _in_float32(run.load_best_model(), data, vocabulary, settings)
+
+
+def _in_float32(
+    trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+) -> keras.Model:
     model = build_caption_model(len(vocabulary), data.feature_width, settings)
-    model.set_weights(run.load_best_model().get_weights())
+    model.set_weights(trained.get_weights())
     return model
 
 

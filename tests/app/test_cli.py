@@ -61,10 +61,10 @@ def calls(monkeypatch):
             [("extract_features", "VGG16", "a.h5", True)],
         ),
         (
-            ["train", "--seed", "3", "--set", "epochs=7", "decoder=merge", "--devices", "2"],
+            "train --seed 3 --set epochs=7 decoder=merge --devices 2 --start old".split(),
             [
                 ("default_settings", {"seed": 3, "epochs": 7, "decoder": "merge"}),
-                ("train", TrainingSettings(), 2, False),
+                ("train", TrainingSettings(), 2, False, Path("old")),
             ],
         ),
         (
@@ -77,12 +77,12 @@ def calls(monkeypatch):
             [("evaluate", "train", SearchSettings(1))],
         ),
         (
-            ["evaluate", "--decode", "consensus"],
-            [("evaluate", "test", SearchSettings(20, decoding="consensus"))],
+            ["evaluate", "--decode", "beam"],
+            [("evaluate", "test", SearchSettings(3, decoding="beam"))],
         ),
         (
-            ["evaluate", "--decode", "consensus", "--beam-width", "5"],
-            [("evaluate", "test", SearchSettings(5, decoding="consensus"))],
+            ["evaluate", "--decode", "beam", "--beam-width", "5"],
+            [("evaluate", "test", SearchSettings(5, decoding="beam"))],
         ),
         (["export"], [("export",)]),
         (["quantise"], [("quantise",)]),
@@ -99,16 +99,16 @@ def calls(monkeypatch):
                 ("check", None, None),
                 ("extract_features", None, None, False),
                 ("default_settings", {"seed": 0}),
-                ("train", TrainingSettings(), None, False),
+                ("train", TrainingSettings(), None, False, None),
                 ("calibrate",),
                 ("evaluate", "test", SearchSettings()),
             ],
         ),
         (
-            ["recipe", "--set", "fine_tuning_rounds=1", "--weights", "a.h5"],
+            ["recipe", "--set", "fine_tuning_epochs=1", "--weights", "a.h5"],
             [
                 ("check", None, None),
-                ("default_settings", {"seed": 0, "fine_tuning_rounds": 1}),
+                ("default_settings", {"seed": 0, "fine_tuning_epochs": 1}),
                 ("follow_recipe", TrainingSettings(), "a.h5"),
             ],
         ),
@@ -118,7 +118,7 @@ def calls(monkeypatch):
                 ("check", None, None),
                 ("extract_features", None, None, True),
                 ("default_settings", {"seed": 0}),
-                ("train", TrainingSettings(), None, True),
+                ("train", TrainingSettings(), None, True, None),
                 ("calibrate",),
                 ("evaluate", "test", SearchSettings()),
             ],

@@ -17,7 +17,7 @@ from captioning.models.caption_model import build_caption_model
 from captioning.models.image_encoder import SplitEncoder
 from captioning.settings import TrainingSettings
 from captioning.training import cross_entropy, fine_tuning
-from captioning.training.checkpoints import Run
+from captioning.training.checkpoints import Run, load_model, read_record
 from captioning.training.distillation import DistillationBatches
 from captioning.training.fine_tuning import fine_tune, load_pretrained_encoder
 from captioning.training.training_data import TrainingData
@@ -140,6 +140,16 @@ def test_of_the_encoder_only_the_last_blocks_learn(encoder, finished):
     for name in ("normalisation", "backbone"):
         for before, after in zip(pretrained[name], trained[name], strict=True):
             np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.slow
+def test_the_caption_model_that_learned_with_the_encoder_is_the_result_of_a_run(world, finished):
+    (member, _), _, _, vocabulary = world
+    caption_model = load_model(finished.folder)
+    assert read_record(finished.folder)["history"] == finished.history
+    assert caption_model.output_shape[-1] == len(vocabulary)
+    pairs = list(zip(caption_model.get_weights(), member.get_weights(), strict=True))
+    assert max(np.abs(trained - before).max() for trained, before in pairs) > 0.001
 
 
 @pytest.mark.slow
