@@ -16,11 +16,12 @@ from captioning.errors import UserError
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
-DECODINGS = ("beam", "consensus")  # the most probable caption; the one most like the others
+# How the best caption of a beam is chosen (the most probable one; the one most like the others),
+# and the width of the beam if nobody names one: wider ones gain nothing, or less than they cost.
+BEAM_WIDTHS = {"beam": 3, "consensus": 12}
 UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default
 WIDEST_BEAM = 100  # wider beams are slow and find nothing better
-CONSENSUS_BEAM_WIDTH = 20  # candidates: 10 gain half as much CIDEr
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,9 @@ class SearchSettings:
     """The beam search for captions, and which of the captions found is the best: see
     `captioning.inference.consensus`."""
 
-    beam_width: int = setting(3, between(1, WIDEST_BEAM))  # as in the merge paper; 1 is greedy
+    beam_width: int = setting(BEAM_WIDTHS["consensus"], between(1, WIDEST_BEAM))  # 1 is greedy
     length_normalisation: float = setting(0.7, between(0, 1))  # 0 favours short captions
-    decoding: str = setting("beam", one_of(*DECODINGS))
+    decoding: str = setting("consensus", one_of(*BEAM_WIDTHS))
 
     def __post_init__(self):
         require_valid(self)
@@ -112,12 +113,12 @@ class TrainingSettings:
     self_critical_momentum: float = setting(0.995, A_SHARE)  # averages the last 200 batches or so
     samples: int = setting(5, between(2, WIDEST_BEAM))  # captions an image, compared to each other
     bleu_weight: float = setting(2.0, at_least(0))  # of BLEU-4 in the reward, beside CIDEr's 1
+    support_weight: float = setting(1.0, at_least(0))  # of each content word: see `Support`
 
     # Fine-tuning the last blocks of the image encoder.
     fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14
-    fine_tuning_rounds: int = setting(2, at_least(0))  # of `captioning recipe`
     fine_tuning_epochs: int = setting(6, at_least(1))
-    fine_tuning_learning_rate: float = setting(4e-4, above(0))  # low: the weights are pretrained
+    fine_tuning_learning_rate: float = setting(3e-4, above(0))  # low: the weights are pretrained
 
     # Ensemble and distillation.
     members: int = setting(2, at_least(1))  # models in the ensemble; a third adds little

@@ -1,4 +1,5 @@
-"""Computes the rewards of generated captions in self-critical training, from CIDEr-D and BLEU-4.
+"""Computes the rewards of generated captions in self-critical training, from CIDEr-D, BLEU-4 and
+the content words that the references support.
 
 CIDEr-D equals that of the `pycocoevalcap` package (a test compares them). The package scores a
 whole corpus at once; this module scores the captions of one image at a time against fixed
@@ -17,6 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from captioning.data.compact_captions import CompactCaptions
+from captioning.data.vocabulary import Vocabulary
+from captioning.evaluation.metrics import find_content_words
+from captioning.inference.confidence import NO_CONTENT
 
 _LENGTHS = 1, 2, 3, 4  # of the n-grams, in words
 _LENGTH_DEVIATION = 6.0  # in bigrams; a larger one makes differences in length cost less
@@ -29,20 +33,32 @@ Tokens = Sequence[Hashable]
 
 
 class Reward:
-    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4, against fixed references."""
+    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4 plus `support_weight` times the
+    `support`, against fixed references."""
 
-    def __init__(self, captions: Mapping[str, Iterable[Tokens]], bleu_weight: float):
+    def __init__(
+        self,
+        captions: Mapping[str, Iterable[Tokens]],
+        bleu_weight: float,
+        support_weight: float = 0.0,
+        support: "Support | None" = None,
+    ):
         """`captions`: image name -> tokenised references."""
         self._references = References(captions)
         self._cider = Cider(self._references)
         self._bleu = Bleu(self._references)
         self._bleu_weight = bleu_weight
+        self._support_weight = support_weight
+        self._support = support
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
         """Returns the rewards (captions,) float of captions of an image. Raises KeyError if it has
         no references."""
         counts = self._references.count_ngrams(image_name, captions)
-        return self._cider.score(counts) + self._bleu_weight * self._bleu.score(counts)
+        rewards = self._cider.score(counts) + self._bleu_weight * self._bleu.score(counts)
+        if self._support:
+            rewards += self._support_weight * self._support(image_name, captions)
+        return rewards
 
 
 class NGramCounts(NamedTuple):
@@ -170,6 +186,43 @@ class Bleu:
         closest = reference_words[np.abs(reference_words - words[:, None]).argmin(axis=1)]
         brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(words, 1)))
         return precisions.prod(axis=1) ** (1 / len(_LENGTHS)) * brevity
+
+
+class Support:
+    """Scores captions by their content words: the number of those that a reference contains, less
+    the number of those that none does. CIDEr and BLEU forgive a false word in a likely phrase."""
+
+    def __init__(self, captions: Mapping[str, Iterable[Sequence[int]]], stems: np.ndarray):
+        """`captions`: image name -> word ids of the references; `stems` (vocabulary,): the number
+        of the stem of each word, `NO_CONTENT` for a word without content."""
+        self._stems = stems
+        self._references = {
+            image_name: self._find_stems(np.concatenate(list(map(np.asarray, image_captions))))
+            for image_name, image_captions in captions.items()
+        }
+
+    def __call__(self, image_name: str, captions: Sequence[Sequence[int]]) -> np.ndarray:
+        """Returns the scores (captions,) float of captions, as word ids, of an image. A repeated
+        word counts once. Raises KeyError if the image has no references."""
+        references = self._references[image_name]
+        stems = [self._find_stems(np.array(caption, int)) for caption in captions]
+        return np.array([2.0 * np.isin(found, references).sum() - len(found) for found in stems])
+
+    def _find_stems(self, word_ids: np.ndarray) -> np.ndarray:
+        stems = np.unique(self._stems[word_ids])
+        return stems[stems != NO_CONTENT]
+
+
+def number_stems(vocabulary: Vocabulary) -> np.ndarray:
+    """Returns the number of the stem of each word (vocabulary,) int32, which words like "dog" and
+    "dogs" share; `NO_CONTENT` for a word without content, such as "the"."""
+    numbers = defaultdict(count().__next__)
+
+    def number(word_id: int) -> int:
+        words = find_content_words(vocabulary.decode([word_id]))
+        return numbers[words[0]] if words else NO_CONTENT
+
+    return np.array([number(word_id) for word_id in range(len(vocabulary))], "int32")
 
 
 def _find_ngrams(captions: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:

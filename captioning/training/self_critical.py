@@ -30,7 +30,7 @@ from captioning.training.cross_entropy import (
 )
 from captioning.training.device_batches import make_shaper
 from captioning.training.devices import training_precision
-from captioning.training.rewards import Reward
+from captioning.training.rewards import Reward, Support, number_stems
 from captioning.training.training_data import TrainingData
 from captioning.training.validation import Validator
 
@@ -38,16 +38,20 @@ STAGE = "self-critical"
 
 
 def run_stage(
-    run: Run, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+    run: Run,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+    start: keras.Model | None = None,
 ) -> None:
-    """Runs the remaining epochs of this stage. The first begins with the best model so far. Raises
-    ValueError if training diverges."""
+    """Runs the remaining epochs of this stage. The first begins with the caption model `start`, by
+    default the best of the run so far. Raises ValueError if training diverges."""
     if run.epochs_done(STAGE):
         model = run.load_last_model()
         model.jit_compile = uses_xla()  # the epochs before may have run on another backend
         _swap_averages(model)
     else:
-        model = _build_model(run.load_best_model(), data, vocabulary, settings)
+        model = _build_model(start or run.load_best_model(), data, vocabulary, settings)
     batches = SelfCriticalBatches(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
@@ -112,11 +116,16 @@ class SelfCriticalBatches:
         self._search = SearchSettings(beam_width=settings.samples)
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
+        stems = number_stems(decoder.vocabulary)
         rewards = {}  # by the identity of the captions, which most variants share
         for variant in variants:
             if id(variant.captions) not in rewards:
-                captions = _without_start(variant.captions)
-                rewards[id(variant.captions)] = Reward(captions, settings.bleu_weight)
+                rewards[id(variant.captions)] = Reward(
+                    _without_start(variant.captions),
+                    settings.bleu_weight,
+                    settings.support_weight,
+                    Support(variant.captions, stems),
+                )
         self._rewards = [rewards[id(variant.captions)] for variant in variants]
 
     def __len__(self) -> int:

@@ -6,7 +6,9 @@ import pytest
 from pycocoevalcap.bleu.bleu import Bleu as PublishedBleu
 from pycocoevalcap.cider.cider import Cider as PublishedCider
 
-from captioning.training.rewards import Bleu, Cider, References, Reward
+from captioning.data.vocabulary import Vocabulary
+from captioning.inference.confidence import NO_CONTENT
+from captioning.training.rewards import Bleu, Cider, References, Reward, Support, number_stems
 
 WORDS = [f"word{number}" for number in range(30)]
 
@@ -110,3 +112,36 @@ def test_a_reward_is_the_weighted_sum_of_cider_and_bleu(world):
         (expected,) = cider(name, [caption]) + 2 * bleu(name, [caption])
         assert reward(name, [caption]) == [expected]
         assert cider_alone(name, [caption]) == cider(name, [caption])
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return Vocabulary.from_captions(["a dog is on the grass with two dogs and a cat"], 1)
+
+
+def test_words_with_the_same_stem_have_the_same_number_and_others_none(vocabulary):
+    stems = dict(zip(vocabulary.words, number_stems(vocabulary), strict=True))
+    assert stems["dog"] == stems["dogs"] != NO_CONTENT
+    assert len({stems[word] for word in ("dog", "grass", "two", "cat")}) == 4
+    assert {stems[word] for word in ("a", "is", "on", "the", "with", "and")} == {NO_CONTENT}
+
+
+def test_support_counts_the_content_words_that_a_reference_contains_less_the_others(vocabulary):
+    references = {
+        "a.jpg": map(vocabulary.encode, ["two dogs", "a dog on the grass"]),
+        "b.jpg": map(vocabulary.encode, ["a cat"]),
+    }
+    support = Support(references, number_stems(vocabulary))
+    captions = ["two dogs with a cat", "a dog and a dog", "a cat", ""]
+    encoded = [vocabulary.encode(caption) for caption in captions]
+    np.testing.assert_array_equal(support("a.jpg", encoded), [2 - 1, 1, -1, 0])
+    np.testing.assert_array_equal(support("b.jpg", encoded), [1 - 2, -1, 1, 0])
+
+
+def test_the_support_has_a_weight_in_the_reward(vocabulary):
+    captions = {"a.jpg": [vocabulary.encode("a dog")], "b.jpg": [vocabulary.encode("two cats")]}
+    support = Support(captions, number_stems(vocabulary))
+    plain, supported = Reward(captions, 2.0), Reward(captions, 2.0, 0.5, support)
+    for caption, expected in (("a dog", 0.5), ("a cat", -0.5)):
+        ids = [vocabulary.encode(caption)]
+        assert supported("a.jpg", ids) - plain("a.jpg", ids) == pytest.approx(expected)

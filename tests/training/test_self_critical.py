@@ -66,6 +66,8 @@ def test_a_weight_is_the_advantage_of_its_caption_in_its_variant():
     they are plain, and the second if they are flipped; for the others, neither is right."""
 
     class ConstantDecoder:
+        vocabulary = VOCABULARY
+
         def search(self, features, search):
             return [[Hypothesis((4, 5), -1.0), Hypothesis((6,), -2.0)] for _ in features]
 
@@ -104,6 +106,8 @@ def test_features_are_dropped_in_all_cells_of_an_image_and_for_the_decoder_too(v
     searched = []
 
     class RecordingDecoder:
+        vocabulary = VOCABULARY
+
         def search(self, features, search):
             searched.append(features.copy())
             return [[Hypothesis((4,), -1.0)] for _ in features]
