@@ -155,13 +155,14 @@ def _caption_rows(
 
 
 def _report(store: CaptionStore, parts: list[np.ndarray]) -> int:
-    """Prints how many images failed, and returns the exit status. Raises UserError if rows are
-    missing."""
+    """Prints how many images have captions and how many failed, and returns the exit status. Raises
+    UserError if rows are missing."""
     rows = sum(store.repair(part) for part in range(len(parts)))
     expected = sum(map(len, parts))
     if rows != expected:
         raise UserError(f"Expected {expected} rows in {store.name}, got {rows}. Run the job again.")
     errors = sum(store.count_errors(part) for part in range(len(parts)))
+    print(f"{rows - errors} of {rows} images have captions in {store.name}/captions")
     if errors:
         print_error(
             f"{errors} of {rows} images could not be captioned. The column error of the rows in "
