@@ -67,7 +67,7 @@ def search(folder: Path, images: int, beam_width: int) -> Work:
     maps = np.random.default_rng(0).random((images, 1, FEATURE_WIDTH), dtype="float32")
 
     def work() -> int:
-        captions = decoder.caption(maps, SearchSettings(beam_width))
+        captions = decoder.caption(maps, SearchSettings(beam_width, decoding="beam"))
         shortest = min(len(caption.text.split()) for caption in captions)
         if shortest < CAPTION_LENGTH:
             raise ValueError(f"Expected captions of {CAPTION_LENGTH} words, got {shortest}.")

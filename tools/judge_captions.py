@@ -25,12 +25,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioning.evaluation.metrics import score_confidences  # noqa: E402
-from captioning.settings import CONSENSUS_BEAM_WIDTH, SPLITS, SearchSettings  # noqa: E402
+from captioning.settings import BEAM_WIDTHS, SPLITS, SearchSettings  # noqa: E402
 
 VERDICTS = ("right", "minor", "wrong")
 DECODINGS = {
-    "beam": SearchSettings(),
-    "consensus": SearchSettings(CONSENSUS_BEAM_WIDTH, decoding="consensus"),
+    decoding: SearchSettings(beam_width, decoding=decoding)
+    for decoding, beam_width in BEAM_WIDTHS.items()
 }
 COLUMNS = ("caption", "image", "decoding", "text", "log_prob", "confidence")
 _PER_SHEET, _ROWS = 10, 2

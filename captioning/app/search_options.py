@@ -5,7 +5,7 @@ A wrong value is an error before anything is computed."""
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 
-from captioning.settings import CONSENSUS_BEAM_WIDTH, DECODINGS, WIDEST_BEAM, SearchSettings
+from captioning.settings import BEAM_WIDTHS, WIDEST_BEAM, SearchSettings
 
 
 def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
@@ -25,18 +25,18 @@ def add_search(parser: ArgumentParser) -> None:
         type=whole_number(WIDEST_BEAM),
         metavar="N",
         help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        f"search (default {SearchSettings.beam_width}; {CONSENSUS_BEAM_WIDTH} with consensus)",
+        f"search (default {BEAM_WIDTHS['consensus']}; {BEAM_WIDTHS['beam']} with --decode beam)",
     )
     parser.add_argument(
         "--decode",
-        choices=DECODINGS,
+        choices=BEAM_WIDTHS,
         default=SearchSettings.decoding,
-        help="how to choose the best caption: beam takes the most probable; consensus the one that "
-        "agrees best with the others, better and a quarter slower (default %(default)s)",
+        help="how to choose the best caption: consensus takes the one that agrees best with the "
+        "others; beam the most probable one, a little faster (default %(default)s)",
     )
 
 
 def make_search_settings(options: Namespace, **others: float) -> SearchSettings:
     """Returns the settings that the options of `add_search` name, and `others` (name -> value)."""
-    default = CONSENSUS_BEAM_WIDTH if options.decode == "consensus" else SearchSettings.beam_width
-    return SearchSettings(options.beam_width or default, decoding=options.decode, **others)
+    beam_width = options.beam_width or BEAM_WIDTHS[options.decode]
+    return SearchSettings(beam_width, decoding=options.decode, **others)

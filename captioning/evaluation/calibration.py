@@ -19,7 +19,7 @@ from captioning.paths import Paths
 
 MIN_SHARE = 0.005  # of the training images: rarer words are not learnt
 
-_SHRINKAGE = 0.2  # of the regression of words, times the mean variance of the features
+_SHRINKAGE = 1.0  # of the regression of words, times the mean variance of its inputs
 
 
 def calibrate_confidence(paths: Paths) -> int:
@@ -40,33 +40,25 @@ def calibrate_confidence(paths: Paths) -> int:
             f"Expected pooled features of all images in {paths.root}, got none of "
             f"{len(missing):,}, such as {missing[0]}. Run `captioning features --pooled`."
         )
-    confidence = fit_confidence(
-        captioner.decoder.fingerprint,
-        captioner.decoder.vocabulary,
-        {name: np.ravel(features[name]) for name in (*train, *references)},
-        train,
-        caption_photographs(captioner, dataset.images, references),
-        references,
-    )
-    confidence.save(paths.models)
+    features = {name: np.ravel(features[name]) for name in (*train, *references)}
+    decoder = captioner.decoder
+    words = fit_words(decoder.fingerprint, decoder.vocabulary, features, train)
+    decoder.confidence = words  # which helps to choose the captions
+    captions = caption_photographs(captioner, dataset.images, references)
+    fit_captions(words, decoder.vocabulary, features, captions, references).save(paths.models)
     return len(references)
 
 
-def fit_confidence(
-    decoder: str,
+def fit_captions(
+    confidence: Confidence,
     vocabulary: Vocabulary,
     features: Mapping[str, np.ndarray],
-    train: Mapping[str, Sequence[str]],
     captions: Mapping[str, Caption],
     references: Mapping[str, Sequence[str]],
 ) -> Confidence:
-    """Fits the confidence in the captions of the decoder with the fingerprint `decoder`.
-
-    `features` (image name -> pooled features (feature_width,)) and the reference captions `train`
-    of the training images fit the regression of words. The `captions` of other images, image name
-    -> caption, and their `references` fit the logistic regression.
-    """
-    confidence = _fit_words(decoder, vocabulary, features, train)
+    """Returns the confidence of `fit_words` with a logistic regression that is fitted on the
+    `captions` (image name -> caption) of images that did not take part in `fit_words`, their
+    `references` and their pooled `features` (feature_width,)."""
     signals = np.array(
         [
             confidence.signals(
@@ -79,14 +71,16 @@ def fit_confidence(
     return replace(confidence, coefficients=coefficients)
 
 
-def _fit_words(
+def fit_words(
     decoder: str,
     vocabulary: Vocabulary,
     features: Mapping[str, np.ndarray],
     train: Mapping[str, Sequence[str]],
 ) -> Confidence:
-    """Fits a ridge regression for each frequent content word. The last row, of zeros, is for all
-    rare words. The coefficients of the logistic regression are 0."""
+    """Fits a ridge regression for each frequent content word, on the pooled `features` (image name
+    -> (feature_width,)) and the reference captions `train` of the training images. The last row, of
+    zeros, is for all rare words. The logistic regression has yet to be fitted: its coefficients are
+    0. `decoder` is the fingerprint of the decoder."""
     mentions = [  # for each image: word -> number of its references
         Counter(word for reference in references for word in set(content_words_of(reference)))
         for references in train.values()
@@ -100,7 +94,7 @@ def _fit_words(
         ]
     )
     targets = np.sqrt(shares)  # (images, words)
-    inputs = np.stack([features[name] for name in train]).astype("float32")
+    inputs = np.sqrt(np.stack([features[name] for name in train]).astype("float32").clip(0))
     mean, mean_target = inputs.mean(axis=0), targets.mean(axis=0)
     inputs -= mean
     covariance = inputs.T @ inputs / len(inputs)
@@ -109,9 +103,7 @@ def _fit_words(
         covariance + shrinkage * np.eye(len(covariance)),
         inputs.T @ (targets - mean_target) / len(inputs),
     ).T  # (words, feature_width)
-    scales = np.maximum(np.abs(weights).max(axis=1), np.finfo("float32").tiny) / 127
-    weights = np.round(weights / scales[:, None])
-    biases = mean_target - scales * (weights @ mean)
+    biases = mean_target - weights @ mean
     rows = {word: row for row, word in enumerate(frequent)}
 
     def find_row(word_id: int) -> int:
@@ -122,8 +114,7 @@ def _fit_words(
         decoder,
         coefficients=np.zeros(3),
         word_rows=np.array([find_row(word_id) for word_id in range(len(vocabulary))], np.int32),
-        weights=np.vstack([weights, np.zeros((1, len(mean)))]).astype(np.int8),
-        scales=np.append(scales, 0).astype("float32"),
+        weights=np.vstack([weights, np.zeros((1, len(mean)))]).astype("float32"),
         biases=np.append(biases, 0).astype("float32"),
     )
 

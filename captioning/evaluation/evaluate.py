@@ -11,7 +11,9 @@ from captioning.errors import UserError
 from captioning.evaluation.metrics import find_supported, score_captions, score_confidences
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Caption, Decoder
-from captioning.settings import SearchSettings
+from captioning.settings import BEAM_WIDTHS, SearchSettings
+
+BEAM = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")  # needs no confidence
 
 
 def evaluate(
@@ -22,7 +24,8 @@ def evaluate(
     """Captions every image of `references` (image name -> reference captions as written) from its
     feature map (cells, feature_width) in `features`, and scores the captions.
 
-    Returns image name -> caption, and the scores of `score_captions` without METEOR, which is slow.
+    Returns image name -> caption, the most probable one of beam search, and the scores of
+    `score_captions` without METEOR, which is slow.
     Raises ValueError if an image has no features, since only whole splits are comparable, or if
     another encoder than the decoder's made the features.
     """
@@ -34,7 +37,7 @@ def evaluate(
             f"{len(missing)}, such as {missing[0]}. Extract the features of all images first; "
             "replace images that cannot be read."
         )
-    captions = decoder.caption(_batches(features, references))
+    captions = decoder.caption(_batches(features, references), BEAM)
     texts = texts_of(dict(zip(references, captions, strict=True)))
     return texts, score_captions(texts, references, meteor=False)
 

@@ -2,9 +2,9 @@
 
 A logistic regression of two signals estimates it. The decoder gives the first, the mean
 log-probability of a word. The second comes from another model: for each content word, a linear
-regression on the pooled features predicts how many people would mention it, and the signal is the
-mean over the content words of the caption. `captioning.evaluation.calibration` fits both
-regressions.
+regression on the pooled features predicts how many people would mention it. The signal is the mean
+over the content words of the caption. `captioning.evaluation.calibration` fits both regressions.
+The second also helps to choose a caption: see `captioning.inference.consensus`.
 """
 
 import json
@@ -23,6 +23,9 @@ from captioning.files import write_atomically
 CONFIDENCE = "confidence.json"  # beside the networks
 NO_CONTENT = -1  # the row of a word that is left out, such as "the"
 
+_VERSION = 2  # of the file; in the first, the regression of words read other inputs
+_NEUTRAL = 0.3  # the predicted mentions of a word that speaks neither for nor against a caption
+
 _MAX_BYTES = 2**27
 _LARGEST = 10**6  # products of larger numbers may overflow
 
@@ -33,16 +36,15 @@ class Confidence:
     fitted on; `coefficients` (3,): the intercept, and the weights of the two signals.
 
     `word_rows` (vocabulary,) int holds the row of each word id in the regression of words, or
-    `NO_CONTENT`. A row has int8 `weights` (rows, feature_width), which `scales` (rows,) multiplies,
-    and one of the `biases` (rows,). It predicts the square root of the share of people who would
-    mention the word.
+    `NO_CONTENT`. A row of `weights` (rows, feature_width) and one of the `biases` (rows,) predict
+    the square root of the share of people who would mention the word, from the square roots of the
+    pooled features.
     """
 
     decoder: str
     coefficients: np.ndarray
     word_rows: np.ndarray
     weights: np.ndarray
-    scales: np.ndarray
     biases: np.ndarray
 
     def __call__(self, ids: Sequence[int], log_prob: float, pooled: np.ndarray) -> float:
@@ -55,32 +57,44 @@ class Confidence:
         """Returns 1, for the intercept, and the two signals: float (3,)."""
         rows = self.word_rows[list(ids)]
         rows = rows[rows != NO_CONTENT]
-        predicted = self.weights[rows].astype("float32") @ pooled
-        predicted = predicted * self.scales[rows] + self.biases[rows]
-        mentioned = predicted.clip(0).mean() if len(rows) else 0
+        mentioned = self._predict(rows, pooled).mean() if len(rows) else 0
         mean_log_prob = log_prob / (len(ids) + 1)  # the end token counts as a word
         return np.array([1, mean_log_prob, mentioned])
 
+    def score_words(self, pooled: np.ndarray) -> np.ndarray:
+        """Returns how much each word speaks for a caption of an image with the `pooled` features
+        (feature_width,): its predicted mentions, less those of a neutral word; 0 for a word without
+        content. float32 (vocabulary,)."""
+        scores = self._predict(slice(None), pooled) - _NEUTRAL
+        return np.append(scores, np.float32(0))[self.word_rows]  # the last for NO_CONTENT
+
     def save(self, folder: Path) -> None:
-        """Writes `confidence.json` to `folder`."""
+        """Writes `confidence.json` to `folder`, the weights of the words in 8 bits."""
+        scales = np.maximum(np.abs(self.weights).max(axis=1), np.finfo("float32").tiny) / 127
+        weights = np.round(self.weights / scales[:, None]).astype(np.int8)
         values = {
+            "version": _VERSION,
             "decoder": self.decoder,
             "coefficients": self.coefficients.tolist(),
             "word_rows": self.word_rows.tolist(),
-            "scales": self.scales.tolist(),
+            "scales": scales.tolist(),
             "biases": self.biases.tolist(),
-            "weights": b64encode(self.weights.tobytes()).decode(),
+            "weights": b64encode(weights.tobytes()).decode(),
         }
         with write_atomically(folder / CONFIDENCE, "w") as file:
             json.dump(values, file)
+
+    def _predict(self, rows: np.ndarray | slice, pooled: np.ndarray) -> np.ndarray:
+        predicted = self.weights[rows] @ np.sqrt(pooled.clip(0)) + self.biases[rows]
+        return predicted.clip(0)
 
 
 def load_confidence(
     folder: Path, metadata: Mapping[str, str], vocabulary_size: int
 ) -> Confidence | None:
     """Reads `confidence.json` in `folder`, beside the decoder with this `metadata`. Returns None if
-    there is none, or if it was fitted on the captions of another decoder. Raises UserError if it is
-    damaged."""
+    there is none, or if it was fitted on the captions of another decoder or by an older version of
+    this program. Raises UserError if it is damaged."""
     path = folder / CONFIDENCE
     if not path.exists():
         return None
@@ -88,7 +102,7 @@ def load_confidence(
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"more than {_MAX_BYTES:,} bytes")
         values = json.loads(path.read_bytes())
-        if values["decoder"] != metadata["weights"]:
+        if values["decoder"] != metadata["weights"] or values.get("version") != _VERSION:
             return None
         weights = np.frombuffer(b64decode(values["weights"], validate=True), np.int8)
         weights = weights.reshape(-1, int(metadata["feature_width"]))
@@ -96,8 +110,7 @@ def load_confidence(
             metadata["weights"],
             _floats(values["coefficients"], 3),
             np.array(values["word_rows"], np.int32),
-            weights,
-            _floats(values["scales"], len(weights)),
+            weights * _floats(values["scales"], len(weights))[:, None],
             _floats(values["biases"], len(weights)),
         )
         rows = confidence.word_rows

@@ -2,7 +2,8 @@
 
 Minimum Bayes risk decoding (Kumar and Byrne, 2004). The candidates, weighted by their
 probabilities, stand for the captions that people might write. CIDEr-D and BLEU-4 against these
-estimate how well a candidate would score. Works on ids and arrays only, like the beam search.
+estimate how well a candidate would score. Words that people would mention, as a second model
+predicts, speak for a candidate, too. Works on ids and arrays only, like the beam search.
 """
 
 from collections import Counter
@@ -17,18 +18,23 @@ _CIDER_LENGTH_DEVIATION = 6.0  # words: how much another length costs, as in CID
 # Chosen on Flickr8k's development split: docs/findings.md.
 _BLEU_WEIGHT = 10.0  # makes BLEU-4, from 0 to 1, count as much as CIDEr-D, from 0 to 10
 _LOG_PROB_WEIGHT = 1.5
+_WORD_WEIGHT = 3.0
 
 _NGramCounts = np.ndarray  # (candidates, distinct n-grams)
 
 
 def rank_by_consensus(
-    hypotheses: Sequence[Hypothesis], rarities: np.ndarray, length_normalisation: float
+    hypotheses: Sequence[Hypothesis],
+    rarities: np.ndarray,
+    length_normalisation: float,
+    word_scores: np.ndarray | None = None,
 ) -> list[Hypothesis]:
     """The same hypotheses, ordered by their expected score against the others, best first.
 
     `rarities` (vocabulary,) holds the weight of each word id in CIDEr-D, its inverse document
     frequency there. The log-probability, divided by length ** `length_normalisation`, decides
-    between candidates that agree equally well.
+    between candidates that agree equally well. `word_scores` (vocabulary,) are those of
+    `Confidence.score_words`; the sum over a candidate, three times, adds to its score.
     """
     if len(hypotheses) < 2:
         return list(hypotheses)
@@ -37,7 +43,10 @@ def rank_by_consensus(
     probabilities = np.exp(log_probs - log_probs.max())
     probabilities /= probabilities.sum()
     agreement = agreements(candidates, rarities) @ probabilities  # (candidates,)
-    order = np.argsort(-(agreement + _LOG_PROB_WEIGHT * log_probs), kind="stable")
+    scores = agreement + _LOG_PROB_WEIGHT * log_probs
+    if word_scores is not None:
+        scores += _WORD_WEIGHT * np.array([word_scores[list(ids)].sum() for ids in candidates])
+    order = np.argsort(-scores, kind="stable")
     return [hypotheses[number] for number in order]
 
 

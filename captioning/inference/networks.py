@@ -5,7 +5,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain
 from numbers import Integral
 from pathlib import Path
 
@@ -175,24 +175,29 @@ class Decoder:
         search = replace(search, beam_width=max(search.beam_width, num_captions))
         pooled: deque[np.ndarray] = deque()  # of the images in the search, in order
         return (
-            list(map(self._to_caption, hypotheses[:num_captions], repeat(pooled.popleft())))
-            for hypotheses in self._ranked(pool_ahead(_split(features), pooled), search)
+            self._choose(hypotheses, pooled.popleft(), search, num_captions)
+            for hypotheses in self.search(pool_ahead(_split(features), pooled), search)
         )
+
+    def _choose(
+        self,
+        hypotheses: list[Hypothesis],
+        pooled: np.ndarray,
+        search: SearchSettings,
+        num_captions: int,
+    ) -> list[Caption]:
+        """The best captions of an image, in the order of `search.decoding`, from its `pooled`
+        features (feature_width,)."""
+        if search.decoding == "consensus":
+            word_scores = self.confidence and self.confidence.score_words(pooled)
+            hypotheses = rank_by_consensus(
+                hypotheses, self._rarities, search.length_normalisation, word_scores
+            )
+        return [self._to_caption(found, pooled) for found in hypotheses[:num_captions]]
 
     def _to_caption(self, found: Hypothesis, pooled: np.ndarray) -> Caption:
-        """Rates the confidence by the `pooled` features (feature_width,) of the image."""
         confidence = self.confidence and self.confidence(found.ids, found.log_prob, pooled)
         return Caption(self.vocabulary.decode(found.ids), found.log_prob, confidence)
-
-    def _ranked(self, features: FeatureMaps, search: SearchSettings) -> Iterator[list[Hypothesis]]:
-        """The hypotheses of `search` for each image, in the order of its `decoding`, best first."""
-        searched = self.search(features, search)
-        if search.decoding == "beam":
-            return searched
-        return (
-            rank_by_consensus(hypotheses, self._rarities, search.length_normalisation)
-            for hypotheses in searched
-        )
 
     def search(
         self, features: FeatureMaps, search: SearchSettings = SearchSettings()

@@ -66,7 +66,7 @@ def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_
     caption_on_page, captioner, image_path, warnings
 ):
     best, rows, tiles, unit = caption_on_page(image_path)
-    (captions,) = captioner.caption_batch([image_path], 3)
+    (captions,) = captioner.caption_batch([image_path], 3, SearchSettings(3))
     assert best == mark_unsure(captions[0])
     assert rows == [
         [caption.text, round(caption.log_prob, 2), f"{caption.confidence:.0%}"]
@@ -80,7 +80,7 @@ def test_a_photograph_gets_captions_with_log_probabilities_and_an_attention_map_
 
 @pytest.mark.parametrize(
     ("slider", "beam_width", "caption_count"),
-    [(1, 1, 1), (4, 4, 4), (20, 20, 5), (3.6, 4, 4), (0, 1, 1), (1000, 100, 5), (None, 3, 3)],
+    [(1, 1, 1), (4, 4, 4), (20, 20, 5), (3.6, 4, 4), (0, 1, 1), (1000, 100, 5), (None, 12, 5)],
 )
 def test_the_slider_sets_the_beam_width_and_at_most_five_captions_are_shown(
     caption_on_page, captioner, image_path, slider, beam_width, caption_count

@@ -8,7 +8,7 @@ import pytest
 from captioning.data.pickles import load_vectors, save_pickle
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
-from captioning.evaluation.calibration import calibrate_confidence, fit_confidence
+from captioning.evaluation.calibration import calibrate_confidence, fit_captions, fit_words
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import Caption
 from captioning.paths import Paths
@@ -29,15 +29,10 @@ def fitted():
         references[f"{number}.jpg"] = ["The dog ." if dog else "A cat ."] * 4
     names = list(features)
     captions = {name: Caption("the dog", -3.0) for name in names[200:]}
-    confidence = fit_confidence(
-        "fingerprint",
-        Vocabulary(WORDS),
-        features,
-        {name: references[name] for name in names[:200]},
-        captions,
-        references,
-    )
-    return confidence, Vocabulary(WORDS)
+    train = {name: references[name] for name in names[:200]}
+    vocabulary = Vocabulary(WORDS)
+    words = fit_words("fingerprint", vocabulary, features, train)
+    return fit_captions(words, vocabulary, features, captions, references), vocabulary
 
 
 def test_the_confidence_follows_the_image_where_the_decoder_does_not(fitted):
@@ -76,7 +71,8 @@ def test_captions_that_are_all_right_or_all_wrong_give_a_finite_confidence(text)
     references = {name: ["The dog ."] for name in names}
     captions = {name: Caption(text, -1.0) for name in names}
     vocabulary = Vocabulary(WORDS)
-    confidence = fit_confidence("", vocabulary, features, references, captions, references)
+    words = fit_words("", vocabulary, features, references)
+    confidence = fit_captions(words, vocabulary, features, captions, references)
     value = confidence(vocabulary.encode(text)[1:-1], -1.0, features["0.jpg"])
     assert value == pytest.approx(0.9 if text == "the dog" else 0.1, abs=0.01)  # Platt: 9 of 10
 

@@ -123,7 +123,7 @@ def test_a_stream_takes_images_only_as_it_needs_them(captioner, image_paths):
 
 
 def test_several_captions_of_an_image_differ_and_the_best_comes_first(captioner, image_paths):
-    search = SearchSettings(beam_width=5, length_normalisation=0.0)
+    search = SearchSettings(5, length_normalisation=0.0, decoding="beam")
     (captions,) = captioner.caption_batch(image_paths[:1], 5, search)
     assert len({caption.text for caption in captions}) == 5
     log_probs = [caption.log_prob for caption in captions]
@@ -174,7 +174,7 @@ def test_an_image_that_does_not_fit_into_memory_fails_alone(captioner, image_pat
 
 
 def test_consensus_decoding_reorders_the_captions_of_the_beam(captioner, image_paths):
-    beam, consensus = SearchSettings(10), SearchSettings(10, decoding="consensus")
+    beam, consensus = (SearchSettings(10, decoding=name) for name in ("beam", "consensus"))
     by_beam = captioner.caption_batch(image_paths, 10, beam)
     by_consensus = captioner.caption_batch(image_paths, 10, consensus)
     for expected, captions in zip(by_beam, by_consensus, strict=True):
@@ -191,8 +191,9 @@ def test_an_invalid_number_of_captions_is_refused_at_once(captioner, image_paths
 
 
 def test_a_wider_beam_finds_no_less_probable_caption(captioner, image_paths):
-    greedy = captioner.caption(image_paths[0], SearchSettings(1, length_normalisation=0.0))
-    wide = captioner.caption(image_paths[0], SearchSettings(5, length_normalisation=0.0))
+    greedy, wide = (
+        captioner.caption(image_paths[0], SearchSettings(width, 0.0, "beam")) for width in (1, 5)
+    )
     assert wide.log_prob >= greedy.log_prob - 1e-5
 
 

@@ -17,18 +17,22 @@ CONFIDENCE = Confidence(
     decoder="0123456789abcdef",
     coefficients=np.array([1.0, 2.0, 4.0]),
     word_rows=np.array([-1, -1, -1, -1, 0, 1], np.int32),
-    weights=np.array([[100, -50], [0, 0]], np.int8),
-    scales=np.array([0.01, 0], "float32"),
+    weights=np.array(
+        [[1.27, -0.5], [0, 0]], "float32"
+    ),  # whole multiples of 0.01: 8 bits hold them
     biases=np.array([0.25, 0], "float32"),
 )
 METADATA = {"weights": "0123456789abcdef", "feature_width": "2"}
-POOLED = np.array([1, 0.5], "float32")
+POOLED = np.array([1, 0.25], "float32")  # square roots 1 and 0.5
 
 
 def test_the_signals_are_the_mean_log_probability_and_the_mean_prediction_of_content_words():
-    assert CONFIDENCE.signals([4], -3.0, POOLED).tolist() == [1, -1.5, 1.0]  # 1 - 0.25 + 0.25
-    assert CONFIDENCE.signals([4, 5], -3.0, POOLED).tolist() == [1, -1.0, 0.5]
-    assert CONFIDENCE.signals([4, 2], -3.0, POOLED).tolist() == [1, -1.0, 1.0]  # 2: no content
+    for ids, expected in (
+        ([4], [1, -1.5, 1.27]),  # 1.27 - 0.25 + 0.25
+        ([4, 5], [1, -1.0, 0.635]),
+        ([4, 2], [1, -1.0, 1.27]),  # 2: no content
+    ):
+        assert CONFIDENCE.signals(ids, -3.0, POOLED) == pytest.approx(expected)
 
 
 def test_a_prediction_below_zero_counts_as_zero_and_so_does_a_caption_without_content_words():
@@ -37,14 +41,26 @@ def test_a_prediction_below_zero_counts_as_zero_and_so_does_a_caption_without_co
 
 
 def test_the_confidence_is_the_logistic_function_of_the_weighted_signals():
-    assert CONFIDENCE([4], -3.0, POOLED) == pytest.approx(1 / (1 + np.exp(-2)))  # 1 - 3 + 4
+    logit = 1 - 3 + 4 * 1.27
+    assert CONFIDENCE([4], -3.0, POOLED) == pytest.approx(1 / (1 + np.exp(-logit)))
     assert CONFIDENCE([4], -5000.0, POOLED) < 1e-300
+
+
+def test_a_word_speaks_for_a_caption_as_its_prediction_is_above_that_of_a_neutral_word():
+    scores = CONFIDENCE.score_words(POOLED)
+    assert scores == pytest.approx([0, 0, 0, 0, 1.27 - 0.3, -0.3])
+    assert scores.dtype == "float32"
+
+
+def test_features_below_zero_count_as_zero():
+    negative = CONFIDENCE.score_words(np.array([1, -4], "float32"))
+    np.testing.assert_array_equal(negative, CONFIDENCE.score_words(np.array([1, 0], "float32")))
 
 
 def test_what_is_saved_is_loaded(tmp_path):
     CONFIDENCE.save(tmp_path)
     loaded = load_confidence(tmp_path, METADATA, 6)
-    assert loaded([4, 5], -3.0, POOLED) == CONFIDENCE([4, 5], -3.0, POOLED)
+    assert loaded([4, 5], -3.0, POOLED) == pytest.approx(CONFIDENCE([4, 5], -3.0, POOLED))
     loaded.save(tmp_path / "again")
     first, second = (folder / "confidence.json" for folder in (tmp_path, tmp_path / "again"))
     assert first.read_bytes() == second.read_bytes()
@@ -53,6 +69,15 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_a_model_without_the_file_or_with_that_of_another_decoder_has_no_confidence(tmp_path):
     assert load_confidence(tmp_path, METADATA, 6) is None
     replace(CONFIDENCE, decoder="another").save(tmp_path)
+    assert load_confidence(tmp_path, METADATA, 6) is None
+
+
+def test_a_file_of_an_older_version_is_not_read(tmp_path):
+    CONFIDENCE.save(tmp_path)
+    path = tmp_path / "confidence.json"
+    values = json.loads(path.read_text())
+    del values["version"]
+    path.write_text(json.dumps(values))
     assert load_confidence(tmp_path, METADATA, 6) is None
 
 

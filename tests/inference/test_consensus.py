@@ -21,6 +21,14 @@ def test_a_candidate_far_more_probable_than_all_others_stays_first():
     assert rank_by_consensus([odd, *alike], RARITIES, 0.0)[0] == odd
 
 
+def test_words_that_people_would_mention_speak_for_a_candidate_and_others_against_it():
+    first, second = Hypothesis((A, B, C), -3.0), Hypothesis((A, B, D), -3.0)
+    for better, worse, expected in ((C, D, first), (D, C, second)):
+        word_scores = np.zeros(12)
+        word_scores[[better, worse]] = [0.2, -0.2]
+        assert rank_by_consensus([first, second], RARITIES, 0.0, word_scores)[0] == expected
+
+
 def test_one_candidate_and_none_are_returned_as_they_are():
     only = Hypothesis((A, B), -1.0)
     assert rank_by_consensus([only], RARITIES, 0.7) == [only]
