@@ -98,7 +98,7 @@ class Paths:
 
     @property
     def fine_tuning(self) -> Path:
-        """The checkpoint of the encoder's fine-tuning."""
+        """The run of the encoder's fine-tuning, with the caption model that learned with it."""
         return self.models / "fine_tuning"
 
     @property

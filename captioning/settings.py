@@ -16,8 +16,8 @@ from captioning.errors import UserError
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
-# How the best caption of a beam is chosen (the most probable one; the one most like the others),
-# and the width of the beam if nobody names one: wider ones gain nothing, or less than they cost.
+# Decoding (beam: the most probable caption; consensus: the one most like the others) -> the usual
+# beam width. Wider beams gain nothing, or less than they cost.
 BEAM_WIDTHS = {"beam": 3, "consensus": 12}
 UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default
@@ -59,8 +59,9 @@ ANY = Check("", lambda value: True)
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The beam search for captions, and which of the captions found is the best: see
-    `captioning.inference.consensus`."""
+    """The beam search for captions, and which of its captions is the best: see
+    `captioning.inference.consensus`. `decoding` does not change `beam_width`; `BEAM_WIDTHS` has the
+    usual one for each."""
 
     beam_width: int = setting(BEAM_WIDTHS["consensus"], between(1, WIDEST_BEAM))  # 1 is greedy
     length_normalisation: float = setting(0.7, between(0, 1))  # 0 favours short captions
@@ -113,7 +114,7 @@ class TrainingSettings:
     self_critical_momentum: float = setting(0.995, A_SHARE)  # averages the last 200 batches or so
     samples: int = setting(5, between(2, WIDEST_BEAM))  # captions an image, compared to each other
     bleu_weight: float = setting(2.0, at_least(0))  # of BLEU-4 in the reward, beside CIDEr's 1
-    support_weight: float = setting(1.0, at_least(0))  # of each content word: see `Support`
+    support_weight: float = setting(1.0, at_least(0))  # of a content word; English only: `Support`
 
     # Fine-tuning the last blocks of the image encoder.
     fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14

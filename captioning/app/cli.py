@@ -88,8 +88,8 @@ def _features(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
-    settings = _settings(paths, options)
-    pipeline.train(paths, settings, options.devices, options.on_the_fly, options.start)
+    how = options.devices, options.on_the_fly, options.start
+    pipeline.train(paths, _settings(paths, options), *how)
 
 
 @_step(
@@ -97,9 +97,9 @@ def _train(paths: Paths, options: argparse.Namespace) -> None:
     add_pretrained_weights,
     add_settings,
     help="fine-tune the image encoder; write models/fine_tuned.weights.h5",
-    description="Fine-tune the last blocks of the image encoder together with the caption model "
-    "in models/caption_model.keras, which is also their teacher. Write "
-    "models/fine_tuned.weights.h5, from which `features --weights` builds the better encoder.",
+    description="Fine-tune the last blocks of the image encoder together with the caption model in "
+    "models/, their teacher. `features --weights models/fine_tuned.weights.h5` then builds the "
+    "better encoder, and `train --start models/fine_tuning` continues with the caption model.",
 )
 def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
@@ -165,7 +165,7 @@ def _all(paths: Paths, options: argparse.Namespace) -> None:
     add_data,
     add_pretrained_weights,
     add_settings,
-    help="fine-tune the encoder, then train, quantise and calibrate, as for the shipped model",
+    help="go from ImageNet weights to a model that is fine-tuned, quantised and calibrated",
 )
 def _recipe(paths: Paths, options: argparse.Namespace) -> None:
     _check(paths, options)

@@ -100,15 +100,16 @@ def add_training(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--on-the-fly",
         action="store_true",
-        help="extract the features of the training images in every epoch, from one of ten random "
-        "crops of each, instead of storing feature maps: it takes longer, but hardly any disk",
+        help="extract the features of the training images in every epoch, each from one of 22 "
+        "versions (the image, its mirror image, ten random crops of each), instead of storing "
+        "feature maps: slower, but it takes hardly any disk",
     )
     parser.add_argument(
         "--start",
         type=Path,
         metavar="FOLDER",
-        help="let the caption model of another run learn on from rewards, such as that which "
-        "`fine-tune` leaves in models/fine_tuning (default: train from scratch)",
+        help="continue the training of the caption model in this folder, with rewards only; "
+        "`fine-tune` leaves one in models/fine_tuning below its root (default: train from scratch)",
     )
 
 

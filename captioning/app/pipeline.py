@@ -151,8 +151,8 @@ def train(
     """Trains the caption model on `devices` (see `use_devices`), and exports its decoder. Writes
     `models/` and `tokenizer.p`. Returns the history: a dict of stage and numbers for each epoch.
     Resumes a run that was stopped. Of several processes, the first writes. With `on_the_fly`,
-    feature maps are computed when a batch needs them: see `load_lazily`. `start`, the folder of
-    another run, lets its caption model learn on: see `captioning.training.train.train`."""
+    feature maps are computed when a batch needs them: see `load_lazily`. With `start`, the folder
+    of a finished run, its caption model continues: see `captioning.training.continuation`."""
     from captioning.training.devices import is_first_process, use_devices
     from captioning.training.train import train_and_export
     from captioning.training.training_data import load_lazily, load_training_data

@@ -11,9 +11,9 @@ from captioning.data.feature_store import load_pooled_features
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import caption_photographs, texts_of
-from captioning.evaluation.metrics import content_words_of, find_content_words, find_supported
+from captioning.evaluation.metrics import content_words_of, find_stem, find_supported
 from captioning.inference.captioner import Captioner
-from captioning.inference.confidence import NO_CONTENT, Confidence
+from captioning.inference.confidence import NO_CONTENT, Confidence, regression_inputs
 from captioning.inference.networks import Caption
 from captioning.paths import Paths
 
@@ -23,9 +23,9 @@ _SHRINKAGE = 1.0  # of the regression of words, times the mean variance of its i
 
 
 def calibrate_confidence(paths: Paths) -> int:
-    """Fits the confidence of the model in `paths.root` on its captions of the development split,
-    and writes it to `paths.models`. Returns the number of these captions. Raises UserError if an
-    image has no pooled features.
+    """Fits the confidence of the model in `paths.root` on its captions of the development split, by
+    consensus decoding, and writes it to `paths.models`. Returns the number of these captions.
+    Raises UserError if an image has no pooled features.
 
     Leaves out a tenth of the images, those that `tools/judge_captions.py` shows to readers first,
     so that their verdicts can check the confidence.
@@ -42,14 +42,64 @@ def calibrate_confidence(paths: Paths) -> int:
         )
     features = {name: np.ravel(features[name]) for name in (*train, *references)}
     decoder = captioner.decoder
-    words = fit_words(decoder.fingerprint, decoder.vocabulary, features, train)
-    decoder.confidence = words  # which helps to choose the captions
-    captions = caption_photographs(captioner, dataset.images, references)
-    fit_captions(words, decoder.vocabulary, features, captions, references).save(paths.models)
+    decoder.confidence = fit_words(decoder.fingerprint, decoder.vocabulary, features, train)
+    captions = caption_photographs(captioner, dataset.images, references)  # chosen with its help
+    confidence = fit_logistic_regression(
+        decoder.confidence, decoder.vocabulary, features, captions, references
+    )
+    confidence.save(paths.models)
     return len(references)
 
 
-def fit_captions(
+def fit_words(
+    fingerprint: str,
+    vocabulary: Vocabulary,
+    features: Mapping[str, np.ndarray],
+    train: Mapping[str, Sequence[str]],
+) -> Confidence:
+    """Fits a ridge regression for each frequent content word, on the pooled `features` (image name
+    -> (feature_width,)) and the reference captions `train` of the training images. The last row, of
+    zeros, is for all rare words. The logistic regression has yet to be fitted: its coefficients are
+    0. `fingerprint`: that of the decoder."""
+    mentions = [  # for each image: word -> number of its references
+        Counter(word for reference in references for word in set(content_words_of(reference)))
+        for references in train.values()
+    ]
+    image_counts = Counter(word for words in mentions for word in words)
+    frequent = [word for word, count in image_counts.items() if count >= MIN_SHARE * len(train)]
+    shares = np.array(
+        [
+            [words[word] / len(references) for word in frequent]
+            for words, references in zip(mentions, train.values(), strict=True)
+        ]
+    )
+    targets = np.sqrt(shares)  # (images, words)
+    inputs = regression_inputs(np.stack([features[name] for name in train]).astype("float32"))
+    mean, mean_target = inputs.mean(axis=0), targets.mean(axis=0)
+    inputs -= mean
+    covariance = inputs.T @ inputs / len(inputs)
+    shrinkage = max(_SHRINKAGE * np.trace(covariance) / len(covariance), 1e-6)
+    weights = np.linalg.solve(
+        covariance + shrinkage * np.eye(len(covariance)),
+        inputs.T @ (targets - mean_target) / len(inputs),
+    ).T  # (words, feature_width)
+    biases = mean_target - weights @ mean
+    rows = {word: row for row, word in enumerate(frequent)}
+
+    def find_row(word_id: int) -> int:
+        stem = find_stem(vocabulary.words[word_id])
+        return NO_CONTENT if stem is None else rows.get(stem, len(frequent))
+
+    return Confidence(
+        fingerprint,
+        coefficients=np.zeros(3),
+        word_rows=np.array([find_row(word_id) for word_id in range(len(vocabulary))], np.int32),
+        weights=np.vstack([weights, np.zeros((1, len(mean)))]).astype("float32"),
+        biases=np.append(biases, 0).astype("float32"),
+    )
+
+
+def fit_logistic_regression(
     confidence: Confidence,
     vocabulary: Vocabulary,
     features: Mapping[str, np.ndarray],
@@ -69,54 +119,6 @@ def fit_captions(
     )
     coefficients = _fit_logistic(signals, find_supported(texts_of(captions), references))
     return replace(confidence, coefficients=coefficients)
-
-
-def fit_words(
-    decoder: str,
-    vocabulary: Vocabulary,
-    features: Mapping[str, np.ndarray],
-    train: Mapping[str, Sequence[str]],
-) -> Confidence:
-    """Fits a ridge regression for each frequent content word, on the pooled `features` (image name
-    -> (feature_width,)) and the reference captions `train` of the training images. The last row, of
-    zeros, is for all rare words. The logistic regression has yet to be fitted: its coefficients are
-    0. `decoder` is the fingerprint of the decoder."""
-    mentions = [  # for each image: word -> number of its references
-        Counter(word for reference in references for word in set(content_words_of(reference)))
-        for references in train.values()
-    ]
-    image_counts = Counter(word for words in mentions for word in words)
-    frequent = [word for word, count in image_counts.items() if count >= MIN_SHARE * len(train)]
-    shares = np.array(
-        [
-            [words[word] / len(references) for word in frequent]
-            for words, references in zip(mentions, train.values(), strict=True)
-        ]
-    )
-    targets = np.sqrt(shares)  # (images, words)
-    inputs = np.sqrt(np.stack([features[name] for name in train]).astype("float32").clip(0))
-    mean, mean_target = inputs.mean(axis=0), targets.mean(axis=0)
-    inputs -= mean
-    covariance = inputs.T @ inputs / len(inputs)
-    shrinkage = max(_SHRINKAGE * np.trace(covariance) / len(covariance), 1e-6)
-    weights = np.linalg.solve(
-        covariance + shrinkage * np.eye(len(covariance)),
-        inputs.T @ (targets - mean_target) / len(inputs),
-    ).T  # (words, feature_width)
-    biases = mean_target - weights @ mean
-    rows = {word: row for row, word in enumerate(frequent)}
-
-    def find_row(word_id: int) -> int:
-        words = find_content_words(vocabulary.decode([word_id]))
-        return rows.get(words[0], len(frequent)) if words else NO_CONTENT
-
-    return Confidence(
-        decoder,
-        coefficients=np.zeros(3),
-        word_rows=np.array([find_row(word_id) for word_id in range(len(vocabulary))], np.int32),
-        weights=np.vstack([weights, np.zeros((1, len(mean)))]).astype("float32"),
-        biases=np.append(biases, 0).astype("float32"),
-    )
 
 
 def _fit_logistic(signals: np.ndarray, targets: np.ndarray) -> np.ndarray:

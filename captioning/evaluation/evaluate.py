@@ -13,7 +13,8 @@ from captioning.inference.captioner import Captioner
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Caption, Decoder
 from captioning.settings import BEAM_WIDTHS, SearchSettings
 
-BEAM = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")  # needs no confidence
+# Scores models while they are trained and quantised: the confidence is fitted only afterwards.
+BEAM_SEARCH = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")
 
 
 def evaluate(
@@ -24,10 +25,10 @@ def evaluate(
     """Captions every image of `references` (image name -> reference captions as written) from its
     feature map (cells, feature_width) in `features`, and scores the captions.
 
-    Returns image name -> caption, the most probable one of beam search, and the scores of
-    `score_captions` without METEOR, which is slow.
-    Raises ValueError if an image has no features, since only whole splits are comparable, or if
-    another encoder than the decoder's made the features.
+    Returns image name -> caption, the most probable one of a beam search, and the scores of
+    `score_captions` without METEOR, which is slow. Raises ValueError if an image has no features,
+    since only whole splits are comparable, or if another encoder than the decoder's made the
+    features.
     """
     decoder.require_encoder(encoder_id_of(features))
     missing = [image_name for image_name in references if image_name not in features]
@@ -37,7 +38,7 @@ def evaluate(
             f"{len(missing)}, such as {missing[0]}. Extract the features of all images first; "
             "replace images that cannot be read."
         )
-    captions = decoder.caption(_batches(features, references), BEAM)
+    captions = decoder.caption(_batches(features, references), BEAM_SEARCH)
     texts = texts_of(dict(zip(references, captions, strict=True)))
     return texts, score_captions(texts, references, meteor=False)
 
@@ -48,9 +49,10 @@ def evaluate_end_to_end(
     references: Mapping[str, Sequence[str]],
     search: SearchSettings = SearchSettings(),
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Does as `evaluate`, but from the photographs in `image_folder`, as users caption: stored
-    feature maps have fewer digits. Also scores the confidences, if the model has them: see
-    `score_confidences`. Raises the error of the first photograph that cannot be read."""
+    """Captions the photographs in `image_folder` with `search`, as users do, and scores the
+    captions. Stored feature maps, which `evaluate` reads, have fewer digits. Also scores the
+    confidences, if the model has them: see `score_confidences`. Raises the error of the first
+    photograph that cannot be read."""
     captions = caption_photographs(captioner, image_folder, references, search)
     texts = texts_of(captions)
     scores = score_captions(texts, references)

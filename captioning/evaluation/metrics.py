@@ -117,6 +117,12 @@ def find_content_words(caption: str) -> list[str]:
     return [_stem(word) for word in caption.lower().split() if word not in _FUNCTION_WORDS]
 
 
+def find_stem(word: str) -> str | None:
+    """Returns the stem that stands for a single word, which "dog" and "dogs" share; None for a word
+    without content."""
+    return next(iter(find_content_words(word)), None)
+
+
 def content_words_of(caption: str) -> list[str]:
     """Returns the content words of a caption as written: see `find_content_words`."""
     return find_content_words(_join_tokens(caption))

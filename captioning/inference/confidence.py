@@ -4,7 +4,7 @@ A logistic regression of two signals estimates it. The decoder gives the first, 
 log-probability of a word. The second comes from another model: for each content word, a linear
 regression on the pooled features predicts how many people would mention it. The signal is the mean
 over the content words of the caption. `captioning.evaluation.calibration` fits both regressions.
-The second also helps to choose a caption: see `captioning.inference.consensus`.
+The predictions also help to choose a caption: see `captioning.inference.consensus`.
 """
 
 import json
@@ -24,7 +24,7 @@ CONFIDENCE = "confidence.json"  # beside the networks
 NO_CONTENT = -1  # the row of a word that is left out, such as "the"
 
 _VERSION = 2  # of the file; in the first, the regression of words read other inputs
-_NEUTRAL = 0.3  # the predicted mentions of a word that speaks neither for nor against a caption
+_NEUTRAL = 0.3  # square root of a share: a word that 9 % of people mention has the score 0
 
 _MAX_BYTES = 2**27
 _LARGEST = 10**6  # products of larger numbers may overflow
@@ -62,15 +62,16 @@ class Confidence:
         return np.array([1, mean_log_prob, mentioned])
 
     def score_words(self, pooled: np.ndarray) -> np.ndarray:
-        """Returns how much each word speaks for a caption of an image with the `pooled` features
-        (feature_width,): its predicted mentions, less those of a neutral word; 0 for a word without
-        content. float32 (vocabulary,)."""
+        """Returns the score of each word (vocabulary,) float32 for an image with the `pooled`
+        features (feature_width,): its predicted mentions, the square root of a share, minus
+        `_NEUTRAL`. A rare content word has -`_NEUTRAL`, a word without content 0."""
         scores = self._predict(slice(None), pooled) - _NEUTRAL
-        return np.append(scores, np.float32(0))[self.word_rows]  # the last for NO_CONTENT
+        return np.append(scores, np.float32(0))[self.word_rows]  # NO_CONTENT, -1, is the last
 
     def save(self, folder: Path) -> None:
         """Writes `confidence.json` to `folder`, the weights of the words in 8 bits."""
-        scales = np.maximum(np.abs(self.weights).max(axis=1), np.finfo("float32").tiny) / 127
+        scales = np.abs(self.weights).max(axis=1) / 127
+        scales[scales == 0] = 1  # of the row of rare words
         weights = np.round(self.weights / scales[:, None]).astype(np.int8)
         values = {
             "version": _VERSION,
@@ -85,16 +86,22 @@ class Confidence:
             json.dump(values, file)
 
     def _predict(self, rows: np.ndarray | slice, pooled: np.ndarray) -> np.ndarray:
-        predicted = self.weights[rows] @ np.sqrt(pooled.clip(0)) + self.biases[rows]
+        """Returns the predicted square roots of shares, at least 0: (rows,)."""
+        predicted = self.weights[rows] @ regression_inputs(pooled) + self.biases[rows]
         return predicted.clip(0)
+
+
+def regression_inputs(pooled: np.ndarray) -> np.ndarray:
+    """Returns the inputs of the regression of words from pooled features (..., feature_width)."""
+    return np.sqrt(pooled.clip(0))
 
 
 def load_confidence(
     folder: Path, metadata: Mapping[str, str], vocabulary_size: int
 ) -> Confidence | None:
     """Reads `confidence.json` in `folder`, beside the decoder with this `metadata`. Returns None if
-    there is none, or if it was fitted on the captions of another decoder or by an older version of
-    this program. Raises UserError if it is damaged."""
+    there is none, or if it was fitted on the captions of another decoder or has another version.
+    Raises UserError if it is damaged."""
     path = folder / CONFIDENCE
     if not path.exists():
         return None

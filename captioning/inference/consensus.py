@@ -2,8 +2,9 @@
 
 Minimum Bayes risk decoding (Kumar and Byrne, 2004). The candidates, weighted by their
 probabilities, stand for the captions that people might write. CIDEr-D and BLEU-4 against these
-estimate how well a candidate would score. Words that people would mention, as a second model
-predicts, speak for a candidate, too. Works on ids and arrays only, like the beam search.
+estimate how well a candidate would score. A second model predicts which words people would mention:
+these raise the score of a candidate, and other content words lower it. Works on ids and arrays
+only, like the beam search.
 """
 
 from collections import Counter
@@ -18,7 +19,7 @@ _CIDER_LENGTH_DEVIATION = 6.0  # words: how much another length costs, as in CID
 # Chosen on Flickr8k's development split: docs/findings.md.
 _BLEU_WEIGHT = 10.0  # makes BLEU-4, from 0 to 1, count as much as CIDEr-D, from 0 to 10
 _LOG_PROB_WEIGHT = 1.5
-_WORD_WEIGHT = 3.0
+_WORD_WEIGHT = 3.0  # of the sum of the word scores
 
 _NGramCounts = np.ndarray  # (candidates, distinct n-grams)
 
@@ -33,8 +34,8 @@ def rank_by_consensus(
 
     `rarities` (vocabulary,) holds the weight of each word id in CIDEr-D, its inverse document
     frequency there. The log-probability, divided by length ** `length_normalisation`, decides
-    between candidates that agree equally well. `word_scores` (vocabulary,) are those of
-    `Confidence.score_words`; the sum over a candidate, three times, adds to its score.
+    between candidates that agree equally well. With `word_scores` (vocabulary,), those of
+    `Confidence.score_words`, a candidate also gains the weighted sum over its words.
     """
     if len(hypotheses) < 2:
         return list(hypotheses)

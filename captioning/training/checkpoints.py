@@ -168,7 +168,8 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
             f"Expected the record of a training run in {path}, got a damaged file ({error}). "
             "Delete it to train again."
         ) from error
-    if differences := list(_differences(record, identity)):
+    # Runs of older versions, whose records lack "start", began from scratch.
+    if differences := list(_differences({"start": None} | record, identity)):
         raise UserError(
             f"Expected the record of this run in {path}, got that of another run: "
             f"{'; '.join(differences)}. Delete it to begin a new run, or restore what you changed "

@@ -1,10 +1,10 @@
 """Fine-tunes the last blocks of the image encoder for captioning.
 
 ImageNet, on which Xception was trained, has hardly any classes of people. A caption model that was
-trained on the feature maps of the pretrained encoder learns on together with these blocks. Soon
-they would overfit to 6,000 photographs and the words of their captions. Therefore, every epoch
-draws other random crops, which pass through the frozen backbone first, and a teacher gives soft
-targets.
+trained on the feature maps of the pretrained encoder is trained further, together with these
+blocks. Soon they would overfit to 6,000 photographs and the words of their captions. Therefore,
+every epoch draws other random crops, which pass through the frozen backbone first, and a teacher
+gives soft targets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +33,7 @@ from captioning.training.checkpoints import (
     load_trained,
     save_trained,
 )
+from captioning.training.continuation import FINE_TUNED_ENCODER
 from captioning.training.devices import training_precision
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
@@ -163,7 +164,8 @@ def fine_tune(
     encoder.last_blocks.set_weights(trained.get_layer(last_blocks.name).get_weights())
     caption_model = build_caption_model(len(vocabulary), data.feature_width, settings)
     caption_model.set_weights(trained.get_layer(settings.decoder).get_weights())
-    save_trained(caption_model, identity | {"history": run.history}, folder)
+    record = {FINE_TUNED_ENCODER: make_encoder_id(encoder.whole), "history": run.history}
+    save_trained(caption_model, identity | record, folder)
     return run.history
 
 

@@ -11,7 +11,7 @@ captions of the image are scored: to store all n-grams would take a hundred time
 
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from math import log
 from typing import NamedTuple
 
@@ -19,10 +19,10 @@ import numpy as np
 
 from captioning.data.compact_captions import CompactCaptions
 from captioning.data.vocabulary import Vocabulary
-from captioning.evaluation.metrics import find_content_words
-from captioning.inference.confidence import NO_CONTENT
+from captioning.evaluation.metrics import find_stem
 
 _LENGTHS = 1, 2, 3, 4  # of the n-grams, in words
+_NO_CONTENT = -1  # the number of words without content
 _LENGTH_DEVIATION = 6.0  # in bigrams; a larger one makes differences in length cost less
 
 # An n-gram of the words a, b, c is the number (a * factor + b) * factor + c, modulo 2^64. The
@@ -33,8 +33,8 @@ Tokens = Sequence[Hashable]
 
 
 class Reward:
-    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4 plus `support_weight` times the
-    `support`, against fixed references."""
+    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4 against fixed references and, with
+    a `support`, plus `support_weight` times its score."""
 
     def __init__(
         self,
@@ -189,15 +189,16 @@ class Bleu:
 
 
 class Support:
-    """Scores captions by their content words: the number of those that a reference contains, less
-    the number of those that none does. CIDEr and BLEU forgive a false word in a likely phrase."""
+    """Scores captions by their content words: the number of those that a reference contains, minus
+    the number of those that no reference contains. CIDEr and BLEU forgive a false word in a likely
+    phrase. Knows the words without content of English only."""
 
     def __init__(self, captions: Mapping[str, Iterable[Sequence[int]]], stems: np.ndarray):
-        """`captions`: image name -> word ids of the references; `stems` (vocabulary,): the number
-        of the stem of each word, `NO_CONTENT` for a word without content."""
+        """`captions`: image name -> word ids of the references; `stems` (vocabulary,): see
+        `number_stems`."""
         self._stems = stems
         self._references = {
-            image_name: self._find_stems(np.concatenate(list(map(np.asarray, image_captions))))
+            image_name: self._find_stems(chain.from_iterable(image_captions))
             for image_name, image_captions in captions.items()
         }
 
@@ -205,24 +206,20 @@ class Support:
         """Returns the scores (captions,) float of captions, as word ids, of an image. A repeated
         word counts once. Raises KeyError if the image has no references."""
         references = self._references[image_name]
-        stems = [self._find_stems(np.array(caption, int)) for caption in captions]
-        return np.array([2.0 * np.isin(found, references).sum() - len(found) for found in stems])
+        found = map(self._find_stems, captions)
+        return np.array([2.0 * np.isin(stems, references).sum() - len(stems) for stems in found])
 
-    def _find_stems(self, word_ids: np.ndarray) -> np.ndarray:
-        stems = np.unique(self._stems[word_ids])
-        return stems[stems != NO_CONTENT]
+    def _find_stems(self, word_ids: Iterable[int]) -> np.ndarray:
+        stems = np.unique(self._stems[np.fromiter(word_ids, int)])
+        return stems[stems != _NO_CONTENT]
 
 
 def number_stems(vocabulary: Vocabulary) -> np.ndarray:
     """Returns the number of the stem of each word (vocabulary,) int32, which words like "dog" and
-    "dogs" share; `NO_CONTENT` for a word without content, such as "the"."""
+    "dogs" share; -1 for a word without content, such as "the"."""
     numbers = defaultdict(count().__next__)
-
-    def number(word_id: int) -> int:
-        words = find_content_words(vocabulary.decode([word_id]))
-        return numbers[words[0]] if words else NO_CONTENT
-
-    return np.array([number(word_id) for word_id in range(len(vocabulary))], "int32")
+    stems = map(find_stem, vocabulary.words)
+    return np.array([_NO_CONTENT if stem is None else numbers[stem] for stem in stems], "int32")
 
 
 def _find_ngrams(captions: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:

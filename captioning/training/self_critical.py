@@ -113,19 +113,17 @@ class SelfCriticalBatches:
         self._variants = variants
         self._decoder = decoder
         self._batch_size = settings.batch_size
-        self._search = SearchSettings(beam_width=settings.samples)
+        self._search = SearchSettings(settings.samples, decoding="beam")
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
         stems = number_stems(decoder.vocabulary)
+        weights = settings.bleu_weight, settings.support_weight
         rewards = {}  # by the identity of the captions, which most variants share
         for variant in variants:
             if id(variant.captions) not in rewards:
-                rewards[id(variant.captions)] = Reward(
-                    _without_start(variant.captions),
-                    settings.bleu_weight,
-                    settings.support_weight,
-                    Support(variant.captions, stems),
-                )
+                support = Support(variant.captions, stems)
+                captions = _without_start(variant.captions)
+                rewards[id(variant.captions)] = Reward(captions, *weights, support)
         self._rewards = [rewards[id(variant.captions)] for variant in variants]
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ from captioning.errors import UserError
 from captioning.export.keras_to_openvino import export_decoder, make_fingerprint
 from captioning.inference.networks import Decoder
 from captioning.models.backend import EXPORT_BACKEND, can_export
-from captioning.models.caption_model import build_caption_model, build_ensemble
+from captioning.models.caption_model import build_ensemble
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training import cross_entropy, self_critical
@@ -40,6 +40,7 @@ from captioning.training.checkpoints import (
     read_record,
     save_trained,
 )
+from captioning.training.continuation import continue_training, load_start, to_float32
 from captioning.training.devices import (
     is_first_process,
     training_precision,
@@ -70,7 +71,7 @@ def train_and_export(
 ) -> list[dict]:
     """Trains a model in `paths.models`, and writes the vocabulary and the exported decoder. With
     the encoder, these are all that captioning needs. Returns the history. Of several processes,
-    the first writes."""
+    the first writes. `start`: see `train`."""
     vocabulary = Vocabulary.from_captions(
         (caption for image_captions in data.train.values() for caption in image_captions),
         settings.min_word_count,
@@ -96,19 +97,20 @@ def train(
 
     Trains `settings.members` models one after the other. Returns their student or, without
     `settings.student`, their ensemble; a single model is its own ensemble. With `start`, the folder
-    of a finished run, it trains neither: the caption model of that run goes through the second
-    stage. Until the end, each model has a folder for its `Run` in `folder`; then `folder` holds the
-    model and the record. An unfinished run in `folder` is resumed, and a finished run is not
-    repeated.
+    of a finished run, it trains no members: the caption model of that run continues, in the second
+    stage only. Until the end, each model has a folder for its `Run` in `folder`; then `folder`
+    holds the model and the record. An unfinished run in `folder` is resumed, and a finished run is
+    not repeated.
 
-    Raises ValueError if that run had other settings, captions, words or augmentations, or another
-    encoder; if an image has no features; if the decoder needs feature maps and gets pooled
-    features; or if training diverges.
+    Raises ValueError if that run had other settings, captions, words or augmentations, another
+    encoder or another start; if the caption model in `start` does not fit; if an image has no
+    features; if the decoder needs feature maps and gets pooled features; or if training diverges.
+    Raises FileNotFoundError if `start` holds no model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    started = load_model(start) if start else None
-    identity = identify_run(data, vocabulary, settings)
-    if started:
+    identity = identify_run(data, vocabulary, settings) | {"start": None}
+    if start:
+        started, past_epochs = load_start(start, data, vocabulary, settings)
         identity["start"] = make_fingerprint(started)
     history = read_record(folder, identity)["history"]
     if history:
@@ -123,9 +125,11 @@ def train(
             'Extract feature maps, or train the decoder "merge".'
         )
 
-    if started:
-        model, history = _train_further(started, identity, data, vocabulary, settings, folder)
-        history = read_record(start)["history"] + history
+    if start:
+        stages = {self_critical.STAGE: settings.self_critical_epochs}
+        run = Run(folder / f"{_MEMBER_FOLDER}1", identity, stages, settings.patience)
+        model = continue_training(run, started, data, vocabulary, settings)
+        history = past_epochs + run.history
     else:
         model, history = _train_from_scratch(identity, data, vocabulary, settings, folder)
     wait_for_all_processes()  # the others may still read the files of the members
@@ -195,30 +199,6 @@ def _train_from_scratch(
     return model, history
 
 
-def _train_further(
-    started: keras.Model,
-    identity: Mapping,
-    data: TrainingData,
-    vocabulary: Vocabulary,
-    settings: TrainingSettings,
-    folder: Path,
-) -> tuple[keras.Model, list[dict]]:
-    """Runs the second stage of a caption model that has learned before."""
-    if started.output_shape[-1] != len(vocabulary):
-        raise UserError(
-            f"Expected a caption model with the {len(vocabulary)} words of these captions to start "
-            f"with, got one with {started.output_shape[-1]}. Start with one of the same data set "
-            "and min_word_count."
-        )
-    if settings.self_critical_epochs == 0:
-        return started, []
-    stages = {self_critical.STAGE: settings.self_critical_epochs}
-    run = Run(folder / f"{_MEMBER_FOLDER}1", identity, stages, settings.patience)
-    if run.stage:
-        self_critical.run_stage(run, data, vocabulary, settings, started)
-    return _in_float32(run.load_best_model(), data, vocabulary, settings), run.history
-
-
 def _member_settings(settings: TrainingSettings, number: int) -> TrainingSettings:
     """The settings of the member with this number, from 1. Teachers skip self-critical training,
     which raises the reward at the cost of the probabilities that the student learns."""
@@ -258,15 +238,7 @@ def _train_model(
         cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
     if run.stage == self_critical.STAGE:
         self_critical.run_stage(run, data, vocabulary, settings)
-    return _in_float32(run.load_best_model(), data, vocabulary, settings)
-
-
-def _in_float32(
-    trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
-) -> keras.Model:
-    model = build_caption_model(len(vocabulary), data.feature_width, settings)
-    model.set_weights(trained.get_weights())
-    return model
+    return to_float32(run.load_best_model(), data, vocabulary, settings)
 
 
 def _remove_members(folder: Path) -> None:

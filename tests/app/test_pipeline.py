@@ -10,7 +10,7 @@ import pytest
 from tiny_world import build_tiny_encoder
 
 from captioning.app import pipeline
-from captioning.data.augmentation import AUGMENTATIONS, MANY_AUGMENTATIONS
+from captioning.data.augmentation import AUGMENTATIONS, HORIZONTAL_FLIP, MANY_AUGMENTATIONS
 from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
 from captioning.data.pickles import load_vectors
@@ -179,6 +179,12 @@ def test_training_without_features_names_the_step_that_extracts_them(step, decod
     settings = TrainingSettings(decoder=decoder)
     with pytest.raises(FileNotFoundError, match="python -m captioning features"):
         getattr(pipeline, step)(prepared, settings)
+
+
+def test_only_the_chosen_augmentations_are_extracted(prepared):
+    pipeline.extract_features(prepared, augmentations=[HORIZONTAL_FLIP])
+    names = {path.name for path in prepared.root.glob("*feature_maps.bin")}
+    assert names == {"feature_maps.bin", "flipped_feature_maps.bin"}
 
 
 def test_pooled_features_are_not_enough_for_a_model_with_attention(prepared, tiny_settings):

@@ -8,8 +8,14 @@ import pytest
 from captioning.data.pickles import load_vectors, save_pickle
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
-from captioning.evaluation.calibration import calibrate_confidence, fit_captions, fit_words
+from captioning.evaluation.calibration import (
+    calibrate_confidence,
+    fit_logistic_regression,
+    fit_words,
+)
+from captioning.evaluation.evaluate import caption_photographs
 from captioning.inference.captioner import Captioner
+from captioning.inference.confidence import Confidence
 from captioning.inference.networks import Caption
 from captioning.paths import Paths
 
@@ -32,7 +38,7 @@ def fitted():
     train = {name: references[name] for name in names[:200]}
     vocabulary = Vocabulary(WORDS)
     words = fit_words("fingerprint", vocabulary, features, train)
-    return fit_captions(words, vocabulary, features, captions, references), vocabulary
+    return fit_logistic_regression(words, vocabulary, features, captions, references), vocabulary
 
 
 def test_the_confidence_follows_the_image_where_the_decoder_does_not(fitted):
@@ -72,7 +78,7 @@ def test_captions_that_are_all_right_or_all_wrong_give_a_finite_confidence(text)
     captions = {name: Caption(text, -1.0) for name in names}
     vocabulary = Vocabulary(WORDS)
     words = fit_words("", vocabulary, features, references)
-    confidence = fit_captions(words, vocabulary, features, captions, references)
+    confidence = fit_logistic_regression(words, vocabulary, features, captions, references)
     value = confidence(vocabulary.encode(text)[1:-1], -1.0, features["0.jpg"])
     assert value == pytest.approx(0.9 if text == "the dog" else 0.1, abs=0.01)  # Platt: 9 of 10
 
@@ -89,6 +95,21 @@ def test_the_step_writes_the_confidence_of_this_decoder(tiny_root):
     assert [best.confidence for (best,) in after] == pytest.approx(
         [best.confidence for (best,) in before], abs=0.02
     )
+
+
+def test_the_captions_of_the_fit_are_chosen_with_the_predicted_mentions(tiny_root, monkeypatch):
+    confidences = []
+
+    def record(captioner, *arguments):
+        confidences.append(captioner.decoder.confidence)
+        return caption_photographs(captioner, *arguments)
+
+    monkeypatch.setattr("captioning.evaluation.calibration.caption_photographs", record)
+    monkeypatch.setattr(Confidence, "save", lambda *_: None)
+    calibrate_confidence(Paths(tiny_root))
+    (confidence,) = confidences
+    assert confidence.weights.any()
+    assert not confidence.coefficients.any()  # they are fitted on these captions
 
 
 def test_an_image_without_features_is_named(tiny_root, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from captioning.data.dataset import select
 from captioning.data.flickr8k import read_captions, read_splits
 from captioning.data.images import load_image
-from captioning.evaluation.evaluate import BEAM, evaluate, evaluate_end_to_end
+from captioning.evaluation.evaluate import BEAM_SEARCH, evaluate, evaluate_end_to_end
 from captioning.inference.captioner import Captioner
 from captioning.paths import Paths
 
@@ -28,7 +28,7 @@ def test_end_to_end_gives_the_captions_of_the_features_of_the_same_photographs(
     images = np.stack([load_image(folder / name, (32, 48)) for name in references])
     features = dict(zip(references, captioner.encoder(images), strict=True))
     expected, scores = evaluate(captioner.decoder, features, references)
-    captions, end_to_end_scores = evaluate_end_to_end(captioner, folder, references, BEAM)
+    captions, end_to_end_scores = evaluate_end_to_end(captioner, folder, references, BEAM_SEARCH)
     assert list(captions) == list(references)
     assert captions == expected
     confidence_scores = {

@@ -8,7 +8,13 @@ import pytest
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
-from captioning.inference.confidence import Confidence, load_confidence, pool_ahead
+from captioning.inference.beam_search import Hypothesis
+from captioning.inference.confidence import (
+    NO_CONTENT,
+    Confidence,
+    load_confidence,
+    pool_ahead,
+)
 from captioning.inference.networks import Decoder
 from captioning.paths import Paths
 
@@ -46,7 +52,7 @@ def test_the_confidence_is_the_logistic_function_of_the_weighted_signals():
     assert CONFIDENCE([4], -5000.0, POOLED) < 1e-300
 
 
-def test_a_word_speaks_for_a_caption_as_its_prediction_is_above_that_of_a_neutral_word():
+def test_the_score_of_a_word_is_its_prediction_minus_that_of_a_neutral_word():
     scores = CONFIDENCE.score_words(POOLED)
     assert scores == pytest.approx([0, 0, 0, 0, 1.27 - 0.3, -0.3])
     assert scores.dtype == "float32"
@@ -124,6 +130,26 @@ def test_the_features_of_a_batch_are_pooled_before_it_is_yielded():
     assert [features.tolist() for features in pooled] == [[2, 4], [0.5, 0.5]]
     assert len(list(batches)) == 1
     assert len(pooled) == 3
+
+
+def test_consensus_prefers_the_words_that_the_features_of_each_image_predict(
+    tiny_root, monkeypatch
+):
+    paths = Paths(tiny_root)
+    vocabulary = Vocabulary.load(paths.vocabulary)
+    decoder = Decoder.load(paths.models, vocabulary)
+    word_rows = np.full(len(vocabulary), NO_CONTENT)
+    word_rows[[4, 5]] = 0, 1
+    biases, coefficients = np.zeros(2, "float32"), np.zeros(3)
+    decoder.confidence = Confidence("", coefficients, word_rows, np.eye(2, 18), biases)
+    hypotheses = [Hypothesis((4,), -1.0), Hypothesis((5,), -1.0)]
+    monkeypatch.setattr(
+        decoder, "search", lambda batches, _: (hypotheses for batch in batches for _ in batch)
+    )
+    features = np.zeros((3, 4, 18), "float32")
+    features[[0, 1, 2], :, [1, 0, 1]] = 1  # the second word, the first, the second
+    captions = decoder.caption(features)
+    assert [caption.text for caption in captions] == [vocabulary.words[n] for n in (5, 4, 5)]
 
 
 def test_captions_of_a_batch_have_the_confidence_of_the_image_alone(tiny_root):

@@ -21,7 +21,7 @@ def test_a_candidate_far_more_probable_than_all_others_stays_first():
     assert rank_by_consensus([odd, *alike], RARITIES, 0.0)[0] == odd
 
 
-def test_words_that_people_would_mention_speak_for_a_candidate_and_others_against_it():
+def test_predicted_mentions_raise_or_lower_the_rank_of_a_candidate():
     first, second = Hypothesis((A, B, C), -3.0), Hypothesis((A, B, D), -3.0)
     for better, worse, expected in ((C, D, first), (D, C, second)):
         word_scores = np.zeros(12)

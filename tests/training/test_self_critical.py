@@ -92,6 +92,17 @@ def test_a_weight_is_the_advantage_of_its_caption_in_its_variant():
     assert (weights[:, 1, 2] == 0).all()
 
 
+def test_the_reward_has_the_weight_of_supported_words(decoder, variants):
+    rewards = []
+    for weight in (0.0, 1.0, 2.0):
+        settings = replace(SETTINGS, support_weight=weight)
+        *_, reward = next(SelfCriticalBatches(variants, decoder, settings).draw_epoch(0))
+        rewards.append(reward)
+    plain, supported, twice = rewards
+    assert supported != plain
+    assert twice - plain == pytest.approx(2 * (supported - plain))
+
+
 def test_an_epoch_can_be_repeated_and_differs_from_the_next(decoder, variants):
     batches = SelfCriticalBatches(variants, decoder, SETTINGS)
 

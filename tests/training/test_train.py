@@ -324,35 +324,6 @@ def test_a_finished_run_is_not_repeated(tiny_data, vocabulary, finished):
     assert_equal_weights(loaded, model)
 
 
-@pytest.mark.slow
-def test_the_caption_model_of_another_run_learns_on_from_rewards(
-    tiny_data, vocabulary, finished, tmp_path
-):
-    start, started, before = finished
-    settings = replace(SETTINGS, self_critical_epochs=1)
-    model, history = train(tiny_data, vocabulary, settings, tmp_path / "a", start)
-    assert history[:-1] == before
-    assert history[-1]["stage"] == "self-critical"
-    assert 0 < max_difference(model.get_weights(), started.get_weights()) < 0.01
-    assert train(tiny_data, vocabulary, settings, tmp_path / "a", start)[1] == history
-    train(tiny_data, vocabulary, replace(SETTINGS, seed=1), tmp_path / "b")
-    with pytest.raises(ValueError, match="that of another run: start"):
-        train(tiny_data, vocabulary, settings, tmp_path / "a", tmp_path / "b")
-
-
-def test_without_rewards_a_started_model_stays_as_it_was(tiny_data, vocabulary, finished, tmp_path):
-    start, started, before = finished
-    model, history = train(tiny_data, vocabulary, SETTINGS, tmp_path, start)
-    assert history == before
-    assert_equal_weights(model, started)
-
-
-def test_a_model_with_other_words_is_no_start(tiny_data, vocabulary, finished, tmp_path):
-    fewer_words = Vocabulary(vocabulary.words[4:-1])
-    with pytest.raises(ValueError, match="Expected a caption model with the"):
-        train(tiny_data, fewer_words, SETTINGS, tmp_path, finished[0])
-
-
 def test_training_leaves_only_the_best_model_and_its_record(vocabulary, finished):
     folder, _, history = finished
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -1,0 +1,81 @@
+"""Continues the training of a caption model of another run, such as one that learned together with
+the image encoder, in the second stage only."""
+
+from pathlib import Path
+
+import keras
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import UserError
+from captioning.inference.openvino_runtime import is_other_encoder
+from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model, ensemble_members
+from captioning.settings import TrainingSettings
+from captioning.training import self_critical
+from captioning.training.checkpoints import (
+    MONITOR,
+    Run,
+    find_best_epoch,
+    load_model,
+    read_record,
+)
+from captioning.training.training_data import TrainingData
+from captioning.training.validation import validate
+
+FINE_TUNED_ENCODER = "fine-tuned encoder"  # in a record: the encoder that the model fits
+
+
+def load_start(
+    folder: Path, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+) -> tuple[keras.Model, list[dict]]:
+    """Loads the caption model and the history of the finished run in `folder`. Raises
+    FileNotFoundError if there is none, and UserError if it has another encoder, other words or
+    other network settings, or is an ensemble."""
+    model, record = load_model(folder), read_record(folder)
+    encoder_id = record.get(FINE_TUNED_ENCODER, record.get("encoder"))
+    if is_other_encoder(encoder_id, data.encoder_id):
+        raise UserError(
+            f"Expected the features of {encoder_id}, the encoder of the caption model in {folder}, "
+            f"got those of {data.encoder_id}. Extract the features with that encoder; after "
+            "fine-tuning, with `captioning features --weights models/fine_tuned.weights.h5`."
+        )
+    network = {name: getattr(settings, name) for name in NETWORK_SETTINGS}
+    is_same_network = network == network | {
+        name: value for name, value in record.get("settings", {}).items() if name in network
+    }
+    fingerprint = record.get("vocabulary", vocabulary.fingerprint)
+    has_same_words = (fingerprint, model.output_shape[-1]) == (
+        vocabulary.fingerprint,
+        len(vocabulary),
+    )
+    if not (is_same_network and has_same_words) or len(ensemble_members(model)) > 1:
+        raise UserError(
+            f"Expected a single caption model with the words of these captions and with {network} "
+            f"in {folder}, got another. Start with a model of the same captions and settings."
+        )
+    return model, record["history"]
+
+
+def continue_training(
+    run: Run,
+    start: keras.Model,
+    data: TrainingData,
+    vocabulary: Vocabulary,
+    settings: TrainingSettings,
+) -> keras.Model:
+    """Runs the remaining epochs of self-critical training, from the caption model `start` on.
+    Returns the model of the best epoch, or `start` if no epoch is better."""
+    if run.stage == self_critical.STAGE:
+        self_critical.run_stage(run, data, vocabulary, settings, start)
+    before = validate(start, data, vocabulary)[MONITOR]
+    if not run.history or run.history[find_best_epoch(run.history)][MONITOR] <= before:
+        return start
+    return to_float32(run.load_best_model(), data, vocabulary, settings)
+
+
+def to_float32(
+    trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
+) -> keras.Model:
+    """Returns a caption model with the weights of `trained` that computes in float32."""
+    model = build_caption_model(len(vocabulary), data.feature_width, settings)
+    model.set_weights(trained.get_weights())
+    return model

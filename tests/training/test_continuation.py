@@ -1,0 +1,124 @@
+"""A caption model of a finished run continues, with rewards only."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.settings import TrainingSettings
+from captioning.training.train import train
+
+SETTINGS = TrainingSettings(
+    decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8, epochs=1,
+    self_critical_epochs=0, self_critical_dropout=0.0, samples=2, members=1, student=False,
+)  # fmt: skip
+WITH_REWARDS = replace(SETTINGS, self_critical_epochs=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def float32():
+    """Tests compare weights closely, which needs float32 on every processor."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("cross_entropy", "self_critical", "train"):
+            patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
+        yield
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tiny_data):
+    return Vocabulary.from_captions(sum(tiny_data.train.values(), []), min_word_count=1)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_data, vocabulary, tmp_path_factory):
+    """A finished run: its folder, its model and its history."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, *train(tiny_data, vocabulary, SETTINGS, folder)
+
+
+def largest_difference(model, other):
+    pairs = zip(model.get_weights(), other.get_weights(), strict=True)
+    return max(np.abs(weights - others).max() for weights, others in pairs)
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """The development CIDEr of the start and of the epochs after it, which a test may change."""
+    scores = {"start": 0.5, "epoch": 0.6}
+    module = "captioning.training"
+    for name, scorer in (
+        ("start", "continuation.validate"),
+        ("epoch", "validation.Validator.score"),
+    ):
+        monkeypatch.setattr(
+            f"{module}.{scorer}", lambda *_, name=name: {"development CIDEr": scores[name]}
+        )
+    return scores
+
+
+@pytest.mark.slow
+def test_the_model_continues_and_the_history_has_its_past(
+    tiny_data, vocabulary, finished, scores, tmp_path
+):
+    start, started, past = finished
+    model, history = train(tiny_data, vocabulary, WITH_REWARDS, tmp_path, start)
+    assert history[:-1] == past
+    assert history[-1]["stage"] == "self-critical"
+    assert 0 < largest_difference(model, started) < 0.01
+    assert train(tiny_data, vocabulary, WITH_REWARDS, tmp_path, start)[1] == history
+
+
+@pytest.mark.slow
+def test_without_a_better_epoch_the_start_is_the_result(
+    tiny_data, vocabulary, finished, scores, tmp_path
+):
+    scores["epoch"] = 0.5
+    model, history = train(tiny_data, vocabulary, WITH_REWARDS, tmp_path, finished[0])
+    assert len(history) == 2
+    assert largest_difference(model, finished[1]) == 0
+
+
+def test_without_rewards_the_start_is_the_result(tiny_data, vocabulary, finished, tmp_path):
+    start, started, past = finished
+    model, history = train(tiny_data, vocabulary, SETTINGS, tmp_path, start)
+    assert history == past
+    assert largest_difference(model, started) == 0
+
+
+def test_a_run_with_another_start_or_none_is_not_resumed(tiny_data, vocabulary, finished, tmp_path):
+    start, *_ = finished
+    copy = shutil.copytree(start, tmp_path / "copy")
+    with pytest.raises(ValueError, match="another run: start None instead of"):
+        train(tiny_data, vocabulary, SETTINGS, copy, start)
+    train(tiny_data, vocabulary, SETTINGS, tmp_path / "continued", start)
+    with pytest.raises(ValueError, match="another run: start .* instead of None"):
+        train(tiny_data, vocabulary, SETTINGS, tmp_path / "continued")
+
+
+@pytest.mark.parametrize("change", ["words", "units"])
+def test_a_caption_model_that_does_not_fit_is_no_start(
+    tiny_data, vocabulary, finished, tmp_path, change
+):
+    settings = SETTINGS
+    if change == "words":
+        vocabulary = Vocabulary(vocabulary.words[:3:-1])  # as many as before
+    else:
+        settings = replace(SETTINGS, units=13)
+    with pytest.raises(ValueError, match="Expected a single caption model"):
+        train(tiny_data, vocabulary, settings, tmp_path, finished[0])
+
+
+def test_the_features_are_those_of_the_fine_tuned_encoder(
+    tiny_data, vocabulary, finished, tmp_path
+):
+    start = shutil.copytree(finished[0], tmp_path / "start")
+    record = json.loads((start / "training.json").read_text())
+    record |= {"encoder": "tiny 01", "fine-tuned encoder": "tiny 02"}
+    (start / "training.json").write_text(json.dumps(record))
+    data = replace(tiny_data, encoder_id="tiny 01")
+    with pytest.raises(ValueError, match="Expected the features of tiny 02.*got those of tiny 01"):
+        train(data, vocabulary, SETTINGS, tmp_path / "a", start)
+    train(replace(data, encoder_id="tiny 02"), vocabulary, SETTINGS, tmp_path / "b", start)
