@@ -87,7 +87,7 @@ def fit_words(
     rows = {word: row for row, word in enumerate(frequent)}
 
     def find_row(word_id: int) -> int:
-        stem = find_stem(vocabulary.words[word_id])
+        stem = find_stem(vocabulary.decode([word_id]))  # "" for the start and the end
         return NO_CONTENT if stem is None else rows.get(stem, len(frequent))
 
     return Confidence(

@@ -118,8 +118,8 @@ def find_content_words(caption: str) -> list[str]:
 
 
 def find_stem(word: str) -> str | None:
-    """Returns the stem that stands for a single word, which "dog" and "dogs" share; None for a word
-    without content."""
+    """Returns the stem of a word, which "dog" and "dogs" share; None for a word without content and
+    for no word."""
     return next(iter(find_content_words(word)), None)
 
 

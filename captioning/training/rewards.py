@@ -218,7 +218,7 @@ def number_stems(vocabulary: Vocabulary) -> np.ndarray:
     """Returns the number of the stem of each word (vocabulary,) int32, which words like "dog" and
     "dogs" share; -1 for a word without content, such as "the"."""
     numbers = defaultdict(count().__next__)
-    stems = map(find_stem, vocabulary.words)
+    stems = [find_stem(vocabulary.decode([word_id])) for word_id in range(len(vocabulary))]
     return np.array([_NO_CONTENT if stem is None else numbers[stem] for stem in stems], "int32")
 
 
