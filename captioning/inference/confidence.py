@@ -87,7 +87,9 @@ class Confidence:
 
     def _predict(self, rows: np.ndarray | slice, pooled: np.ndarray) -> np.ndarray:
         """Returns the predicted square roots of shares, at least 0: (rows,)."""
-        predicted = self.weights[rows] @ regression_inputs(pooled) + self.biases[rows]
+        inputs = regression_inputs(pooled)
+        # The threads of a matrix product (`@`) would slow OpenVINO's down by a fifth.
+        predicted = np.einsum("wf,f->w", self.weights[rows], inputs) + self.biases[rows]
         return predicted.clip(0)
 
 
