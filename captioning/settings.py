@@ -114,7 +114,7 @@ class TrainingSettings:
     self_critical_momentum: float = setting(0.995, A_SHARE)  # averages the last 200 batches or so
     samples: int = setting(5, between(2, WIDEST_BEAM))  # captions an image, compared to each other
     bleu_weight: float = setting(2.0, at_least(0))  # of BLEU-4 in the reward, beside CIDEr's 1
-    support_weight: float = setting(1.0, at_least(0))  # of a content word; English only: `Support`
+    support_weight: float = setting(0.5, at_least(0))  # of a content word; English only: `Support`
 
     # Fine-tuning the last blocks of the image encoder.
     fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14

@@ -88,8 +88,8 @@ def _features(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
-    how = options.devices, options.on_the_fly, options.start
-    pipeline.train(paths, _settings(paths, options), *how)
+    how = _settings(paths, options), options.devices, options.on_the_fly, options.start
+    pipeline.train(paths, *how)
 
 
 @_step(
@@ -176,9 +176,8 @@ def _recipe(paths: Paths, options: argparse.Namespace) -> None:
     "serve",
     add_demo,
     help="serve a page that captions photographs in the browser",
-    description="Serve a page that captions photographs in the browser, until you press Ctrl-C. "
-    "Only this computer can open the page. It needs no network, and deletes each photograph soon "
-    "after its captions are shown.",
+    description="Serve a page that captions photographs in the browser, until Ctrl-C. Only this "
+    "computer can open it. It needs no network, and deletes each photograph after captioning it.",
 )
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():

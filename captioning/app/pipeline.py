@@ -95,11 +95,10 @@ def extract_features(
     """Extracts the features of every image of the data set. Returns image name -> feature map
     (cells, feature_width) float16 or, with `pooled`, pooled features (feature_width,) float32.
 
-    Writes the feature maps (3.3 GB for Flickr8k), those of the `augmentations` (by default
-    `AUGMENTATIONS`) of the training images, 2.5 GB each, and the pooled features (66 MB). With
-    `pooled`, it writes only the pooled features, which are enough for the merge decoder; those of
-    more than 50,000 images are maps of one cell. `encoder` and `weights` choose another image
-    encoder: see `provide_encoder`.
+    Writes the feature maps (3.3 GB for Flickr8k), those of the `augmentations` (default: all
+    `AUGMENTATIONS`) of the training images, 2.5 GB each, and the pooled features (66 MB). `pooled`:
+    only the pooled features, which are enough for the merge decoder; those of more than 50,000
+    images are maps of one cell. `encoder` and `weights`: see `provide_encoder`.
     """
     from captioning.data.augmentation import AUGMENTATIONS
     from captioning.data.dataset import Dataset, select
@@ -169,8 +168,7 @@ def fine_tune(
 ) -> Path:
     """Fine-tunes the image encoder, which was built from `weights`, for captioning. The trained
     caption model is its teacher. Returns the path of the weights file, from which
-    `extract_features` builds the better encoder. `paths.fine_tuning` is then the `start` of a
-    training on its features."""
+    `extract_features` builds the better encoder. `train` may `start` with `paths.fine_tuning`."""
     from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
     from captioning.training.training_data import load_training_data

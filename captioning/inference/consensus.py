@@ -35,7 +35,8 @@ def rank_by_consensus(
     `rarities` (vocabulary,) holds the weight of each word id in CIDEr-D, its inverse document
     frequency there. The log-probability, divided by length ** `length_normalisation`, decides
     between candidates that agree equally well. With `word_scores` (vocabulary,), those of
-    `Confidence.score_words`, a candidate also gains the weighted sum over its words.
+    `Confidence.score_words`, a candidate also gains the weighted sum over its words. A word that it
+    repeats says nothing new, and gains nothing.
     """
     if len(hypotheses) < 2:
         return list(hypotheses)
@@ -46,9 +47,17 @@ def rank_by_consensus(
     agreement = agreements(candidates, rarities) @ probabilities  # (candidates,)
     scores = agreement + _LOG_PROB_WEIGHT * log_probs
     if word_scores is not None:
-        scores += _WORD_WEIGHT * np.array([word_scores[list(ids)].sum() for ids in candidates])
+        scores += _WORD_WEIGHT * np.array([_sum_scores(word_scores, ids) for ids in candidates])
     order = np.argsort(-scores, kind="stable")
     return [hypotheses[number] for number in order]
+
+
+def _sum_scores(word_scores: np.ndarray, candidate: Sequence[int]) -> float:
+    """The sum of the scores of a candidate's words; without those above 0 of repeated words."""
+    scores = word_scores[list(candidate)]
+    is_repeated = np.ones(len(candidate), bool)
+    is_repeated[np.unique(candidate, return_index=True)[1]] = False  # where words occur first
+    return scores.sum(where=~(is_repeated & (scores > 0)))
 
 
 def agreements(candidates: Sequence[Sequence[int]], rarities: np.ndarray) -> np.ndarray:

@@ -180,24 +180,19 @@ class Decoder:
         )
 
     def _choose(
-        self,
-        hypotheses: list[Hypothesis],
-        pooled: np.ndarray,
-        search: SearchSettings,
-        num_captions: int,
+        self, hypotheses: list[Hypothesis], pooled: np.ndarray, search: SearchSettings, count: int
     ) -> list[Caption]:
-        """The best captions of an image, in the order of `search.decoding`, from its `pooled`
-        features (feature_width,)."""
+        """The `count` best captions of an image with the `pooled` features (feature_width,), in the
+        order of `search.decoding`."""
         if search.decoding == "consensus":
             word_scores = self.confidence and self.confidence.score_words(pooled)
-            hypotheses = rank_by_consensus(
-                hypotheses, self._rarities, search.length_normalisation, word_scores
-            )
-        return [self._to_caption(found, pooled) for found in hypotheses[:num_captions]]
+            normalisation = search.length_normalisation
+            hypotheses = rank_by_consensus(hypotheses, self._rarities, normalisation, word_scores)
+        return [self._to_caption(best, pooled) for best in hypotheses[:count]]
 
-    def _to_caption(self, found: Hypothesis, pooled: np.ndarray) -> Caption:
-        confidence = self.confidence and self.confidence(found.ids, found.log_prob, pooled)
-        return Caption(self.vocabulary.decode(found.ids), found.log_prob, confidence)
+    def _to_caption(self, best: Hypothesis, pooled: np.ndarray) -> Caption:
+        confidence = self.confidence and self.confidence(best.ids, best.log_prob, pooled)
+        return Caption(self.vocabulary.decode(best.ids), best.log_prob, confidence)
 
     def search(
         self, features: FeatureMaps, search: SearchSettings = SearchSettings()

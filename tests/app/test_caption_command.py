@@ -114,8 +114,8 @@ def test_images_may_be_named_with_or_without_the_option(caption, image_paths):
     assert caption("-i", first, "-i", second) == expected
     assert caption(first, second) == expected
     assert caption(first, "-i", second) == expected
-    assert caption(first, "--beam-width", 3, second) == expected
-    assert caption("--image", first, "--beam-width", 3, second)[1][::-1] == expected[1]
+    assert caption(first, "--beam-width", 12, second) == expected
+    assert caption("--image", first, "--beam-width", 12, second)[1][::-1] == expected[1]
 
 
 def test_an_environment_variable_may_name_the_model(tiny_root, image_paths, tmp_path):

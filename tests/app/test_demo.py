@@ -119,7 +119,7 @@ def test_a_model_without_attention_maps_still_captions(
     attention = AttentionMaps(("red",), np.ones((1, 6), "float32"), "attention")
     monkeypatch.setattr(demo, "compute_attention", lambda *_: attention)
     caption, _, tiles, unit = caption_on_page(image_path)
-    assert caption == mark_unsure(captioner.caption(image_path))
+    assert caption == mark_unsure(captioner.caption(image_path, SearchSettings(3)))
     assert tiles is None
     assert "6 cells" in unit
 

@@ -29,6 +29,14 @@ def test_predicted_mentions_raise_or_lower_the_rank_of_a_candidate():
         assert rank_by_consensus([first, second], RARITIES, 0.0, word_scores)[0] == expected
 
 
+def test_a_repeated_word_gains_nothing_but_costs_again():
+    once, twice = Hypothesis((A, B, C, D), -3.0), Hypothesis((A, B, C, C), -3.0)
+    for score in (5.0, -5.0):
+        word_scores = np.zeros(12)
+        word_scores[[C, D]] = score, 1.0
+        assert rank_by_consensus([twice, once], RARITIES, 0.0, word_scores)[0] == once
+
+
 def test_one_candidate_and_none_are_returned_as_they_are():
     only = Hypothesis((A, B), -1.0)
     assert rank_by_consensus([only], RARITIES, 0.7) == [only]
