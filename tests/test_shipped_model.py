@@ -62,7 +62,9 @@ def test_the_examples_of_low_confidence_are_those_that_the_document_lists(captio
 def test_the_documents_state_the_scores_of_the_confidence():
     auroc, error = SCORES["confidence AUROC"], SCORES["calibration error"]
     stated = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
-    (row,) = [line for line in stated.splitlines() if line.startswith("| test list, consensus of 12")]
+    (row,) = [
+        line for line in stated.splitlines() if line.startswith("| test list, consensus of 12")
+    ]
     assert f"| {auroc:.3f} |" in row and f"| {error * 100:.1f} % |" in row
     card = (PATHS.models / "README.md").read_text(encoding="utf-8")
     assert f"an AUROC of {auroc:.3f}, and its expected calibration error is {error:.1%}" in (
