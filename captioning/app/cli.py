@@ -176,8 +176,8 @@ def _recipe(paths: Paths, options: argparse.Namespace) -> None:
     "serve",
     add_demo,
     help="serve a page that captions photographs in the browser",
-    description="Serve a page that captions photographs in the browser, until Ctrl-C. Only this "
-    "computer can open it. It needs no network, and deletes each photograph after captioning it.",
+    description="Serve a page that captions photographs in the browser, until you press Ctrl-C. "
+    "Only this computer can open it. It needs no network, and deletes photographs soon.",
 )
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():
