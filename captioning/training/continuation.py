@@ -32,15 +32,10 @@ def load_start(
             "fine-tuning, with `captioning features --weights models/fine_tuned.weights.h5`."
         )
     network = {name: getattr(settings, name) for name in NETWORK_SETTINGS}
-    is_same_network = network == network | {
-        name: value for name, value in record.get("settings", {}).items() if name in network
-    }
-    fingerprint = record.get("vocabulary", vocabulary.fingerprint)
-    has_same_words = (fingerprint, model.output_shape[-1]) == (
-        vocabulary.fingerprint,
-        len(vocabulary),
-    )
-    if not (is_same_network and has_same_words) or len(ensemble_members(model)) > 1:
+    trained = record.get("settings", {})
+    has_network = all(trained.get(name, value) == value for name, value in network.items())
+    has_words = record.get("vocabulary", vocabulary.fingerprint) == vocabulary.fingerprint
+    if not (has_network and has_words) or len(ensemble_members(model)) > 1:
         raise UserError(
             f"Expected a single caption model with the words of these captions and with {network} "
             f"in {folder}, got another. Start with a model of the same captions and settings."
