@@ -400,7 +400,11 @@ def test_requests_of_other_sites_are_refused(server, header, value, status):
 def join_queue(server, path, session):
     """Asks for the caption of a file, as if it were uploaded."""
     upload = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
-    body = {"data": [upload, 3], "fn_index": 1, "session_hash": session}  # 0 opens an example
+    body = {
+        "data": [upload, SearchSettings.beam_width],
+        "fn_index": 1,
+        "session_hash": session,
+    }  # 0 opens an example
     return httpx.post(f"{server.address}gradio_api/queue/join", json=body)
 
 

@@ -262,7 +262,7 @@ def _no_scores(*_) -> dict[str, float]:
     return {"CIDEr": 0.0}
 
 
-def _begin_to_train(data, settings, paths: Paths) -> list:
+def _begin_to_train(data, settings, paths: Paths, start: Path | None) -> list:
     """What `train_and_export` does before it builds a model."""
     from captioning.training.batches import CaptionBatches
     from captioning.training.checkpoints import read_record
