@@ -16,8 +16,8 @@ from captioning.errors import UserError
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
-# Decoding (beam: the most probable caption; consensus: the one most like the others) -> the usual
-# beam width. Wider beams gain nothing, or less than they cost.
+# Decoding (beam: the most probable caption; consensus: the one that agrees best with the others and
+# has words that people would mention) -> the usual beam width. Wider ones are not worth their time.
 BEAM_WIDTHS = {"beam": 3, "consensus": 12}
 UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default

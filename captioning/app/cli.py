@@ -88,8 +88,8 @@ def _features(paths: Paths, options: argparse.Namespace) -> None:
 
 @_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
-    how = _settings(paths, options), options.devices, options.on_the_fly, options.start
-    pipeline.train(paths, *how)
+    settings = _settings(paths, options)
+    pipeline.train(paths, settings, options.devices, options.on_the_fly, options.start)
 
 
 @_step(
@@ -98,8 +98,8 @@ def _train(paths: Paths, options: argparse.Namespace) -> None:
     add_settings,
     help="fine-tune the image encoder; write models/fine_tuned.weights.h5",
     description="Fine-tune the last blocks of the image encoder together with the caption model in "
-    "models/, their teacher. `features --weights models/fine_tuned.weights.h5` then builds the "
-    "better encoder, and `train --start models/fine_tuning` continues with the caption model.",
+    "models/, their teacher. Go on in another --root: `features --weights` builds the encoder from "
+    "models/fine_tuned.weights.h5, and `train --start` continues models/fine_tuning of this one.",
 )
 def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
@@ -177,7 +177,7 @@ def _recipe(paths: Paths, options: argparse.Namespace) -> None:
     add_demo,
     help="serve a page that captions photographs in the browser",
     description="Serve a page that captions photographs in the browser, until you press Ctrl-C. "
-    "Only this computer can open it. It needs no network, and deletes photographs soon.",
+    "Only this computer can open it. It needs no network, and soon deletes each photograph.",
 )
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():

@@ -166,9 +166,9 @@ def train(
 def fine_tune(
     paths: Paths, settings: TrainingSettings | None = None, weights: str = "imagenet"
 ) -> Path:
-    """Fine-tunes the image encoder, which was built from `weights`, for captioning. The trained
-    caption model is its teacher. Returns the path of the weights file, from which
-    `extract_features` builds the better encoder. `train` may `start` with `paths.fine_tuning`."""
+    """Fine-tunes the image encoder, which was built from `weights`, with the trained caption model
+    as its teacher. Returns the path of the weights file, from which `extract_features` builds the
+    better encoder in another root, where `train` may `start` with `paths.fine_tuning`."""
     from captioning.data.dataset import Dataset
     from captioning.training.fine_tuning import fine_tune_encoder
     from captioning.training.training_data import load_training_data

@@ -32,7 +32,8 @@ def add_search(parser: ArgumentParser) -> None:
         choices=BEAM_WIDTHS,
         default=SearchSettings.decoding,
         help="how to choose the best caption: consensus takes the one that agrees best with the "
-        "others; beam the most probable one, a little faster (default %(default)s)",
+        "others and has words that people would mention; beam the most probable one, a little "
+        "faster (default %(default)s)",
     )
 
 

@@ -49,10 +49,10 @@ def evaluate_end_to_end(
     references: Mapping[str, Sequence[str]],
     search: SearchSettings = SearchSettings(),
 ) -> tuple[dict[str, str], dict[str, float]]:
-    """Captions the photographs in `image_folder` with `search`, as users do, and scores the
-    captions. Stored feature maps, which `evaluate` reads, have fewer digits. Also scores the
-    confidences, if the model has them: see `score_confidences`. Raises the error of the first
-    photograph that cannot be read."""
+    """Captions the photographs in `image_folder` with `search`, as users do: stored feature maps,
+    which `evaluate` reads, have fewer digits. Returns image name -> caption, and the scores of
+    `score_captions` and, if the model has confidences, of `score_confidences`. Raises the error of
+    the first photograph that cannot be read."""
     captions = caption_photographs(captioner, image_folder, references, search)
     texts = texts_of(captions)
     scores = score_captions(texts, references)

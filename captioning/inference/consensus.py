@@ -35,8 +35,8 @@ def rank_by_consensus(
     `rarities` (vocabulary,) holds the weight of each word id in CIDEr-D, its inverse document
     frequency there. The log-probability, divided by length ** `length_normalisation`, decides
     between candidates that agree equally well. With `word_scores` (vocabulary,), those of
-    `Confidence.score_words`, a candidate also gains the weighted sum over its words. A word that it
-    repeats says nothing new, and gains nothing.
+    `Confidence.score_words`, the weighted sum over its words is added. A score above 0 counts once
+    for each word, a score below 0 every time.
     """
     if len(hypotheses) < 2:
         return list(hypotheses)
@@ -53,7 +53,8 @@ def rank_by_consensus(
 
 
 def _sum_scores(word_scores: np.ndarray, candidate: Sequence[int]) -> float:
-    """The sum of the scores of a candidate's words; without those above 0 of repeated words."""
+    """The sum of the scores of a candidate's words. A score above 0 counts only where its word
+    occurs first."""
     scores = word_scores[list(candidate)]
     is_repeated = np.ones(len(candidate), bool)
     is_repeated[np.unique(candidate, return_index=True)[1]] = False  # where words occur first

@@ -11,7 +11,7 @@ from captioning.inference.openvino_runtime import is_other_encoder
 from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model, ensemble_members
 from captioning.settings import TrainingSettings
 from captioning.training import self_critical
-from captioning.training.checkpoints import Run, load_model, read_record
+from captioning.training.checkpoints import MODEL, Run, load_model, read_record
 from captioning.training.training_data import TrainingData
 
 FINE_TUNED_ENCODER = "fine-tuned encoder"  # in a record: the encoder that the model fits
@@ -23,22 +23,30 @@ def load_start(
     """Loads the caption model and the history of the finished run in `folder`. Raises
     FileNotFoundError if there is none, and UserError if it has another encoder, other words or
     other network settings, or is an ensemble."""
+    if not (folder / MODEL).exists():
+        raise FileNotFoundError(
+            f"Expected the caption model of a finished run in {folder}, got none. Finish that run "
+            "first, with `captioning train` or `captioning fine-tune`."
+        )
     model, record = load_model(folder), read_record(folder)
     encoder_id = record.get(FINE_TUNED_ENCODER, record.get("encoder"))
     if is_other_encoder(encoder_id, data.encoder_id):
         raise UserError(
             f"Expected the features of {encoder_id}, the encoder of the caption model in {folder}, "
-            f"got those of {data.encoder_id}. Extract the features with that encoder; after "
-            "fine-tuning, with `captioning features --weights models/fine_tuned.weights.h5`."
+            f"got those of {data.encoder_id}. Extract the features with that encoder, in another "
+            f"--root; after fine-tuning, with --weights {folder.parent / 'fine_tuned.weights.h5'}."
         )
     network = {name: getattr(settings, name) for name in NETWORK_SETTINGS}
     trained = record.get("settings", {})
     has_network = all(trained.get(name, value) == value for name, value in network.items())
     has_words = record.get("vocabulary", vocabulary.fingerprint) == vocabulary.fingerprint
-    if not (has_network and has_words) or len(ensemble_members(model)) > 1:
+    members = len(ensemble_members(model))
+    if not (has_network and has_words) or members > 1:
+        found = {name: trained.get(name) for name in network}
         raise UserError(
             f"Expected a single caption model with the words of these captions and with {network} "
-            f"in {folder}, got another. Start with a model of the same captions and settings."
+            f"in {folder}, got {members} with {'these' if has_words else 'other'} words and "
+            f"{found}. Start with a model of the same captions and settings."
         )
     return model, record["history"]
 

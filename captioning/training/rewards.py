@@ -191,7 +191,7 @@ class Bleu:
 class Support:
     """Scores captions by their content words: the number of those that a reference contains, minus
     the number of those that no reference contains. CIDEr and BLEU forgive a false word in a likely
-    phrase. Knows the words without content of English only."""
+    phrase. The list of words without content is English."""
 
     def __init__(self, captions: Mapping[str, Iterable[Sequence[int]]], stems: np.ndarray):
         """`captions`: image name -> word ids of the references; `stems` (vocabulary,): see

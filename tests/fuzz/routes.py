@@ -270,7 +270,8 @@ def _begin_to_train(data, settings, paths: Paths, start: Path | None) -> list:
 
     captions = [caption for captions in data.train.values() for caption in captions]
     vocabulary = Vocabulary.from_captions(captions, settings.min_word_count)
-    record = read_record(paths.models, identify_run(data, vocabulary, settings))
+    identity = identify_run(data, vocabulary, settings) | {"start": start}
+    record = read_record(paths.models, identity)
     if not record["history"]:
         data = data.pooled() if settings.uses_pooled_features else data
         for variants in (data.encode(vocabulary), data.encode_development(vocabulary)):

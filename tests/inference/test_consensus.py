@@ -31,9 +31,9 @@ def test_predicted_mentions_raise_or_lower_the_rank_of_a_candidate():
 
 def test_a_repeated_word_gains_nothing_but_costs_again():
     once, twice = Hypothesis((A, B, C, D), -3.0), Hypothesis((A, B, C, C), -3.0)
-    for score in (5.0, -5.0):
+    for scores in ((5.0, 1.0), (-5.0, -1.0)):
         word_scores = np.zeros(12)
-        word_scores[[C, D]] = score, 1.0
+        word_scores[[C, D]] = scores
         assert rank_by_consensus([twice, once], RARITIES, 0.0, word_scores)[0] == once
 
 

@@ -45,7 +45,7 @@ def largest_difference(model, other):
 
 
 @pytest.mark.slow
-def test_the_model_continues_and_the_history_has_its_past(
+def test_the_model_continues_and_the_history_includes_the_epochs_before(
     tiny_data, vocabulary, finished, tmp_path
 ):
     start, started, past = finished
@@ -86,13 +86,24 @@ def test_a_caption_model_that_does_not_fit_is_no_start(
         train(tiny_data, vocabulary, settings, tmp_path, finished[0])
 
 
+def test_an_ensemble_is_no_start(tiny_data, vocabulary, tmp_path):
+    train(tiny_data, vocabulary, replace(SETTINGS, members=2), tmp_path / "two")
+    with pytest.raises(ValueError, match="Expected a single caption model.*got 2 with these words"):
+        train(tiny_data, vocabulary, SETTINGS, tmp_path / "one", tmp_path / "two")
+
+
+def test_a_start_without_a_model_is_an_error(tiny_data, vocabulary, tmp_path):
+    with pytest.raises(FileNotFoundError, match="Expected the caption model of a finished run"):
+        train(tiny_data, vocabulary, SETTINGS, tmp_path / "models", tmp_path)
+
+
 def test_the_features_are_those_of_the_fine_tuned_encoder(
     tiny_data, vocabulary, finished, tmp_path
 ):
     start = shutil.copytree(finished[0], tmp_path / "start")
-    record = json.loads((start / "training.json").read_text())
+    record = json.loads((start / "training.json").read_text(encoding="utf-8"))
     record |= {"encoder": "tiny 01", "fine-tuned encoder": "tiny 02"}
-    (start / "training.json").write_text(json.dumps(record))
+    (start / "training.json").write_text(json.dumps(record), encoding="utf-8")
     data = replace(tiny_data, encoder_id="tiny 01")
     with pytest.raises(ValueError, match="Expected the features of tiny 02.*got those of tiny 01"):
         train(data, vocabulary, SETTINGS, tmp_path / "a", start)
