@@ -18,13 +18,12 @@ from captioning.inference.captioner import Captioner
 from captioning.inference.extract_features import encode_images, extract_feature_maps
 from captioning.inference.networks import Decoder
 from captioning.paths import Paths, find_model
-from captioning.settings import BEAM_WIDTHS, SearchSettings, TrainingSettings
+from captioning.settings import BEAM_SEARCH, SearchSettings, TrainingSettings
 
 # Batches of 64 images train this decoder as well as those of 32, and faster: docs/findings.md.
 SETTINGS = TrainingSettings(
     decoder="merge", units=UNITS, embedding_units=UNITS, batch_size=64, learning_rate=2e-3
 )
-_BEAM_OF_THREE = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")
 
 
 def extract(paths: list[Path], model: Path | None = None) -> Work:
@@ -50,7 +49,7 @@ def encode(paths: list[Path]) -> Work:
 def caption(paths: list[Path]) -> Work:
     """Captions photographs with a beam of three."""
     captioner = Captioner.load()
-    return lambda: sum(1 for _ in captioner.stream(paths, search=_BEAM_OF_THREE))
+    return lambda: sum(1 for _ in captioner.stream(paths, search=BEAM_SEARCH))
 
 
 def search_shipped(paths: list[Path]) -> Work:
@@ -58,7 +57,7 @@ def search_shipped(paths: list[Path]) -> Work:
     captioner = Captioner.load()
     encoded = encode_images(captioner.encoder, paths)
     maps = np.stack([feature_map for batch in encoded for _, feature_map in batch])
-    return lambda: len(captioner.decoder.caption(maps, _BEAM_OF_THREE))
+    return lambda: len(captioner.decoder.caption(maps, BEAM_SEARCH))
 
 
 def search(folder: Path, images: int, beam_width: int) -> Work:

@@ -187,3 +187,8 @@ def require_valid(settings: object) -> None:
         if not (has_type and is_finite and check.is_valid(value)):
             expected = f"{type_name} {check.expected}".rstrip()
             raise UserError(f"Expected {attribute.name} to be {expected}, got {value!r}.")
+
+
+# Scores models while they are trained and quantised: the confidence, with which consensus decoding
+# chooses, is fitted only afterwards.
+BEAM_SEARCH = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")

@@ -11,10 +11,7 @@ from captioning.errors import UserError
 from captioning.evaluation.metrics import find_supported, score_captions, score_confidences
 from captioning.inference.captioner import Captioner
 from captioning.inference.networks import ENCODER_BATCH_SIZE, Caption, Decoder
-from captioning.settings import BEAM_WIDTHS, SearchSettings
-
-# Scores models while they are trained and quantised: the confidence is fitted only afterwards.
-BEAM_SEARCH = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")
+from captioning.settings import BEAM_SEARCH, SearchSettings
 
 
 def evaluate(

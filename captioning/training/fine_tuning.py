@@ -33,7 +33,7 @@ from captioning.training.checkpoints import (
     load_trained,
     save_trained,
 )
-from captioning.training.continuation import FINE_TUNED_ENCODER
+from captioning.training.continuation import FINE_TUNED_ENCODER, to_float32
 from captioning.training.devices import training_precision
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
@@ -162,8 +162,7 @@ def fine_tune(
         )
     trained = run.load_best_model()
     encoder.last_blocks.set_weights(trained.get_layer(last_blocks.name).get_weights())
-    caption_model = build_caption_model(len(vocabulary), data.feature_width, settings)
-    caption_model.set_weights(trained.get_layer(settings.decoder).get_weights())
+    caption_model = to_float32(trained.get_layer(settings.decoder), data, vocabulary, settings)
     record = {FINE_TUNED_ENCODER: make_encoder_id(encoder.whole), "history": run.history}
     save_trained(caption_model, identity | record, folder)
     return run.history

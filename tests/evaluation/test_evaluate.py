@@ -4,9 +4,10 @@ import pytest
 from captioning.data.dataset import select
 from captioning.data.flickr8k import read_captions, read_splits
 from captioning.data.images import load_image
-from captioning.evaluation.evaluate import BEAM_SEARCH, evaluate, evaluate_end_to_end
+from captioning.evaluation.evaluate import evaluate, evaluate_end_to_end
 from captioning.inference.captioner import Captioner
 from captioning.paths import Paths
+from captioning.settings import BEAM_SEARCH
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,8 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.settings import TrainingSettings
 from captioning.training.train import train
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 SETTINGS = TrainingSettings(
     decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8, epochs=1,
     self_critical_epochs=0, self_critical_dropout=0.0, samples=2, members=1, student=False,
@@ -18,22 +20,8 @@ SETTINGS = TrainingSettings(
 WITH_REWARDS = replace(SETTINGS, self_critical_epochs=1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def float32():
-    """Tests compare weights closely, which needs float32 on every processor."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("cross_entropy", "self_critical", "train"):
-            patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
-        yield
-
-
 @pytest.fixture(scope="module")
-def vocabulary(tiny_data):
-    return Vocabulary.from_captions(sum(tiny_data.train.values(), []), min_word_count=1)
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_data, vocabulary, tmp_path_factory):
+def finished(float32, tiny_data, vocabulary, tmp_path_factory):
     """A finished run: its folder, its model and its history."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, *train(tiny_data, vocabulary, SETTINGS, folder)

@@ -22,19 +22,12 @@ from captioning.training.distillation import DistillationBatches
 from captioning.training.fine_tuning import fine_tune, load_pretrained_encoder
 from captioning.training.training_data import TrainingData
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 SETTINGS = TrainingSettings(
     decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8,
     epochs=10, learning_rate=0.01, fine_tuning_epochs=2, fine_tuning_learning_rate=0.01,
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float32():
-    """Tests compare two runs closely, which needs float32 on every processor."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("cross_entropy", "fine_tuning"):
-            patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +53,7 @@ def encoder() -> SplitEncoder:
 
 
 @pytest.fixture(scope="module")
-def world(encoder, tiny_data, tmp_path_factory):
+def world(float32, encoder, tiny_data, tmp_path_factory):
     """Arguments of `fine_tune`: two trained members, data with the maps of the encoder, data with
     the maps of its backbone, and a vocabulary."""
     images = tmp_path_factory.mktemp("images")
@@ -109,7 +102,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(encoder, pretrained, world, tmp_path_factory):
+def finished(float32, encoder, pretrained, world, tmp_path_factory):
     """A finished run."""
     folder, teacher_variants = tmp_path_factory.mktemp("finished"), []
 

@@ -15,6 +15,8 @@ from captioning.training.self_critical import SelfCriticalBatches
 from captioning.training.train import train
 from captioning.training.training_data import TrainingData
 
+pytestmark = pytest.mark.usefixtures("float32")
+
 SETTINGS = TrainingSettings(
     decoder="merge",  # takes half of the time to build
     min_word_count=1,
@@ -34,21 +36,7 @@ SETTINGS = TrainingSettings(
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tiny_data):
-    return Vocabulary.from_captions(sum(tiny_data.train.values(), []), min_word_count=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def float32():
-    """Tests compare two runs closely, which needs float32 on every processor."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("cross_entropy", "self_critical", "train"):
-            patch.setattr(f"captioning.training.{module}.training_precision", lambda: "float32")
-        yield
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_data, vocabulary, tmp_path_factory):
+def finished(float32, tiny_data, vocabulary, tmp_path_factory):
     """A finished run: its folder, its model and its history."""
     folder = tmp_path_factory.mktemp("finished")
     return folder, *train(tiny_data, vocabulary, SETTINGS, folder)
