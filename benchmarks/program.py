@@ -1,4 +1,5 @@
-"""The work of this program, as its users run it; `tutorial.py` has the same work in the usual way.
+"""The work of this program; `tutorial.py` has the same work in the usual way. Many images are
+captioned with a beam of three, as in version 7, so that the figures can be compared.
 
 Only the functions that train or export import Keras: TensorFlow's threads would slow captioning
 down by a fifth, and its users do not have them.

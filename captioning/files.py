@@ -100,7 +100,7 @@ def only_writer(path: Path) -> Iterator[None]:
             f"Expected one run at a time that writes {path}, got a second. Wait until the other "
             f"has ended, or name another {'folder' if is_folder else 'file'}."
         ) from error
-    except OSError as error:  # names the folder: nobody knows the file of the lock
+    except OSError as error:  # names the folder: the user has never heard of the lock file
         raise OSError(error.errno, os.strerror(error.errno), str(lock_path.parent)) from error
     try:
         yield

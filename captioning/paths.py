@@ -1,5 +1,5 @@
-"""The names of all files that the steps read and write, below a root folder; and the lookup of the
-model to caption with and of the model cache."""
+"""The files and folders below a root folder that the steps read and write, and the lookup of the
+model to caption with and of the model cache. The modules that write to `models/` name its files."""
 
 import os
 import sys

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from captioning.data.dataset import Dataset, select  # noqa: E402
+from captioning.data.dataset import Dataset  # noqa: E402
 from captioning.evaluation.evaluate import caption_photographs, texts_of  # noqa: E402
 from captioning.evaluation.metrics import (  # noqa: E402
     find_reliability,
@@ -97,7 +97,7 @@ def main() -> None:
     options = parser.parse_args()
     paths = Paths(options.root)
     dataset = Dataset.load(paths.dataset)
-    references = select(dataset.captions, dataset.splits[options.split])
+    references = dataset.captions_of(options.split)
     captions = caption_photographs(Captioner.load(paths.root), dataset.images, references)
     confidences = np.array([caption.confidence for caption in captions.values()])
     supported = find_supported(texts_of(captions), references)

@@ -7,8 +7,7 @@ module divides a manifest into jobs, runs them, and counts the captions at the e
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
-from hashlib import sha256
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil
 from pathlib import Path
 
@@ -59,12 +58,12 @@ def caption_at_scale(
     """
     if address is None:  # before anything slow
         fit_workers(workers, threads, [count_cpus()])
-    ids, columns = read_manifest(manifest)
+    ids, columns, fingerprint = read_manifest(manifest)
     store = CaptionStore(output)
     identity = identify(root)
-    captioner = (root, threads, search, identity, load)
-    with nullcontext() if is_uri(output) else _only_writer_of(Path(output)):
-        store.bind(identity | {"search": repr(search), "manifest": sha256(ids).hexdigest()})
+    captioner_arguments = (root, threads, search, identity, load)
+    with nullcontext() if is_uri(output) else _only_writer_of_output(Path(output)):
+        store.bind(identity | {"search": repr(search), "manifest": fingerprint})
         parts = [ids[first : first + PART_ROWS] for first in range(0, len(ids), PART_ROWS)]
         missing = []
         for part, part_ids in enumerate(parts):
@@ -79,7 +78,8 @@ def caption_at_scale(
                         rows = _read_rows(manifest, columns, id_range, workers)
                         block_rows = count_block_rows(missing[part], workers, columns)
                         part_workers = min(workers, ceil(missing[part] / block_rows))
-                        _caption_rows(rows, block_rows, part_workers, captioner, store, part)
+                        sizes = block_rows, part_workers, threads
+                        _caption_rows(rows, *sizes, captioner_arguments, store, part)
         return _report(store, parts)
 
 
@@ -93,7 +93,7 @@ def count_block_rows(missing: int, workers: int, columns: list[str]) -> int:
     return max(ceil(rows), _BATCH_ROWS)
 
 
-def _only_writer_of(folder: Path):
+def _only_writer_of_output(folder: Path) -> AbstractContextManager:
     folder.mkdir(parents=True, exist_ok=True)
     return only_writer(folder)
 
@@ -118,9 +118,16 @@ def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | No
 
 
 def _caption_rows(
-    rows, block_rows: int, workers: int, captioner: tuple, store: CaptionStore, part: int
+    rows,
+    block_rows: int,
+    workers: int,
+    threads: int,
+    captioner_arguments: tuple,
+    store: CaptionStore,
+    part: int,
 ) -> None:
-    """Captions the rows of a part that have no checkpoint yet, a block at a time in each worker."""
+    """Captions the rows of a part that have no checkpoint yet, a block at a time in each of the
+    `workers` with so many `threads`. `captioner_arguments`: those of a `RowCaptioner`."""
     from ray.data import ActorPoolStrategy, SaveMode
     from ray.data.checkpoint import CheckpointConfig
     from ray.exceptions import RayTaskError
@@ -134,10 +141,10 @@ def _caption_rows(
     rows.context.checkpoint_config.checkpoint_actor_pool_max_size = 1
     captions = rows.repartition(target_num_rows_per_block=block_rows).map_batches(
         RowCaptioner,
-        fn_constructor_args=captioner,
+        fn_constructor_args=captioner_arguments,
         batch_format="pyarrow",
         batch_size=_BATCH_ROWS,
-        num_cpus=captioner[1],
+        num_cpus=threads,
         compute=ActorPoolStrategy(size=workers),
     )
     try:

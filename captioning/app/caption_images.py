@@ -42,9 +42,8 @@ def caption_images(
     best caption of each image or, with `top`, the `top` best. Images already in the file are
     skipped. If a path is given, the function also writes copies of the images with the captions as
     descriptions, a gallery of all images, or a figure of the attention of each word in one image.
-    Images whose best caption has a confidence below `min_confidence` are left out everywhere, and
-    listed at the end; captions of earlier runs in a text file, which holds no confidences, are
-    kept.
+    Images whose best caption has a confidence below `min_confidence` are left out and listed at
+    the end. Captions that an earlier run wrote to `output` stay in that file.
 
     An image that fails stops nothing; its error is printed to stderr at the end. Raises OSError or
     UserError if nothing can be captioned, for example because another run writes the same file.
@@ -66,12 +65,13 @@ def caption_images(
             )
         extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
         results = _open_results(output, caption_format, top, images, image_paths)
+        earlier = results.captions
+        if caption_format.name == "text" and (copies_folder or gallery_path or min_confidence):
+            earlier = {}  # they need the confidences, which the file does not hold
         captioned = 0
         unsure: list[str] = []
         try:
-            for path, captions in _stream(
-                captioner, image_paths, results.captions, top or 1, search
-            ):
+            for path, captions in _stream(captioner, image_paths, earlier, top or 1, search):
                 if isinstance(captions, Exception):
                     failures.append(str(captions))
                     continue

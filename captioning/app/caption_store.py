@@ -44,8 +44,9 @@ class CaptionStore:
         path = f"{self._root}/job.json"
         if self.file_system.get_file_info(path).type == FileType.NotFound:
             self.file_system.create_dir(self._root, recursive=True)
-            with self.file_system.open_output_stream(path) as stream:
+            with self.file_system.open_output_stream(f"{path}.unfinished") as stream:
                 stream.write(json.dumps(dict(job), indent=1).encode())
+            self.file_system.move(f"{path}.unfinished", path)
             return
         with self.file_system.open_input_stream(path) as stream:
             try:

@@ -1,6 +1,6 @@
 """The command `captioning`, also `python -m captioning`: runs one step of the pipeline.
 
-Parses the command line, calls `captioning.app.pipeline` or `at_scale`, and prints the result.
+Parses the command line, runs the step, and prints its result.
 """
 
 import argparse
@@ -30,24 +30,21 @@ from captioning.app.search_options import add_search, make_search_settings
 from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
 
-Run = Callable[[Paths, argparse.Namespace], int | None]  # returns the exit status
+RunStep = Callable[[Paths, argparse.Namespace], int | None]  # returns the exit status
 AddOptions = Callable[[argparse.ArgumentParser], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one step. Returns the exit status."""
     options = _parser().parse_args(arguments)
-
-    def command() -> int:
-        return options.run(Paths(options.root or Path()), options) or 0
-
-    return run_command(command, FAILED)
+    paths = Paths(options.root or Path())
+    return run_command(lambda: options.run(paths, options) or 0, FAILED)
 
 
 @dataclass
 class _Step:
     name: str
-    run: Run
+    run: RunStep
     option_groups: tuple[AddOptions, ...]
     help: str
     description: str | None
@@ -58,11 +55,11 @@ _STEPS: list[_Step] = []  # in the order of the help
 
 def _step(
     name: str, *option_groups: AddOptions, help: str, description: str | None = None
-) -> Callable[[Run], Run]:
+) -> Callable[[RunStep], RunStep]:
     """Decorates the function that runs the step `name`. `help` is its line in the list of steps;
     its own help page begins with the `description`, by default the same line."""
 
-    def register(run: Run) -> Run:
+    def register(run: RunStep) -> RunStep:
         _STEPS.append(_Step(name, run, option_groups, help, description))
         return run
 
@@ -156,7 +153,8 @@ def _report(paths: Paths, options: argparse.Namespace) -> None:
 )
 def _all(paths: Paths, options: argparse.Namespace) -> None:
     options.pooled |= options.on_the_fly  # which `calibrate` needs
-    for run in (_check, _features, _train, _calibrate, _evaluate):
+    # `_settings` refuses wrong values before minutes of feature extraction.
+    for run in (_check, _settings, _features, _train, _calibrate, _evaluate):
         run(paths, options)
 
 

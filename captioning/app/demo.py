@@ -128,7 +128,7 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
             with gradio.Column():
                 caption = gradio.Textbox(label="Caption", elem_id="caption", buttons=["copy"])
                 captions = gradio.Dataframe(
-                    label="All captions found",
+                    label="Best captions",
                     elem_id="captions",
                     headers=["Caption", "Log-probability", "Confidence"],
                     datatype=["str", "number", "str"],
@@ -200,8 +200,8 @@ def open_photograph(captioner: Captioner, path: Path) -> Photograph | None:
 def caption_photograph(
     captioner: Captioner, photograph: Photograph, beam_width: float | None
 ) -> tuple:
-    """Returns the best caption, rows of all captions with log-probability and confidence, a tile
-    (attention map, label) for each word, and the unit of the maps."""
+    """Returns the best caption, rows of the best captions (five at most) with log-probability and
+    confidence, a tile (attention map, label) for each word, and the unit of the maps."""
     beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
     search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
     num_captions = min(search.beam_width, _MAX_CAPTIONS)

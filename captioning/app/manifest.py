@@ -7,13 +7,14 @@ millions of files takes hours; reading a manifest, also when a job resumes, take
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from hashlib import sha256
+from itertools import chain, islice
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileSelector, FileSystem, FileType
 
 from captioning.app.storage import is_uri, open_storage, read_content
 from captioning.data.image_paths import find_images, image_extensions
@@ -33,11 +34,13 @@ def write_manifest(
     copies the files into it. Ids count from 0. Returns the number of images, and a line for each
     file or folder that cannot be listed or read.
 
-    Raises FileNotFoundError if there is no image, OSError if the manifest cannot be written.
+    Raises FileNotFoundError if there is no image, FileExistsError if `manifest` is another file,
+    OSError if it cannot be written.
     """
     problems: list[str] = []
     images = _list_images(sources, problems)
     file_system, path = open_storage(manifest)
+    _refuse_to_overwrite(file_system, path)
     unfinished = f"{path}.unfinished"
     schema, rows_at_once = (_CONTENTS, _CONTENTS_AT_ONCE) if contents else (_PATHS, _ROWS_AT_ONCE)
     rows = 0
@@ -56,10 +59,11 @@ def write_manifest(
     return rows, problems
 
 
-def read_manifest(manifest: str) -> tuple[np.ndarray, list[str]]:
-    """Returns the ids in a manifest, a file or a folder of files, as sorted int64, and the names of
-    those of its columns that a job reads. Raises FileNotFoundError if it is missing, UserError if
-    it has other columns or if an id is missing or occurs twice."""
+def read_manifest(manifest: str) -> tuple[np.ndarray, list[str], str]:
+    """Returns the ids in a manifest, a file or a folder of files, as sorted int64; the names of
+    those of its columns that a job reads; and a fingerprint of its ids and paths. Raises
+    FileNotFoundError if it is missing, UserError if it has other columns or if an id is missing or
+    occurs twice."""
     file_system, path = open_storage(manifest)
     if file_system.get_file_info(path).type == FileType.NotFound:
         raise FileNotFoundError(
@@ -90,23 +94,37 @@ def read_manifest(manifest: str) -> tuple[np.ndarray, list[str]]:
             f"Expected a different id in each row of {manifest}, got {problem}. Number the rows "
             "again."
         )
-    return ids, [name for name in _CONTENTS.names if name in types]
+    fingerprint = sha256(ids)
+    if "path" in types:
+        for batch in rows.to_batches(columns=["path"]):
+            fingerprint.update("".join(f"{path}\0" for path in batch["path"].to_pylist()).encode())
+    return ids, [name for name in _CONTENTS.names if name in types], fingerprint.hexdigest()
+
+
+def _refuse_to_overwrite(file_system: FileSystem, path: str) -> None:
+    if file_system.get_file_info(path).type == FileType.NotFound:
+        return
+    try:
+        is_manifest = pq.read_schema(path, filesystem=file_system).names[:2] == _PATHS.names
+    except (OSError, pa.ArrowInvalid):
+        is_manifest = False
+    if not is_manifest:
+        raise FileExistsError(
+            f"Expected a new file or a manifest, got {path}, which is something else. Name the "
+            "manifest last: captioning manifest FOLDER photos.parquet"
+        )
 
 
 def _list_images(sources: Sequence[str], problems: list[str]) -> Iterator[str]:
-    """Yields the path or URI of each image. Adds to `problems` what cannot be listed."""
-    for source in sources:
-        if is_uri(source):
-            paths = _list_storage(source, problems)
+    """Yields the path or URI of each image, once. Adds to `problems` what cannot be listed."""
+    found, errors = find_images(source for source in sources if not is_uri(source))
+    problems += map(str, errors)
+    in_storage = (_list_storage(source, problems) for source in sources if is_uri(source))
+    for path in chain(map(os.path.abspath, found), *in_storage):
+        if path.encode("utf-8", "replace").decode() == path:
+            yield path
         else:
-            found, errors = find_images([source])
-            problems += map(str, errors)
-            paths = map(os.path.abspath, found)
-        for path in paths:
-            if path.encode("utf-8", "replace").decode() == path:
-                yield path
-            else:
-                problems.append(f"{printable(path)} has a name that is not UTF-8. Rename it.")
+            problems.append(f"{printable(path)} has a name that is not UTF-8. Rename it.")
 
 
 def _list_storage(uri: str, problems: list[str]) -> Iterator[str]:

@@ -34,7 +34,8 @@ def add_root(parser: ArgumentParser, default: str | None = SUPPRESS) -> None:
         type=Path,
         default=default,
         metavar="FOLDER",
-        help="the folder of all files that the steps read and write (default: the current folder)",
+        help="the folder of all files that the steps read and write (default: the current folder; "
+        "for at-scale, that of the shipped model)",
     )
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from captioning.data.dataset import Dataset
 
 
-def _only_writer_of_root(step: Callable) -> Callable:
+def _only_writer_of_root(step: Callable, creates_root: bool = False) -> Callable:
     """Decorates a step that writes to the root folder. The step raises BlockingIOError while
     another run writes there."""
 
     @wraps(step)
     def run(paths: Paths, *arguments, **options):
-        if step.__name__ in ("download", "check"):  # may create the folder
+        if creates_root:
             paths.root.mkdir(parents=True, exist_ok=True)
         with only_writer(paths.root):
             return step(paths, *arguments, **options)
@@ -45,7 +45,10 @@ def _only_writer_of_root(step: Callable) -> Callable:
     return run
 
 
-@_only_writer_of_root
+_creator_of_root = partial(_only_writer_of_root, creates_root=True)
+
+
+@_creator_of_root
 def download(paths: Paths, source: Path | None = None) -> None:
     """Unpacks Flickr8k's images and captions. Takes the archives from `source`, an archive or a
     folder, and downloads the others: see `download_flickr8k`."""
@@ -54,7 +57,7 @@ def download(paths: Paths, source: Path | None = None) -> None:
     download_flickr8k(paths, source)
 
 
-@_only_writer_of_root
+@_creator_of_root
 def check(
     paths: Paths, captions: Sequence[Path] | None = None, images: Path | None = None
 ) -> tuple[Dataset, Findings]:
@@ -62,23 +65,22 @@ def check(
 
     Leaves out unusable images and captions, and writes the others to `dataset.json` and
     `descriptions.txt`. Returns the usable data set and the findings. Raises ValueError if a split
-    has no usable image.
+    has no usable image, or if one of the caption files would be overwritten.
     """
     from captioning.data.check import check_dataset, keep_usable
     from captioning.data.dataset import write_descriptions
+    from captioning.data.image_paths import resolve
     from captioning.data.read_dataset import read_dataset
     from captioning.data.vocabulary import clean_captions
 
     if bool(captions) != bool(images):
-        raise UserError(
-            "Expected captions and images, or for Flickr8k neither, got one of the two. Name both."
-        )
+        raise UserError("Expected both captions and images or neither, got one. Name both.")
+    for written in (paths.dataset, paths.descriptions):
+        if resolve(written) in map(resolve, captions or ()):
+            raise UserError(f"This step would overwrite {written}. Name another --root.")
     dataset = read_dataset(captions or [paths.texts], images or paths.images)
     findings = check_dataset(dataset)
-    try:
-        dataset = keep_usable(dataset, findings)
-    except UserError as error:  # the findings are the reason
-        raise UserError(f"{findings}\n{error}") from error
+    dataset = keep_usable(dataset, findings)
     write_descriptions(paths.descriptions, clean_captions(dataset.captions))
     dataset.save(paths.dataset)
     return dataset, findings
@@ -101,7 +103,7 @@ def extract_features(
     images are maps of one cell. `encoder` and `weights`: see `provide_encoder`.
     """
     from captioning.data.augmentation import AUGMENTATIONS
-    from captioning.data.dataset import Dataset, select
+    from captioning.data.dataset import Dataset
     from captioning.export.provide_encoder import provide_encoder
     from captioning.inference.extract_features import (
         extract_feature_maps,
@@ -111,12 +113,11 @@ def extract_features(
 
     dataset = Dataset.load(paths.dataset)
     image_encoder = provide_encoder(paths.models, encoder, weights)
-    image_names = list(dataset.captions)
     if pooled:
-        return extract_pooled_features(image_encoder, dataset.images, image_names, paths)
-    maps = extract_feature_maps(image_encoder, dataset.images, image_names, paths.feature_maps)
+        return extract_pooled_features(image_encoder, dataset.images, dataset.captions, paths)
+    maps = extract_feature_maps(image_encoder, dataset.images, dataset.captions, paths.feature_maps)
     pool_features(maps, paths)
-    training_names = list(select(dataset.captions, dataset.splits["train"]))
+    training_names = list(dataset.captions_of("train"))
     for augmentation in AUGMENTATIONS if augmentations is None else augmentations:
         path = paths.augmented_feature_maps(augmentation.name)
         extract_feature_maps(
@@ -193,14 +194,12 @@ def evaluate(
 ) -> tuple[dict[str, str], dict[str, float]]:
     """Captions the images of a split, and scores the captions. Returns image name -> caption, and
     metric -> score: see `score_captions`."""
-    from captioning.data.dataset import Dataset, select
+    from captioning.data.dataset import Dataset
     from captioning.evaluation.evaluate import evaluate_end_to_end
     from captioning.inference.captioner import Captioner
 
-    dataset = Dataset.load(paths.dataset)
-    references = select(dataset.captions, dataset.splits[split])
-    captioner = Captioner.load(paths.root)
-    return evaluate_end_to_end(captioner, dataset.images, references, search)
+    dataset, captioner = Dataset.load(paths.dataset), Captioner.load(paths.root)
+    return evaluate_end_to_end(captioner, dataset.images, dataset.captions_of(split), search)
 
 
 @_only_writer_of_root
@@ -227,7 +226,7 @@ def report(
     output: Path | None = None,
 ) -> Path:
     """Writes a page about the training run and its captions of a split. Returns its path."""
-    from captioning.data.dataset import Dataset, select
+    from captioning.data.dataset import Dataset
     from captioning.output.pages import refuse_to_overwrite
     from captioning.output.report import write_report
     from captioning.training.checkpoints import read_record
@@ -235,8 +234,8 @@ def report(
     page_path = output or paths.report
     refuse_to_overwrite(page_path)
     dataset, record = Dataset.load(paths.dataset), read_record(paths.models)
+    references = dataset.captions_of(split)
     captions, scores = evaluate(paths, split, search)
-    references = select(dataset.captions, dataset.splits[split])
     write_report(page_path, split, captions, references, scores, dataset.images, record)
     return page_path
 

@@ -19,12 +19,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError, printable
 from captioning.inference.captioner import Captioner
 from captioning.inference.confidence import CONFIDENCE
-from captioning.inference.network_files import (
-    DECODER_PREFILL,
-    DECODER_STEP,
-    ENCODER,
-    read_network_files,
-)
+from captioning.inference.network_files import NETWORKS, read_network_files
 from captioning.inference.openvino_runtime import limit_threads, openvino
 from captioning.paths import Paths, find_model
 from captioning.settings import SearchSettings
@@ -42,7 +37,6 @@ CAPTIONS = pa.schema(
 
 _READERS = 8  # threads that wait for object storage, which takes some 0.05 s a file
 
-_NETWORKS = (ENCODER, DECODER_PREFILL, DECODER_STEP)
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -128,7 +122,7 @@ def identify(root: Path | None) -> dict[str, str]:
     programs that caption, so that a job does not mix captions of several. Raises FileNotFoundError
     or UserError if a part of the model is missing or damaged."""
     paths = Paths(find_model(root))
-    networks = [read_network_files(paths.models / name) for name in _NETWORKS]
+    networks = [read_network_files(paths.models / name) for name in NETWORKS]
     vocabulary = Vocabulary.load(paths.vocabulary).fingerprint
     confidence = paths.models / CONFIDENCE  # which a model need not have
     folders = (_PACKAGE / "data", _PACKAGE / "inference")

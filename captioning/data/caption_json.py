@@ -38,8 +38,8 @@ def read_json(text: str, path: Path) -> Iterator[Row]:
             f"Expected whole JSON in {path}, got a part or other text ({error}). Fetch the file "
             "again, or correct it."
         ) from error
-    if _is_caption(content):  # a single line
-        return _read_lines(text, path)
+    if _is_caption(content):  # a single caption
+        return _read_lines(json.dumps(content), path)
     images = _get(content, "images", list, f"{path}")
     if "annotations" in content:
         return _read_coco(images, _get(content, "annotations", list, f"{path}"), path)

@@ -3,6 +3,7 @@ Repairs nothing."""
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from tqdm import tqdm
@@ -97,7 +98,8 @@ def check_dataset(dataset: Dataset) -> Findings:
 def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
     """Returns the data set without unusable captions and without unusable images. Keeps an image
     that is in several splits in one of them: in test, else in development, so that no image is used
-    both for training and for scoring. Raises ValueError if that leaves a split empty."""
+    both for training and for scoring. Raises ValueError, with the findings, if that leaves a split
+    empty."""
     kept = {
         name: [
             caption
@@ -117,14 +119,14 @@ def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
     for split, names in splits.items():
         if not names:
             raise UserError(
-                f"Expected an image with a usable caption in the {split} split, got none in "
-                f"{dataset.splits[split][:3]}. Correct the findings of the check."
+                f"{findings}\nExpected an image with a usable caption in the {split} split, got "
+                f"none in {dataset.splits[split][:3]}. Correct the findings of the check."
             )
     return replace(dataset, captions=captions, splits=splits)
 
 
 def _require_spaces(captions: Captions) -> None:
-    written = [caption for image_captions in captions.values() for caption in image_captions]
+    written = list(chain.from_iterable(captions.values()))
     unspaced = [caption for caption in written if not has_spaces(clean_caption(caption))]
     if len(unspaced) > len(written) / 2:
         raise UserError(

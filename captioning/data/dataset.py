@@ -50,10 +50,12 @@ class Dataset:
         """Returns a line for each split: the number of its images and of their captions."""
         return "\n".join(
             f"{split:12} {len(captions):6,} images {sum(map(len, captions.values())):7,} captions"
-            for split, captions in (
-                (split, select(self.captions, names)) for split, names in self.splits.items()
-            )
+            for split, captions in ((split, self.captions_of(split)) for split in self.splits)
         )
+
+    def captions_of(self, split: str) -> Captions:
+        """Returns the captions of the images of a split, without images that have none."""
+        return select(self.captions, self.splits[split])
 
     def save(self, path: Path) -> None:
         """Writes the data set as JSON. If the folder of images is below the file's folder, its path

@@ -149,9 +149,16 @@ def _walk(folder: str, problems: list[OSError]) -> Iterator[tuple[str, str, list
             continue
         visible.sort(key=lambda entry: entry.name, reverse=True)  # the first is walked first
         for entry in visible:
-            if entry.is_dir():
+            if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(_join(path, entry.name))
-        yield path, real_path, [entry.name for entry in visible if not entry.is_dir()]
+        yield path, real_path, [entry.name for entry in visible if not _is_folder(entry)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that may not be entered
+        return False
 
 
 def _join(folder: str, name: str) -> str:

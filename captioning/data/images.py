@@ -99,9 +99,14 @@ def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Ima
     name = "The image"
     if hasattr(image, "read"):
         name = str(getattr(image, "name", name))
-        if hasattr(image, "seekable") and image.seekable():
-            image.seek(0)
-        image = image.read()
+        try:
+            if hasattr(image, "seekable") and image.seekable():
+                image.seek(0)
+            image = image.read()
+        except ValueError as error:  # it is closed, or was opened as text
+            raise UnreadableImage(
+                name, f"cannot be read ({_describe(error)})", 'Open it in binary mode: "rb".'
+            ) from None
     if isinstance(image, (bytes, bytearray)):
         return image, name
     if hasattr(image, "__array__"):

@@ -11,7 +11,7 @@ from captioning.data.feature_store import load_pooled_features
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import caption_photographs, texts_of
-from captioning.evaluation.metrics import content_words_of, find_stem, find_supported
+from captioning.evaluation.metrics import find_content_words, find_stems, find_supported
 from captioning.inference.captioner import Captioner
 from captioning.inference.confidence import NO_CONTENT, Confidence, regression_inputs
 from captioning.inference.networks import Caption
@@ -33,7 +33,7 @@ def calibrate_confidence(paths: Paths) -> int:
     dataset, captioner = Dataset.load(paths.dataset), Captioner.load(paths.root)
     development = np.random.default_rng(0).permutation(dataset.splits["development"]).tolist()
     references = select(dataset.captions, development[len(development) // 10 :])
-    train = select(dataset.captions, dataset.splits["train"])
+    train = dataset.captions_of("train")
     features = load_pooled_features(paths)
     if missing := [name for name in (*train, *references) if name not in features]:
         raise UserError(
@@ -62,7 +62,7 @@ def fit_words(
     zeros, is for all rare words. The logistic regression has yet to be fitted: its coefficients are
     0. `fingerprint`: that of the decoder."""
     mentions = [  # for each image: word -> number of its references
-        Counter(word for reference in references for word in set(content_words_of(reference)))
+        Counter(word for reference in references for word in set(find_content_words(reference)))
         for references in train.values()
     ]
     image_counts = Counter(word for words in mentions for word in words)
@@ -84,16 +84,12 @@ def fit_words(
         inputs.T @ (targets - mean_target) / len(inputs),
     ).T  # (words, feature_width)
     biases = mean_target - weights @ mean
-    rows = {word: row for row, word in enumerate(frequent)}
-
-    def find_row(word_id: int) -> int:
-        stem = find_stem(vocabulary.decode([word_id]))  # "" for the start and the end
-        return NO_CONTENT if stem is None else rows.get(stem, len(frequent))
-
+    rows = {None: NO_CONTENT} | {word: row for row, word in enumerate(frequent)}
+    word_rows = [rows.get(stem, len(frequent)) for stem in find_stems(vocabulary)]
     return Confidence(
         fingerprint,
         coefficients=np.zeros(3),
-        word_rows=np.array([find_row(word_id) for word_id in range(len(vocabulary))], np.int32),
+        word_rows=np.array(word_rows, np.int32),
         weights=np.vstack([weights, np.zeros((1, len(mean)))]).astype("float32"),
         biases=np.append(biases, 0).astype("float32"),
     )

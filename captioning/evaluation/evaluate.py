@@ -68,13 +68,9 @@ def caption_photographs(
     """Returns image name -> caption of the photographs in `image_folder`. Raises the error of the
     first one that cannot be read."""
     image_names = list(image_names)
-    results = captioner.stream((image_folder / name for name in image_names), search=search)
-    captions = {}
-    for image_name, (_, result) in zip(image_names, results, strict=True):
-        if isinstance(result, Exception):
-            raise result
-        captions[image_name] = result[0]
-    return captions
+    photographs = (image_folder / name for name in image_names)
+    captions = captioner.caption_batch(photographs, search=search)
+    return {name: best for name, (best,) in zip(image_names, captions, strict=True)}
 
 
 def texts_of(captions: Mapping[str, Caption]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from pycocoevalcap.cider.cider import Cider
 from pycocoevalcap.meteor.meteor import Meteor
 from pycocoevalcap.rouge.rouge import Rouge
 
+from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.ptb_tokenizer import tokenize
 
@@ -75,11 +76,11 @@ def score_captions(
         scores["METEOR"] = float(Meteor().compute_score(references, candidates)[0])
     scores["ROUGE-L"] = float(Rouge().compute_score(references, candidates)[0])
     scores["CIDEr"] = float(Cider().compute_score(references, candidates)[0])
-    scores |= score_content_words({name: line for name, (line,) in candidates.items()}, references)
-    lines = [line for (line,) in candidates.values()]
-    scores["distinct captions"] = len(set(lines))
-    scores["distinct words"] = len({word for line in lines for word in line.split()})
-    scores["broken off"] = sum(line.rpartition(" ")[2] in _OPEN_ENDINGS for line in lines)
+    lines = {name: line for name, (line,) in candidates.items()}
+    scores |= score_content_words(lines, references)
+    scores["distinct captions"] = len(set(lines.values()))
+    scores["distinct words"] = len({word for line in lines.values() for word in line.split()})
+    scores["broken off"] = sum(line.rpartition(" ")[2] in _OPEN_ENDINGS for line in lines.values())
     return scores
 
 
@@ -97,35 +98,36 @@ def score_content_words(
     """
     total, supported = 0, 0.0
     for image_name, caption in captions.items():
-        words = find_content_words(caption)
+        words = keep_content_words(caption)
         total += len(words)
-        reference_words = [set(find_content_words(line)) for line in references[image_name]]
+        reference_words = [set(keep_content_words(line)) for line in references[image_name]]
         supported += sum(_support(word, reference_words) for word in words)
     return {"supported words": supported / max(total, 1), "content words": total / len(captions)}
 
 
-def find_content_words(caption: str) -> list[str]:
+def keep_content_words(caption: str) -> list[str]:
     """Returns the content words of a tokenised caption in order: nouns, verbs, adjectives,
     numbers and a few adverbs, but no function words. Works for English only.
 
     Each is the stem of its lemma, so that "dogs" in a reference supports "dog", "sits" supports
     "sitting", and "children" supports "child".
 
-    >>> find_content_words("two children are sitting on the dog 's beach")
+    >>> keep_content_words("two children are sitting on the dog 's beach")
     ['two', 'child', 'sit', 'dog', 'beach']
     """
     return [_stem(word) for word in caption.lower().split() if word not in _FUNCTION_WORDS]
 
 
-def find_stem(word: str) -> str | None:
-    """Returns the stem of a word, which "dog" and "dogs" share; None for a word without content and
-    for no word."""
-    return next(iter(find_content_words(word)), None)
+def find_content_words(caption: str) -> list[str]:
+    """Returns the content words of a caption as written: see `keep_content_words`."""
+    return keep_content_words(_join_tokens(caption))
 
 
-def content_words_of(caption: str) -> list[str]:
-    """Returns the content words of a caption as written: see `find_content_words`."""
-    return find_content_words(_join_tokens(caption))
+def find_stems(vocabulary: Vocabulary) -> list[str | None]:
+    """Returns the stem of each word id, which "dog" and "dogs" share; None for a reserved id and
+    for a word without content."""
+    words = (vocabulary.decode([word_id]) for word_id in range(len(vocabulary)))
+    return [next(iter(keep_content_words(word)), None) for word in words]
 
 
 def find_supported(
@@ -135,8 +137,8 @@ def find_supported(
     `references` of its image: bool (captions,). One without content words is not."""
     supported = []
     for image_name, caption in captions.items():
-        words = content_words_of(caption)
-        reference_words = set(chain.from_iterable(map(content_words_of, references[image_name])))
+        words = find_content_words(caption)
+        reference_words = set(chain.from_iterable(map(find_content_words, references[image_name])))
         supported.append(2 * sum(word in reference_words for word in words) > len(words))
     return np.array(supported)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from captioning.data.dataset import Dataset, select
+from captioning.data.dataset import Dataset
 from captioning.data.images import load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
@@ -69,7 +69,7 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
             "To quantise them again, make new ones: `python -m captioning features --weights "
             "FILE`, then `python -m captioning export`."
         )
-    references = select(dataset.captions, dataset.splits["development"])
+    references = dataset.captions_of("development")
 
     def development_cider(models: Path, maps_path: Path) -> float:
         # The maps are closed when this function returns, because Windows removes no open file.
@@ -91,17 +91,11 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
 
 def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) -> None:
     """Writes the encoder in the folder `source` to the folder `target` with 8-bit weights and
-    activations. The images set the quantisation ranges. Raises ValueError if the encoder is
-    quantised already.
+    activations. The images set the quantisation ranges.
 
     Sums stay in floats: the ranges of their inputs differ most, and they take the least time.
     """
     network = read_network(source / ENCODER)
-    if _is_quantised(network):
-        raise UserError(
-            f"Expected an encoder in floats, got {source / ENCODER}, which is quantised already. "
-            "To quantise it again, make a new one: `python -m captioning features --weights FILE`."
-        )
     size = image_size(network)
     quantised = _quantise(
         network,
@@ -120,16 +114,10 @@ def quantise_decoder(
 ) -> None:
     """Writes the decoder in the folder `source` to the folder `target` with its multiplications by
     weights in 8-bit integers. It captions `features` (images, cells, feature_width) to set the
-    quantisation ranges. If one of its two files is quantised already, that file is copied. Raises
-    ValueError if both are.
+    quantisation ranges. A file that is quantised already is copied.
 
     Other operations stay in floats: normalisation would lose small differences.
     """
-    if all(_is_quantised(read_network(source / name)) for name in _DECODER_FILES):
-        raise UserError(
-            f"Expected a decoder in floats, got that in {source}, which is quantised already. To "
-            "quantise it again, export a new one: `python -m captioning export`."
-        )
     target.mkdir(parents=True, exist_ok=True)
     decoder = _RecordingDecoder.load(source, vocabulary)
     for feature_map in features:  # separately, so that each image has the same weight

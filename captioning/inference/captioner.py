@@ -32,8 +32,8 @@ class Captioner:
     array: see `captioning.data.images.open_image`.
 
     A caption does not depend on the images captioned before or together with its image, and neither
-    does its log-probability, within 1e-5: what a sum of floats is rounded to depends on how many
-    sums OpenVINO computes side by side. With the 8-bit networks no difference has been measured.
+    does its log-probability, within 1e-5: OpenVINO rounds sums differently in batches of another
+    size. With the 8-bit networks no difference has been measured.
 
     >>> captioner = Captioner.load()
     >>> print(captioner.caption("photo.jpg"))  # doctest: +SKIP
@@ -164,7 +164,7 @@ def _pop_errors(pending: _Pending) -> Iterator[tuple[ImageLike, Exception]]:
 def _require_several(images: Iterable[ImageLike]) -> None:
     """Refuses a single image, whose lines or characters would be taken for images."""
     is_single = isinstance(images, (str, bytes, PathLike, Image.Image)) or hasattr(images, "read")
-    if is_single or isinstance(images, np.ndarray) and images.ndim != 4:
+    if is_single or len(getattr(images, "shape", ())) in (2, 3):  # also a tensor
         raise TypeError(
             f"Expected several images, such as a list of paths, got one {type(images).__name__}. "
             "Put it into a list, or use caption()."

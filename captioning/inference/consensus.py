@@ -1,7 +1,7 @@
 """Consensus decoding: of the candidates of a beam search, the one that agrees best with the others.
 
 Minimum Bayes risk decoding (Kumar and Byrne, 2004). The candidates, weighted by their
-probabilities, stand for the captions that people might write. CIDEr-D and BLEU-4 against these
+probabilities, stand for the captions that people might write. CIDEr and BLEU-4 against these
 estimate how well a candidate would score. A second model predicts which words people would mention:
 these raise the score of a candidate, and other content words lower it. Works on ids and arrays
 only, like the beam search.
@@ -17,7 +17,7 @@ from captioning.inference.beam_search import Hypothesis
 _LONGEST_NGRAM = 4
 _CIDER_LENGTH_DEVIATION = 6.0  # words: how much another length costs, as in CIDEr-D
 # Chosen on Flickr8k's development split: docs/findings.md.
-_BLEU_WEIGHT = 10.0  # makes BLEU-4, from 0 to 1, count as much as CIDEr-D, from 0 to 10
+_BLEU_WEIGHT = 10.0  # makes BLEU-4, from 0 to 1, count as much as CIDEr, from 0 to 10
 _LOG_PROB_WEIGHT = 1.5
 _WORD_WEIGHT = 3.0  # of the sum of the word scores
 
@@ -30,13 +30,13 @@ def rank_by_consensus(
     length_normalisation: float,
     word_scores: np.ndarray | None = None,
 ) -> list[Hypothesis]:
-    """The same hypotheses, ordered by their expected score against the others, best first.
+    """Returns the hypotheses, best first. The score of one is its agreement with the others plus
+    its weighted log-probability, divided by length ** `length_normalisation`, and, with
+    `word_scores` (vocabulary,), those of `Confidence.score_words`, the weighted sum of those of its
+    words. A word score above 0 counts once for each word, one below 0 every time.
 
-    `rarities` (vocabulary,) holds the weight of each word id in CIDEr-D, its inverse document
-    frequency there. The log-probability, divided by length ** `length_normalisation`, decides
-    between candidates that agree equally well. With `word_scores` (vocabulary,), those of
-    `Confidence.score_words`, the weighted sum over its words is added. A score above 0 counts once
-    for each word, a score below 0 every time.
+    `rarities` (vocabulary,) holds the weight of each word id in CIDEr, its inverse document
+    frequency there.
     """
     if len(hypotheses) < 2:
         return list(hypotheses)
@@ -62,8 +62,9 @@ def _sum_scores(word_scores: np.ndarray, candidate: Sequence[int]) -> float:
 
 
 def agreements(candidates: Sequence[Sequence[int]], rarities: np.ndarray) -> np.ndarray:
-    """CIDEr-D + 10 BLEU-4 of each candidate, a sequence of word ids, with each candidate as its
-    only reference: float (candidates, references), from 0 to 20."""
+    """CIDEr + 10 BLEU-4 of each candidate, a sequence of word ids, with each candidate as its only
+    reference: float (candidates, references), from 0 to 20. CIDEr has the penalty of CIDEr-D for
+    another length, but does not clip counts."""
     lengths = np.array([len(candidate) for candidate in candidates])
     cider = np.zeros((len(candidates), len(candidates)))
     log_bleu = np.zeros_like(cider)
@@ -87,9 +88,7 @@ def _count_ngrams(
         Counter(tuple(candidate[start : start + n]) for start in range(len(candidate) - n + 1))
         for candidate in candidates
     ]
-    columns = {
-        ngram: column for column, ngram in enumerate(dict.fromkeys(sum(counters, Counter())))
-    }
+    columns = {ngram: column for column, ngram in enumerate(sum(counters, Counter()))}
     counts = np.zeros((len(candidates), len(columns)))
     for row, counter in zip(counts, counters, strict=True):
         row[[columns[ngram] for ngram in counter]] = list(counter.values())

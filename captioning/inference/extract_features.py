@@ -5,7 +5,7 @@ Threads decode image files while the encoder computes.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
@@ -75,7 +75,7 @@ def extract_feature_maps(
 
 
 def extract_pooled_features(
-    encoder: Encoder, folder: Path, image_names: Sequence[str], paths: Paths
+    encoder: Encoder, folder: Path, image_names: Collection[str], paths: Paths
 ) -> Mapping[str, np.ndarray]:
     """Writes and returns the same features as `pool_features`, but computes them directly from the
     photographs: 66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and

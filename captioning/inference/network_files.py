@@ -27,7 +27,7 @@ ENCODER = "encoder.xml"
 DECODER_PREFILL = "decoder_prefill.xml"
 DECODER_STEP = "decoder_step.xml"
 
-_NETWORKS = (ENCODER, DECODER_PREFILL, DECODER_STEP)
+NETWORKS = (ENCODER, DECODER_PREFILL, DECODER_STEP)
 
 # Folders below the one of the networks: networks that are being written, and networks that have
 # replaced others, but may not be in their places yet.
@@ -163,7 +163,7 @@ def replace_networks(folder: Path) -> Iterator[Path]:
     new_folder.mkdir(parents=True)
     try:
         yield new_folder
-        names = {Path(name).stem for name in _NETWORKS if (new_folder / name).exists()}
+        names = {Path(name).stem for name in NETWORKS if (new_folder / name).exists()}
         for path in new_folder.iterdir():
             if path.stem not in names:
                 path.unlink()

@@ -48,8 +48,8 @@ FeatureMaps = np.ndarray | Iterable[np.ndarray]
 
 @dataclass(frozen=True, slots=True)  # there may be very many captions
 class Caption:
-    """A caption, its log-probability (natural logarithm, the end token included) and its
-    confidence, from 0 to 1: see `captioning.inference.confidence`. None: the model has none."""
+    """A caption. `log_prob`: the natural logarithm of its probability, the end token included;
+    `confidence`: from 0 to 1, see `captioning.inference.confidence`; None if the model has none."""
 
     text: str
     log_prob: float
@@ -89,9 +89,9 @@ class Decoder:
     """The caption network and its vocabulary: feature maps -> captions, one word at a time. Safe
     to call from several threads.
 
-    `encoder_id`: the ID of the encoder that it was trained with; `feature_width`: numbers in a cell
-    of the feature maps; `longest_caption`: the limit of the search in words; `fingerprint`: that of
-    the weights; `confidence`: see `captioning.inference.confidence`. The last two may be None.
+    `feature_width`: numbers in a cell of the feature maps; `longest_caption`: the limit of the
+    search in words. None if unknown: `encoder_id`, that of the encoder that it was trained with;
+    `fingerprint`, that of the weights; `confidence`: see `captioning.inference.confidence`.
     """
 
     def __init__(
@@ -188,11 +188,11 @@ class Decoder:
             word_scores = self.confidence and self.confidence.score_words(pooled)
             normalisation = search.length_normalisation
             hypotheses = rank_by_consensus(hypotheses, self._rarities, normalisation, word_scores)
-        return [self._to_caption(best, pooled) for best in hypotheses[:count]]
+        return [self._to_caption(chosen, pooled) for chosen in hypotheses[:count]]
 
-    def _to_caption(self, best: Hypothesis, pooled: np.ndarray) -> Caption:
-        confidence = self.confidence and self.confidence(best.ids, best.log_prob, pooled)
-        return Caption(self.vocabulary.decode(best.ids), best.log_prob, confidence)
+    def _to_caption(self, chosen: Hypothesis, pooled: np.ndarray) -> Caption:
+        confidence = self.confidence and self.confidence(chosen.ids, chosen.log_prob, pooled)
+        return Caption(self.vocabulary.decode(chosen.ids), chosen.log_prob, confidence)
 
     def search(
         self, features: FeatureMaps, search: SearchSettings = SearchSettings()

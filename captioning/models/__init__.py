@@ -1,6 +1,6 @@
 """The networks in Keras: image encoders, caption models, their ensemble and their one-step form.
 
 Builders take sizes and settings and return Keras models with random or given weights. The callers
-compile, train, export and save the models. The code runs on any Keras backend. Of `captioning`, it
-imports only `settings` and `files`.
+compile, train, export and save the models. The code runs on any Keras backend. It imports no other
+folder of this package.
 """

@@ -68,6 +68,17 @@ def build_caption_model(
     return keras.Model({"features": features, "words": words}, logits, name=settings.decoder)
 
 
+def rebuild_caption_model(
+    trained: keras.Model, settings: TrainingSettings, precision: str = "float32"
+) -> keras.Model:
+    """Builds the single caption model `trained` again, with its weights, for another precision or
+    for the dropout of `settings`."""
+    vocabulary_size, feature_width = trained.output.shape[-1], trained.input["features"].shape[-1]
+    model = build_caption_model(vocabulary_size, feature_width, settings, precision)
+    model.set_weights(trained.get_weights())
+    return model
+
+
 # Words
 
 

@@ -19,6 +19,7 @@ from captioning.evaluation.confusions import find_confusions
 from captioning.evaluation.metrics import compute_cider_per_image, format_score
 from captioning.output.pages import write_page
 from captioning.training.checkpoints import (
+    CONTINUATION_KEY,
     ENSEMBLE_STAGE,
     MEMBER_KEY,
     MONITOR,
@@ -81,12 +82,16 @@ def write_report(
 
 def split_by_model(history: Sequence[Mapping]) -> dict[str, list[Mapping]]:
     """Returns model name -> its epochs, for the members of an ensemble and their student, or for
-    the only model."""
+    the only model, and for the runs that continued it."""
     single_model = "Student" if any(MEMBER_KEY in epoch for epoch in history) else "Model"
     models: dict[str, list[Mapping]] = {}
     for epoch in history:
+        name = single_model
+        if MEMBER_KEY in epoch:
+            name = f"Member {epoch[MEMBER_KEY]}"
+        elif CONTINUATION_KEY in epoch:
+            name = f"Continuation {epoch[CONTINUATION_KEY]}"
         if epoch[STAGE_KEY] != ENSEMBLE_STAGE:
-            name = f"Member {epoch[MEMBER_KEY]}" if MEMBER_KEY in epoch else single_model
             models.setdefault(name, []).append(epoch)
     return models
 

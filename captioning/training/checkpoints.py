@@ -16,6 +16,7 @@ import keras
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError, one_line
 from captioning.files import replace_when_written, write_atomically
+from captioning.models.backend import uses_xla
 from captioning.paths import Paths
 from captioning.training.devices import (
     in_this_process,
@@ -28,7 +29,9 @@ RECORD = "training.json"
 
 STAGE_KEY = "stage"  # the name of the stage of an epoch
 MEMBER_KEY = "member"  # the number, from 1, of the ensemble member that an epoch trained
+CONTINUATION_KEY = "continuation"  # the number, from 1, of the run that continued the model
 MONITOR = "development CIDEr"  # the number that is highest in the best epoch
+FINE_TUNED_ENCODER = "fine-tuned encoder"  # in a record: the ID of the encoder that the model fits
 ENSEMBLE_STAGE = "ensemble"  # marks the entry with the scores of the ensemble, which is no epoch
 
 _LARGEST = 1e30  # larger numbers in a history mean that it is damaged
@@ -79,7 +82,9 @@ class Run:
 
     def load_last_model(self) -> keras.Model:
         """Loads the model of the last epoch, with its optimizer."""
-        return _load(self._model_path(len(self.history)))
+        model = _load(self._model_path(len(self.history)))
+        model.jit_compile = uses_xla()  # the epochs before may have run on another backend
+        return model
 
     def load_best_model(self) -> keras.Model:
         """Loads the model of the best epoch so far, not compiled."""

@@ -1,6 +1,7 @@
 """Continues the training of a caption model of another run, such as one that learned together with
 the image encoder, in the second stage only."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -8,13 +9,23 @@ import keras
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.inference.openvino_runtime import is_other_encoder
-from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model, ensemble_members
+from captioning.models.caption_model import (
+    NETWORK_SETTINGS,
+    ensemble_members,
+    rebuild_caption_model,
+)
+from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training import self_critical
-from captioning.training.checkpoints import MODEL, Run, load_model, read_record
+from captioning.training.checkpoints import (
+    CONTINUATION_KEY,
+    FINE_TUNED_ENCODER,
+    MODEL,
+    Run,
+    load_model,
+    read_record,
+)
 from captioning.training.training_data import TrainingData
-
-FINE_TUNED_ENCODER = "fine-tuned encoder"  # in a record: the encoder that the model fits
 
 
 def load_start(
@@ -31,10 +42,11 @@ def load_start(
     model, record = load_model(folder), read_record(folder)
     encoder_id = record.get(FINE_TUNED_ENCODER, record.get("encoder"))
     if is_other_encoder(encoder_id, data.encoder_id):
+        weights = Paths(folder.parent.parent).fine_tuned_weights
         raise UserError(
             f"Expected the features of {encoder_id}, the encoder of the caption model in {folder}, "
             f"got those of {data.encoder_id}. Extract the features with that encoder, in another "
-            f"--root; after fine-tuning, with --weights {folder.parent / 'fine_tuned.weights.h5'}."
+            f"--root; after fine-tuning, with --weights {weights}."
         )
     network = {name: getattr(settings, name) for name in NETWORK_SETTINGS}
     trained = record.get("settings", {})
@@ -65,13 +77,11 @@ def continue_training(
         self_critical.run_stage(run, data, vocabulary, settings, start)
     if not run.history:
         return start
-    return to_float32(run.load_best_model(), data, vocabulary, settings)
+    return rebuild_caption_model(run.load_best_model(), settings)
 
 
-def to_float32(
-    trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
-) -> keras.Model:
-    """Returns a caption model with the weights of `trained` that computes in float32."""
-    model = build_caption_model(len(vocabulary), data.feature_width, settings)
-    model.set_weights(trained.get_weights())
-    return model
+def number_continuation(history: Sequence[Mapping], past_epochs: Sequence[Mapping]) -> list[dict]:
+    """Returns the `history` of a run that continued a model with these `past_epochs`, marked with
+    its number."""
+    number = 1 + max(epoch.get(CONTINUATION_KEY, 0) for epoch in past_epochs)
+    return [{**epoch, CONTINUATION_KEY: number} for epoch in history]

@@ -106,7 +106,6 @@ def run_epochs(
     with model_scope():
         if epochs_done:
             model = run.load_last_model()
-            model.jit_compile = uses_xla()  # the epochs before may have run on another backend
         else:
             keras.utils.set_random_seed(settings.seed)
             model = build()

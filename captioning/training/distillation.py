@@ -16,7 +16,7 @@ import numpy as np
 from captioning.data.vocabulary import PADDING
 from captioning.files import name_in_errors
 from captioning.models.backend import uses_xla
-from captioning.models.caption_model import build_caption_model, build_ensemble
+from captioning.models.caption_model import build_ensemble, rebuild_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant
 
@@ -128,12 +128,9 @@ def build_teacher(
     """Builds a model with the inputs of a caption model. It outputs the mean of the members'
     probabilities of the next word (images, captions * length, vocabulary_size) float32, and
     computes in `precision`, a dtype policy of Keras."""
-    copies = []
-    for member in members:
-        feature_width, vocabulary_size = member.input["features"].shape[-1], member.output.shape[-1]
-        copies.append(build_caption_model(vocabulary_size, feature_width, settings, precision))
-        copies[-1].set_weights(member.get_weights())
-    logits = build_ensemble(copies)
+    logits = build_ensemble(
+        [rebuild_caption_model(member, settings, precision) for member in members]
+    )
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(logits.output)
     teacher = keras.Model(logits.input, probabilities, name="teacher")
     teacher.compile(jit_compile=uses_xla())

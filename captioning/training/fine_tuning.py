@@ -21,19 +21,23 @@ from captioning.errors import UserError
 from captioning.export.keras_to_openvino import make_encoder_id, make_fingerprint, to_encoder
 from captioning.inference.openvino_runtime import encoder_name, is_other_encoder
 from captioning.models.backend import uses_xla
-from captioning.models.caption_model import NETWORK_SETTINGS, build_caption_model, ensemble_members
+from captioning.models.caption_model import (
+    NETWORK_SETTINGS,
+    ensemble_members,
+    rebuild_caption_model,
+)
 from captioning.models.image_encoder import SplitEncoder, build_split_encoder
 from captioning.paths import Paths
 from captioning.settings import DEFAULT_ENCODER, TrainingSettings
 from captioning.training import cross_entropy
 from captioning.training.checkpoints import (
+    FINE_TUNED_ENCODER,
     MONITOR,
     Run,
     find_best_epoch,
     load_trained,
     save_trained,
 )
-from captioning.training.continuation import FINE_TUNED_ENCODER, to_float32
 from captioning.training.devices import training_precision
 from captioning.training.distillation import build_teacher
 from captioning.training.training_data import TrainingData, identify_run
@@ -141,9 +145,7 @@ def fine_tune(
     )
 
     def build() -> keras.Model:
-        size = len(vocabulary), data.feature_width
-        caption_model = build_caption_model(*size, settings, precision)
-        caption_model.set_weights(members[0].get_weights())
+        caption_model = rebuild_caption_model(members[0], settings, precision)
         return _connect(_copy(encoder.last_blocks, precision), caption_model)
 
     last_blocks = _copy(encoder.last_blocks, "float32")
@@ -162,7 +164,7 @@ def fine_tune(
         )
     trained = run.load_best_model()
     encoder.last_blocks.set_weights(trained.get_layer(last_blocks.name).get_weights())
-    caption_model = to_float32(trained.get_layer(settings.decoder), data, vocabulary, settings)
+    caption_model = rebuild_caption_model(trained.get_layer(settings.decoder), settings)
     record = {FINE_TUNED_ENCODER: make_encoder_id(encoder.whole), "history": run.history}
     save_trained(caption_model, identity | record, folder)
     return run.history

@@ -19,10 +19,10 @@ import numpy as np
 
 from captioning.data.compact_captions import CompactCaptions
 from captioning.data.vocabulary import Vocabulary
-from captioning.evaluation.metrics import find_stem
+from captioning.evaluation.metrics import find_stems
+from captioning.inference.confidence import NO_CONTENT
 
 _LENGTHS = 1, 2, 3, 4  # of the n-grams, in words
-_NO_CONTENT = -1  # the number of words without content
 _LENGTH_DEVIATION = 6.0  # in bigrams; a larger one makes differences in length cost less
 
 # An n-gram of the words a, b, c is the number (a * factor + b) * factor + c, modulo 2^64. The
@@ -33,31 +33,28 @@ Tokens = Sequence[Hashable]
 
 
 class Reward:
-    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4 against fixed references and, with
-    a `support`, plus `support_weight` times its score."""
+    """Scores captions by CIDEr-D plus `bleu_weight` times BLEU-4 against fixed references, plus
+    their `support`."""
 
     def __init__(
         self,
         captions: Mapping[str, Iterable[Tokens]],
         bleu_weight: float,
-        support_weight: float = 0.0,
         support: "Support | None" = None,
     ):
         """`captions`: image name -> tokenised references."""
         self._references = References(captions)
         self._cider = Cider(self._references)
-        self._bleu = Bleu(self._references)
         self._bleu_weight = bleu_weight
-        self._support_weight = support_weight
         self._support = support
 
     def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
         """Returns the rewards (captions,) float of captions of an image. Raises KeyError if it has
         no references."""
         counts = self._references.count_ngrams(image_name, captions)
-        rewards = self._cider.score(counts) + self._bleu_weight * self._bleu.score(counts)
+        rewards = self._cider(counts) + self._bleu_weight * score_bleu(counts)
         if self._support:
-            rewards += self._support_weight * self._support(image_name, captions)
+            rewards += self._support(image_name, captions)
         return rewards
 
 
@@ -128,19 +125,14 @@ class Cider:
     references contain an n-gram determines its weight."""
 
     def __init__(self, references: References):
-        self._references = references
         images, ngrams, images_with = references.count_images()
         self._log_images = log(images)
         # Entry 0 is no n-gram: it stands for all n-grams that occur in fewer than two images.
         self._ngrams = np.insert(ngrams, 0, 0)
         self._log_images_with = np.log(np.insert(images_with, 0, 1))
 
-    def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
-        """Returns the scores (captions,) float of captions of an image."""
-        return self.score(self._references.count_ngrams(image_name, captions))
-
-    def score(self, counts: NGramCounts) -> np.ndarray:
-        """Returns the scores (captions,) of captions whose n-grams are counted."""
+    def __call__(self, counts: NGramCounts) -> np.ndarray:
+        """Returns the scores (captions,) float of captions whose n-grams are counted."""
         idf = self._inverse_document_frequencies(counts.ngrams)
         weights = (counts.captions * idf)[:, None]  # (captions, 1, n-grams)
         reference_weights = counts.references * idf  # (references, n-grams)
@@ -162,41 +154,34 @@ class Cider:
         return self._log_images - np.where(is_found, self._log_images_with[places], 0)
 
 
-class Bleu:
-    """Scores captions by BLEU-4 (Papineni et al., 2002), from 0 to 1. For n-grams longer than a
-    word, matches and total are raised by one (Lin and Och, 2004); otherwise most captions would
-    score 0."""
-
-    def __init__(self, references: References):
-        self._references = references
-
-    def __call__(self, image_name: str, captions: Sequence[Tokens]) -> np.ndarray:
-        """Returns the scores (captions,) float of captions of an image."""
-        return self.score(self._references.count_ngrams(image_name, captions))
-
-    def score(self, counts: NGramCounts) -> np.ndarray:
-        """Returns the scores (captions,) of captions whose n-grams are counted."""
-        max_counts = counts.references.max(axis=0)
-        matches = np.minimum(counts.captions, max_counts) @ counts.has_length
-        totals = counts.captions @ counts.has_length  # (captions, lengths)
-        raised = np.greater(_LENGTHS, 1)
-        precisions = (matches + raised) / np.maximum(totals + raised, 1)  # an empty caption has 0
-        words = totals[:, 0]
-        reference_words = np.sort(counts.references @ counts.has_length[:, 0])
-        closest = reference_words[np.abs(reference_words - words[:, None]).argmin(axis=1)]
-        brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(words, 1)))
-        return precisions.prod(axis=1) ** (1 / len(_LENGTHS)) * brevity
+def score_bleu(counts: NGramCounts) -> np.ndarray:
+    """Returns the BLEU-4 (captions,) of captions (Papineni et al., 2002), from 0 to 1. For n-grams
+    longer than a word, matches and total are raised by one (Lin and Och, 2004); otherwise most
+    captions would score 0."""
+    max_counts = counts.references.max(axis=0)
+    matches = np.minimum(counts.captions, max_counts) @ counts.has_length
+    totals = counts.captions @ counts.has_length  # (captions, lengths)
+    raised = np.greater(_LENGTHS, 1)
+    precisions = (matches + raised) / np.maximum(totals + raised, 1)  # an empty caption has 0
+    words = totals[:, 0]
+    reference_words = np.sort(counts.references @ counts.has_length[:, 0])
+    closest = reference_words[np.abs(reference_words - words[:, None]).argmin(axis=1)]
+    brevity = np.exp(np.minimum(0, 1 - closest / np.maximum(words, 1)))
+    return precisions.prod(axis=1) ** (1 / len(_LENGTHS)) * brevity
 
 
 class Support:
-    """Scores captions by their content words: the number of those that a reference contains, minus
-    the number of those that no reference contains. CIDEr and BLEU forgive a false word in a likely
-    phrase. The list of words without content is English."""
+    """Scores captions by their content words: `weight` times the number of those that a reference
+    contains, minus the number of those that no reference contains. CIDEr and BLEU forgive a false
+    word in a likely phrase. The list of words without content is English."""
 
-    def __init__(self, captions: Mapping[str, Iterable[Sequence[int]]], stems: np.ndarray):
+    def __init__(
+        self, captions: Mapping[str, Iterable[Sequence[int]]], stems: np.ndarray, weight: float
+    ):
         """`captions`: image name -> word ids of the references; `stems` (vocabulary,): see
         `number_stems`."""
         self._stems = stems
+        self._weight = weight
         self._references = {
             image_name: self._find_stems(chain.from_iterable(image_captions))
             for image_name, image_captions in captions.items()
@@ -207,19 +192,20 @@ class Support:
         word counts once. Raises KeyError if the image has no references."""
         references = self._references[image_name]
         found = map(self._find_stems, captions)
-        return np.array([2.0 * np.isin(stems, references).sum() - len(stems) for stems in found])
+        differences = [2 * np.isin(stems, references).sum() - len(stems) for stems in found]
+        return self._weight * np.array(differences)
 
     def _find_stems(self, word_ids: Iterable[int]) -> np.ndarray:
         stems = np.unique(self._stems[np.fromiter(word_ids, int)])
-        return stems[stems != _NO_CONTENT]
+        return stems[stems != NO_CONTENT]
 
 
 def number_stems(vocabulary: Vocabulary) -> np.ndarray:
     """Returns the number of the stem of each word (vocabulary,) int32, which words like "dog" and
     "dogs" share; -1 for a word without content, such as "the"."""
     numbers = defaultdict(count().__next__)
-    stems = [find_stem(vocabulary.decode([word_id])) for word_id in range(len(vocabulary))]
-    return np.array([_NO_CONTENT if stem is None else numbers[stem] for stem in stems], "int32")
+    stems = find_stems(vocabulary)
+    return np.array([NO_CONTENT if stem is None else numbers[stem] for stem in stems], "int32")
 
 
 def _find_ngrams(captions: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
 from captioning.inference.networks import Decoder
 from captioning.models.backend import uses_xla
-from captioning.models.caption_model import build_caption_model
+from captioning.models.caption_model import rebuild_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import EncodedCaptions, Variant, pad
 from captioning.training.checkpoints import Run
@@ -48,10 +48,9 @@ def run_stage(
     default the best of the run so far. Raises ValueError if training diverges."""
     if run.epochs_done(STAGE):
         model = run.load_last_model()
-        model.jit_compile = uses_xla()  # the epochs before may have run on another backend
         _swap_averages(model)
     else:
-        model = _build_model(start or run.load_best_model(), data, vocabulary, settings)
+        model = _without_dropout(start or run.load_best_model(), settings)
     batches = SelfCriticalBatches(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
@@ -72,16 +71,10 @@ def run_stage(
         _swap_averages(model)
 
 
-def _build_model(
-    trained: keras.Model, data: TrainingData, vocabulary: Vocabulary, settings: TrainingSettings
-) -> keras.Model:
+def _without_dropout(trained: keras.Model, settings: TrainingSettings) -> keras.Model:
     """Builds the trained model without dropout, and compiles it with an optimizer that averages the
     weights."""
-    without_dropout = replace(settings, dropout=0.0)
-    model = build_caption_model(
-        len(vocabulary), data.feature_width, without_dropout, training_precision()
-    )
-    model.set_weights(trained.get_weights())
+    model = rebuild_caption_model(trained, replace(settings, dropout=0.0), training_precision())
     optimizer = keras.optimizers.Adam(
         settings.self_critical_learning_rate,
         clipnorm=settings.clip_norm,
@@ -116,14 +109,13 @@ class SelfCriticalBatches:
         self._search = SearchSettings(settings.samples, decoding="beam")
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
-        stems = number_stems(decoder.vocabulary)
-        weights = settings.bleu_weight, settings.support_weight
+        stems, weight = number_stems(decoder.vocabulary), settings.support_weight
         rewards = {}  # by the identity of the captions, which most variants share
         for variant in variants:
             if id(variant.captions) not in rewards:
-                support = Support(variant.captions, stems)
+                support = Support(variant.captions, stems, weight) if weight else None
                 captions = _without_start(variant.captions)
-                rewards[id(variant.captions)] = Reward(captions, *weights, support)
+                rewards[id(variant.captions)] = Reward(captions, settings.bleu_weight, support)
         self._rewards = [rewards[id(variant.captions)] for variant in variants]
 
     def __len__(self) -> int:

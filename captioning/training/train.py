@@ -16,17 +16,18 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import keras
 
-from captioning.data.dataset import Dataset, select
+from captioning.data.dataset import Dataset
 from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.errors import UserError
 from captioning.export.keras_to_openvino import export_decoder, make_fingerprint
 from captioning.inference.networks import Decoder
 from captioning.models.backend import EXPORT_BACKEND, can_export
-from captioning.models.caption_model import build_ensemble
+from captioning.models.caption_model import build_ensemble, rebuild_caption_model
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training import cross_entropy, self_critical
@@ -40,7 +41,7 @@ from captioning.training.checkpoints import (
     read_record,
     save_trained,
 )
-from captioning.training.continuation import continue_training, load_start, to_float32
+from captioning.training.continuation import continue_training, load_start, number_continuation
 from captioning.training.devices import (
     is_first_process,
     training_precision,
@@ -72,10 +73,8 @@ def train_and_export(
     """Trains a model in `paths.models`, and writes the vocabulary and the exported decoder. With
     the encoder, these are all that captioning needs. Returns the history. Of several processes,
     the first writes. `start`: see `train`."""
-    vocabulary = Vocabulary.from_captions(
-        (caption for image_captions in data.train.values() for caption in image_captions),
-        settings.min_word_count,
-    )
+    captions_of_all = chain.from_iterable(data.train.values())
+    vocabulary = Vocabulary.from_captions(captions_of_all, settings.min_word_count)
     model, history = train(data, vocabulary, settings, paths.models, start)
     if is_first_process():
         vocabulary.save(paths.vocabulary)
@@ -129,7 +128,7 @@ def train(
         stages = {self_critical.STAGE: settings.self_critical_epochs}
         run = Run(folder / f"{_MEMBER_FOLDER}1", identity, stages, settings.patience)
         model = continue_training(run, started, data, vocabulary, settings)
-        history = past_epochs + run.history
+        history = past_epochs + number_continuation(run.history, past_epochs)
     else:
         model, history = _train_from_scratch(identity, data, vocabulary, settings, folder)
     wait_for_all_processes()  # the others may still read the files of the members
@@ -149,8 +148,7 @@ def export_trained(paths: Paths) -> None:
     model, vocabulary, record = load_trained(paths)
     if paths.dataset.exists():
         dataset = Dataset.load(paths.dataset)
-        train_captions = select(dataset.captions, dataset.splits["train"])
-        max_length = find_longest_caption(clean_captions(train_captions))
+        max_length = find_longest_caption(clean_captions(dataset.captions_of("train")))
     else:
         max_length = Decoder.load(paths.models, vocabulary).longest_caption
     export_decoder(model, vocabulary, max_length, paths.models, record.get("encoder"))
@@ -238,7 +236,7 @@ def _train_model(
         cross_entropy.run_stage(run, data, vocabulary, settings, teacher)
     if run.stage == self_critical.STAGE:
         self_critical.run_stage(run, data, vocabulary, settings)
-    return to_float32(run.load_best_model(), data, vocabulary, settings)
+    return rebuild_caption_model(run.load_best_model(), settings)
 
 
 def _remove_members(folder: Path) -> None:

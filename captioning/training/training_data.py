@@ -5,13 +5,13 @@ import json
 from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 
 from captioning.data.augmentation import AUGMENTATIONS, MANY_AUGMENTATIONS, Augmentation
-from captioning.data.dataset import Captions, load_with_descriptions, select
+from captioning.data.dataset import Captions, Dataset, load_with_descriptions, select
 from captioning.data.feature_store import FeatureStore, encoder_id_of, load_pooled_features
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
@@ -25,8 +25,6 @@ from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features, Variant
 from captioning.training.devices import first_process_first
-
-_NO_AUGMENTATIONS = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -48,25 +46,23 @@ class TrainingData:
     encoder_id: str | None = None
 
     @classmethod
-    def from_splits(
+    def from_dataset(
         cls,
+        dataset: Dataset,
         descriptions: Captions,
-        captions: Captions,
-        splits: Mapping[str, Sequence[str]],
         features: Features,
-        augmented_features: Mapping[Augmentation, Features] = _NO_AUGMENTATIONS,
+        augmented_features: Mapping[Augmentation, Features] | None = None,
         encoder_id: str | None = None,
     ) -> "TrainingData":
-        """Selects the captions of both splits from the cleaned `descriptions` and the `captions` as
-        written of all images. Leaves out images without descriptions. Give the `encoder_id` of
-        features that do not name their encoder, as a `FeatureStore` does."""
-        development = select(descriptions, splits["development"])
+        """Selects the captions of both splits from the `dataset` and its cleaned `descriptions`.
+        Give the `encoder_id` of features that do not name their encoder, as a `FeatureStore`
+        does."""
         return cls(
-            train=select(descriptions, splits["train"]),
-            development=development,
-            references=select(captions, list(development)),
+            train=select(descriptions, dataset.splits["train"]),
+            development=select(descriptions, dataset.splits["development"]),
+            references=dataset.captions_of("development"),
             features=features,
-            augmented_features=augmented_features,
+            augmented_features=augmented_features or {},
             encoder_id=encoder_id or encoder_id_of(features),
         )
 
@@ -140,20 +136,19 @@ def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData
     """Loads the captions and the feature maps. If there are no maps and the decoder needs none,
     loads the pooled features. Raises FileNotFoundError if there are neither."""
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
-    captions = descriptions, dataset.captions, dataset.splits
     if maps := FeatureStore(paths.feature_maps):
-        stores = {
-            augmentation: FeatureStore(paths.augmented_feature_maps(augmentation.name))
+        augmented_maps = {
+            augmentation: store
             for augmentation in AUGMENTATIONS
+            if (store := FeatureStore(paths.augmented_feature_maps(augmentation.name)))
         }
-        augmented_maps = {augmentation: store for augmentation, store in stores.items() if store}
-        return TrainingData.from_splits(*captions, maps, augmented_maps)
+        return TrainingData.from_dataset(dataset, descriptions, maps, augmented_maps)
     if settings.uses_pooled_features and (features := load_pooled_features(paths)):
         encoder_id = encoder_id_of(features)
         encoder_path = paths.models / ENCODER
         if not encoder_id and network_exists(encoder_path):  # features.p does not name its encoder
             encoder_id = read_encoder_id(read_network(encoder_path))
-        return TrainingData.from_splits(*captions, features, encoder_id=encoder_id)
+        return TrainingData.from_dataset(dataset, descriptions, features, encoder_id=encoder_id)
     step = "features --pooled" if settings.uses_pooled_features else "features"
     raise FileNotFoundError(
         f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
@@ -170,7 +165,7 @@ def load_lazily(paths: Paths, settings: TrainingSettings) -> TrainingData:
             "are small: extract them with `python -m captioning features --pooled`."
         )
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
-    data = TrainingData.from_splits(descriptions, dataset.captions, dataset.splits, features={})
+    data = TrainingData.from_dataset(dataset, descriptions, features={})
     with first_process_first():  # it writes the encoder and the maps of the development images
         encoder = provide_encoder(paths.models)
         return data.with_lazy_features(encoder, dataset.images, paths.development_feature_maps)
@@ -197,11 +192,7 @@ def training_settings(settings: TrainingSettings) -> dict:
 
 def find_longest_caption(descriptions: Captions) -> int:
     """Returns the length of the longest cleaned caption in words."""
-    return max(
-        len(caption.split())
-        for image_captions in descriptions.values()
-        for caption in image_captions
-    )
+    return max(len(caption.split()) for caption in chain.from_iterable(descriptions.values()))
 
 
 def _pool(features: Features, image_names: Iterable[str]) -> Features:

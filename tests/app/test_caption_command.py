@@ -422,6 +422,18 @@ def test_a_caption_that_was_left_out_of_a_file_is_added_by_a_run_that_accepts_it
     assert [line.split(",")[:2] for line in lines] == [line.split(",")[:2] for line in expected]
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.txt"])
+def test_a_resumed_run_marks_unsure_captions_as_the_run_before(caption, folder, confidences, name):
+    run = ("photos", "--output", name, "--gallery", "a.html", "--describe", "copies")
+    results = []
+    for _ in range(2):
+        confidences(0.49, 0.5, 0.9, 0.9)
+        status, _, problems = caption(*run)
+        results.append((status, problems, Path("a.html").read_text(encoding="utf-8")))
+    assert results[1] == results[0]
+    assert results[0][2].count('alt="Not sure') == 1
+
+
 def test_copies_and_gallery_mark_captions_that_are_more_often_wrong_than_not(
     caption, folder, confidences
 ):

@@ -97,6 +97,7 @@ def calls(monkeypatch):
             ["all"],
             [
                 ("check", None, None),
+                ("default_settings", {"seed": 0}),
                 ("extract_features", None, None, False),
                 ("default_settings", {"seed": 0}),
                 ("train", TrainingSettings(), None, False, None),
@@ -116,6 +117,7 @@ def calls(monkeypatch):
             ["all", "--on-the-fly"],
             [
                 ("check", None, None),
+                ("default_settings", {"seed": 0}),
                 ("extract_features", None, None, True),
                 ("default_settings", {"seed": 0}),
                 ("train", TrainingSettings(), None, True, None),

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -95,6 +96,16 @@ def test_a_check_that_leaves_no_training_image_names_its_findings(prepared):
         pipeline.check(prepared)
 
 
+@pytest.mark.parametrize("name", ["dataset.json", "descriptions.txt"])
+def test_the_check_overwrites_no_caption_file(paths, prepared, name, monkeypatch):
+    captions = paths.root / name
+    captions.write_text('{"image": "a.jpg", "caption": "A dog runs ."}', encoding="utf-8")
+    monkeypatch.chdir(paths.root)
+    with pytest.raises(ValueError, match=f"would overwrite .*{name}. Name another --root"):
+        pipeline.check(paths, [Path(name)], paths.images)
+    assert "A dog runs" in captions.read_text(encoding="utf-8")
+
+
 def test_features_of_another_encoder_do_not_replace_those_that_are_there(prepared):
     pipeline.extract_features(prepared)
     with pytest.raises(ValueError, match="VGG16, which would replace it"):
@@ -155,7 +166,7 @@ def test_the_merge_model_is_trained_from_pooled_features_of_very_many_images(
     monkeypatch.setattr("captioning.inference.extract_features._MAX_PICKLED", 35)
     pipeline.extract_features(prepared, pooled=True)
     assert not prepared.features.exists()
-    history = pipeline.train(prepared, replace(tiny_settings, decoder="merge"))
+    history = pipeline.train(prepared, replace(tiny_settings, decoder="merge", epochs=4))
     assert [epoch["stage"] for epoch in history].count("self-critical") == 1
     assert pipeline.calibrate(prepared) == 6
     decoder = Decoder.load(prepared.models, Vocabulary.load(prepared.vocabulary))

@@ -67,6 +67,43 @@ def test_a_manifest_may_hold_the_files_themselves(photos, tmp_path):
     assert [row["bytes"] for row in rows] == [Path(row["path"]).read_bytes() for row in rows]
 
 
+def test_a_manifest_replaces_a_manifest_but_no_other_file(photos, tmp_path, capsys):
+    """As in `captioning manifest photos/*.jpg`, where the shell expands the pattern."""
+    manifest = str(tmp_path / "photos.parquet")
+    assert cli.main(["manifest", str(photos / "b"), manifest]) == 0
+    assert cli.main(["manifest", str(photos), manifest]) == 0
+    assert pq.read_metadata(manifest).num_rows == 3
+    capsys.readouterr()
+    before = (photos / "a10.jpg").read_bytes()
+    for other in (photos / "a10.jpg", photos / "b"):
+        assert cli.main(["manifest", str(photos / "a2.jpg"), str(other)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"Expected a new file or a manifest, got {other}")
+    assert (photos / "a10.jpg").read_bytes() == before
+    assert (photos / "b" / "c d.png").exists()
+
+
+def test_a_photograph_that_two_sources_name_has_one_row(photos, tmp_path):
+    sources = [str(photos), str(photos / "a2.jpg")]
+    assert write_manifest(sources, str(tmp_path / "photos.parquet")) == (3, [])
+
+
+def test_the_fingerprint_of_a_manifest_is_that_of_its_ids_and_paths(tmp_path):
+    fingerprints = [
+        read_manifest(write_rows(tmp_path / f"{number}.parquet", rows))[2]
+        for number, rows in enumerate(
+            [
+                [{"id": 0, "path": "a.jpg"}, {"id": 1, "path": "b.jpg"}],
+                [{"id": 0, "path": "a.jpg"}, {"id": 1, "path": "b.jpg"}],
+                [{"id": 0, "path": "a.jpg"}, {"id": 1, "path": "c.jpg"}],
+                [{"id": 0, "path": "a.jpg"}, {"id": 2, "path": "b.jpg"}],
+            ]
+        )
+    ]
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
 def test_a_name_that_is_not_utf_8_is_reported_and_left_out(photos, tmp_path, capsys):
     try:
         Image.new("RGB", (8, 8)).save(photos / "caf\udce9.jpg")

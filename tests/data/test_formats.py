@@ -225,9 +225,11 @@ def test_json_lines_have_an_object_for_each_caption(entries):
         ("b/c.jpg", "A cat .", None),
     ]
     assert entries(json.dumps(lines[0])) == [("a.jpg", "A dog .", "development")]
-    assert entries('\n\n{"file_name": "a.jpg", "text": "A dog ."}\n\n') == [
-        ("a.jpg", "A dog .", None)
-    ]
+    for one in (
+        '\n\n{"file_name": "a.jpg", "text": "A dog ."}\n\n',
+        '{\n "file_name": "a.jpg",\n "text": "A dog ."\n}',
+    ):
+        assert entries(one) == [("a.jpg", "A dog .", None)]
 
 
 def test_the_captions_that_the_program_wrote_are_read(tmp_path):

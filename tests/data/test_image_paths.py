@@ -161,6 +161,17 @@ def test_a_folder_with_two_names_is_walked_once_by_its_own_name(folder):
 
 
 @links
+def test_a_link_to_itself_is_a_file_that_cannot_be_opened(folder):
+    os.symlink("loop", "photos/loop")
+    os.symlink("loop.jpg", "photos/loop.jpg")
+    assert image_paths("photos") == [
+        *IN_READING_ORDER[:3],
+        "photos/loop.jpg",
+        *IN_READING_ORDER[3:],
+    ]
+
+
+@links
 def test_two_links_to_a_photograph_are_two_photographs(folder):
     for name in ("b.jpg", "a.jpg"):
         Path("empty", name).symlink_to("../photos/10.jpg")

@@ -92,11 +92,6 @@ def test_a_quantised_encoder_keeps_its_id_and_adds_the_type(quantised):
     assert floats.startswith("encoder ")
 
 
-def test_a_quantised_encoder_is_not_quantised_again(quantised, drawings, tmp_path):
-    with pytest.raises(ValueError, match="is quantised already. To quantise it again"):
-        quantise_encoder(quantised[1], drawings[:2], tmp_path)
-
-
 FEATURES = np.random.default_rng(0).random((24, 4, 5), dtype="float32")
 VOCABULARY = Vocabulary([f"word{number}" for number in range(20)])
 ENCODER_ID = "Xception 0123456789abcdef"
@@ -167,11 +162,6 @@ def test_a_quantised_decoder_keeps_its_metadata(decoders):
     floats, integers = (Decoder.load(folder, VOCABULARY) for folder in decoders)
     assert integers.encoder_id == floats.encoder_id == ENCODER_ID
     assert integers.longest_caption == 7
-
-
-def test_a_quantised_decoder_is_not_quantised_again(decoders, tmp_path):
-    with pytest.raises(ValueError, match="is quantised already. To quantise it again, export"):
-        quantise_decoder(decoders[1], VOCABULARY, FEATURES[:2], tmp_path)
 
 
 @pytest.mark.parametrize("replaced", [DECODER_PREFILL, DECODER_STEP])

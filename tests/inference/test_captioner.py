@@ -88,6 +88,19 @@ def test_a_single_image_in_place_of_a_batch_is_refused(captioner, image_paths, k
             captioner.caption_batch(single_image)
 
 
+def test_a_tensor_is_a_single_image_and_an_array_of_paths_a_batch(captioner, image_paths):
+    class Tensor:  # as those of TensorFlow and PyTorch
+        shape = (8, 8, 3)
+
+        def __iter__(self):
+            return iter(np.zeros(self.shape))
+
+    with pytest.raises(TypeError, match="Expected several images.*got one Tensor"):
+        captioner.caption_batch(Tensor())
+    names = list(map(str, image_paths[:2]))
+    assert captioner.caption_batch(np.array(names)) == captioner.caption_batch(names)
+
+
 def test_an_unreadable_image_ends_a_batch_with_its_error(captioner, image_paths, tmp_path):
     with pytest.raises(FileNotFoundError, match="gone.jpg"):
         captioner.caption_batch([image_paths[0], tmp_path / "gone.jpg"])

@@ -56,3 +56,11 @@ def test_the_epochs_of_an_ensemble_are_split_by_model():
     assert split_by_model(members[:2]) == {"Member 1": members[:2]}
     assert split_by_model(CROSS_ENTROPY) == {"Model": CROSS_ENTROPY}
     assert split_by_model([]) == {}
+
+
+def test_each_run_that_continued_a_model_is_drawn_on_its_own():
+    continued = [epoch | {"continuation": 1} for epoch in SELF_CRITICAL]
+    assert split_by_model([*CROSS_ENTROPY, *continued]) == {
+        "Model": CROSS_ENTROPY,
+        "Continuation 1": continued,
+    }

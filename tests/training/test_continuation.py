@@ -40,8 +40,12 @@ def test_the_model_continues_and_the_history_includes_the_epochs_before(
     model, history = train(tiny_data, vocabulary, WITH_REWARDS, tmp_path, start)
     assert history[:-1] == past
     assert history[-1]["stage"] == "self-critical"
+    assert history[-1]["continuation"] == 1
     assert 0 < largest_difference(model, started) < 0.01
     assert train(tiny_data, vocabulary, WITH_REWARDS, tmp_path, start)[1] == history
+    _, again = train(tiny_data, vocabulary, WITH_REWARDS, tmp_path / "again", tmp_path)
+    assert again[:-1] == history
+    assert again[-1]["continuation"] == 2
 
 
 def test_without_rewards_the_start_is_the_result(tiny_data, vocabulary, finished, tmp_path):

@@ -8,7 +8,14 @@ from pycocoevalcap.cider.cider import Cider as PublishedCider
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.inference.confidence import NO_CONTENT
-from captioning.training.rewards import Bleu, Cider, References, Reward, Support, number_stems
+from captioning.training.rewards import (
+    Cider,
+    References,
+    Reward,
+    Support,
+    number_stems,
+    score_bleu,
+)
 
 WORDS = [f"word{number}" for number in range(30)]
 
@@ -31,38 +38,46 @@ def world():
     return references, captions
 
 
+def cider(references, name, captions):
+    """CIDEr-D of captions of an image, one of those in `references`."""
+    counted = References(references)
+    return Cider(counted)(counted.count_ngrams(name, captions))
+
+
+def bleu(references, name, captions):
+    return score_bleu(References(references).count_ngrams(name, captions))
+
+
 def test_cider_is_that_of_the_published_package(world):
     references, captions = world
     _, expected = PublishedCider().compute_score(
         {name: list(map(" ".join, tokens)) for name, tokens in references.items()},
         {name: [" ".join(tokens)] for name, tokens in captions.items()},
     )
-    cider = Cider(References(references))
-    scores = [cider(name, [caption])[0] for name, caption in captions.items()]
+    scores = [cider(references, name, [caption])[0] for name, caption in captions.items()]
     assert scores == pytest.approx(list(expected), abs=1e-12)
     assert max(scores) > 1 > min(scores) == 0
 
 
 def test_tokens_may_be_ids():
-    words = Cider(References({"a.jpg": [["a", "dog", "runs"]], "b.jpg": [["a", "cat"]]}))
-    ids = Cider(References({"a.jpg": [[4, 5, 6]], "b.jpg": [[4, 7]]}))
-    assert words("a.jpg", [["a", "dog"]]) == ids("a.jpg", [[4, 5]]) > 0
+    words = {"a.jpg": [["a", "dog", "runs"]], "b.jpg": [["a", "cat"]]}
+    ids = {"a.jpg": [[4, 5, 6]], "b.jpg": [[4, 7]]}
+    assert cider(words, "a.jpg", [["a", "dog"]]) == cider(ids, "a.jpg", [[4, 5]]) > 0
 
 
 def test_the_scores_of_several_captions_are_those_of_each(world):
     references, captions = world
     drawn = [*captions.values(), []]
-    for score in (Cider(References(references)), Bleu(References(references))):
-        together = score("7.jpg", drawn)
-        alone = [score("7.jpg", [caption])[0] for caption in drawn]
+    for score in (cider, bleu):
+        together = score(references, "7.jpg", drawn)
+        alone = [score(references, "7.jpg", [caption])[0] for caption in drawn]
         np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
 def test_a_caption_that_breaks_off_has_less_reward_if_the_end_counts_as_a_word():
     images = {"a.jpg": [["dog", "on", "grass", "END"]], "b.jpg": [["two", "cats", "END"]]}
-    whole, *broken_off = Cider(References(images))(
-        "a.jpg", [["dog", "on", "grass", "END"], ["dog", "on", "grass"], ["dog", "on", "END"]]
-    )
+    captions = [["dog", "on", "grass", "END"], ["dog", "on", "grass"], ["dog", "on", "END"]]
+    whole, *broken_off = cider(images, "a.jpg", captions)
     assert whole > max(broken_off)
 
 
@@ -80,7 +95,7 @@ def test_bleu_counts_an_n_gram_at_most_as_often_as_a_reference_contains_it():
         ["cats"],
         [],
     ]
-    scores = Bleu(References({"a.jpg": references}))("a.jpg", captions)
+    scores = bleu({"a.jpg": references}, "a.jpg", captions)
     assert scores == pytest.approx(
         [
             1,
@@ -100,18 +115,18 @@ def test_bleu_is_that_of_the_published_package_if_every_n_gram_matches():
     _, image_scores = PublishedBleu(4).compute_score(
         {"a.jpg": [" ".join(references[0])]}, {"a.jpg": [" ".join(caption)]}, verbose=0
     )
-    (score,) = Bleu(References({"a.jpg": references}))("a.jpg", [caption])
+    (score,) = bleu({"a.jpg": references}, "a.jpg", [caption])
     assert score == pytest.approx(image_scores[3][0], rel=1e-6)
 
 
 def test_a_reward_is_the_weighted_sum_of_cider_and_bleu(world):
     references, captions = world
-    cider, bleu = Cider(References(references)), Bleu(References(references))
     reward, cider_alone = Reward(references, bleu_weight=2.0), Reward(references, bleu_weight=0.0)
     for name, caption in captions.items():
-        (expected,) = cider(name, [caption]) + 2 * bleu(name, [caption])
+        image_cider = cider(references, name, [caption])
+        (expected,) = image_cider + 2 * bleu(references, name, [caption])
         assert reward(name, [caption]) == [expected]
-        assert cider_alone(name, [caption]) == cider(name, [caption])
+        assert cider_alone(name, [caption]) == image_cider
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +146,7 @@ def test_support_counts_the_content_words_that_a_reference_contains_less_the_oth
         "a.jpg": map(vocabulary.encode, ["two dogs", "a dog on the grass"]),
         "b.jpg": map(vocabulary.encode, ["a cat"]),
     }
-    support = Support(references, number_stems(vocabulary))
+    support = Support(references, number_stems(vocabulary), weight=1)
     captions = ["two dogs with a cat", "a dog and a dog", "a cat", ""]
     encoded = [vocabulary.encode(caption) for caption in captions]
     np.testing.assert_array_equal(support("a.jpg", encoded), [2 - 1, 1, -1, 0])
@@ -140,8 +155,8 @@ def test_support_counts_the_content_words_that_a_reference_contains_less_the_oth
 
 def test_the_support_has_a_weight_in_the_reward(vocabulary):
     captions = {"a.jpg": [vocabulary.encode("a dog")], "b.jpg": [vocabulary.encode("two cats")]}
-    support = Support(captions, number_stems(vocabulary))
-    plain, supported = Reward(captions, 2.0), Reward(captions, 2.0, 0.5, support)
+    support = Support(captions, number_stems(vocabulary), weight=0.5)
+    plain, supported = Reward(captions, 2.0), Reward(captions, 2.0, support)
     for caption, expected in (("a dog", 0.5), ("a cat", -0.5)):
         ids = [vocabulary.encode(caption)]
         assert supported("a.jpg", ids) - plain("a.jpg", ids) == pytest.approx(expected)

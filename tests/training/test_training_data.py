@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import numpy as np
 
 from captioning.data.augmentation import AUGMENTATIONS, HORIZONTAL_FLIP
+from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
 from captioning.data.vocabulary import Vocabulary
 from captioning.training.training_data import TrainingData
@@ -61,7 +64,8 @@ def test_maps_of_one_cell_are_not_pooled_again(tmp_path):
 def test_pooled_features_keep_the_encoder_that_the_caller_names():
     vectors = {"dog.jpg": np.array([1, 2], "float32")}
     splits = {"train": ["dog.jpg"], "development": [], "test": []}
-    data = TrainingData.from_splits(
-        CAPTIONS, CAPTIONS, splits, vectors, encoder_id="Xception 0123456789abcdef"
+    dataset = Dataset(Path("images"), CAPTIONS, splits)
+    data = TrainingData.from_dataset(
+        dataset, CAPTIONS, vectors, encoder_id="Xception 0123456789abcdef"
     )
     assert data.encoder_id == data.pooled().encoder_id == "Xception 0123456789abcdef"
