@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from captioning.data.caption_json import read_json
@@ -49,8 +50,14 @@ def read_dataset(
     if not captions:
         raise UserError(f"Expected captions in {source}, got none. Name another file.")
     existing = list_image_names(images)
-    split_names = (name for names in splits.values() for name in names)
-    matches = match_image_names([*captions, *split_names], existing)
+    existing_names = set(existing)
+    # photos/1/a.jpg, as `caption photos` writes it, is the image 1/a.jpg in the folder photos.
+    below = {
+        name: name if name in existing_names else name.removeprefix(f"{images.as_posix()}/")
+        for name in chain(captions, *splits.values())
+    }
+    found = match_image_names(below.values(), existing)
+    matches = {name: found[name_below] for name, name_below in below.items()}
     matched: Captions = {}
     for name, image_captions in captions.items():
         matched.setdefault(matches[name], []).extend(image_captions)
@@ -58,7 +65,6 @@ def read_dataset(
         split: list(dict.fromkeys(matches[name] for name in names))
         for split, names in splits.items()
     }
-    existing_names = set(existing)
     drawable = [name for name in matched if name in existing_names]
     if not drawable:
         raise UserError(_describe_mismatch(images, list(captions), existing))

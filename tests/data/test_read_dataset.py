@@ -3,6 +3,7 @@
 import json
 import unicodedata
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -139,6 +140,19 @@ def test_an_image_in_a_subfolder_is_found_by_its_file_name(written, tmp_path, im
     dataset = read_dataset([path], images)
     assert dataset.captions["below/0.jpg"] == CAPTIONS["0.jpg"]
     assert dataset.splits["train"] == ["below/0.jpg", *NAMES[1:6]]
+
+
+def test_the_names_that_the_command_writes_for_a_folder_are_those_of_its_images(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    names = ["1/a.jpg", "2/a.jpg", "a.jpg"]
+    for name in names:
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(f"photos/{name}")
+    lines = [f"photos/{name},A dog ." for name in names]
+    Path("my.csv").write_text("\n".join(["image,caption", *lines]))
+    assert [*read_dataset([Path("my.csv")], Path("photos")).captions] == names
 
 
 def test_images_with_the_same_file_name_are_distinguished_by_their_folders(tmp_path, images):
