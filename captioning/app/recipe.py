@@ -1,5 +1,5 @@
-"""The recipe of the shipped model, as one step: from the ImageNet weights of the image encoder to a
-model that is fine-tuned, trained, quantised and calibrated."""
+"""The recipe, as one step: from the ImageNet weights of the image encoder to a model that is
+fine-tuned, trained, quantised and calibrated."""
 
 import shutil
 from dataclasses import replace
