@@ -1,5 +1,5 @@
 """The files and folders below a root folder that the steps read and write, and the lookup of the
-model to caption with and of the model cache. The modules that write to `models/` name its files."""
+model to caption with and of the model cache."""
 
 import os
 import sys

@@ -60,8 +60,8 @@ ANY = Check("", lambda value: True)
 @dataclass(frozen=True)
 class SearchSettings:
     """How captions are searched and how the best one is chosen: see
-    `captioning.inference.consensus`. Another `decoding` keeps the `beam_width`; `BEAM_WIDTHS` has
-    the usual width of each."""
+    `captioning.inference.consensus`. Changing `decoding` does not change `beam_width`;
+    `BEAM_WIDTHS` has the usual one for each."""
 
     beam_width: int = setting(BEAM_WIDTHS["consensus"], between(1, WIDEST_BEAM))  # 1 is greedy
     length_normalisation: float = setting(0.7, between(0, 1))  # 0 favours short captions
@@ -84,9 +84,9 @@ class SplitSettings:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """A training run. Several members learn with cross-entropy; a student is distilled from their
-    ensemble, and continues with self-critical training (Rennie et al., 2017). Without a student,
-    each member continues with it."""
+    """A training run: trains members with cross-entropy, distils a student from their ensemble, and
+    continues the student with self-critical training (Rennie et al., 2017). Without a student, each
+    member continues with it."""
 
     # The vocabulary: models learn rarer words too poorly to use them; 5 is usual in the field.
     min_word_count: int = setting(5, at_least(1))

@@ -77,9 +77,8 @@ def caption_at_scale(
                         id_range = (part_ids[0], part_ids[-1]) if len(parts) > 1 else None
                         rows = _read_rows(manifest, columns, id_range, workers)
                         block_rows = count_block_rows(missing[part], workers, columns)
-                        part_workers = min(workers, ceil(missing[part] / block_rows))
-                        sizes = block_rows, part_workers, threads
-                        _caption_rows(rows, *sizes, captioner_arguments, store, part)
+                        pool = min(workers, ceil(missing[part] / block_rows)), threads
+                        _caption_rows(rows, block_rows, *pool, captioner_arguments, store, part)
         return _report(store, parts)
 
 

@@ -40,8 +40,9 @@ def caption_images(
 
     The captions go to the file `output` or to standard output, in the format `format_name`: the
     best caption of each image or, with `top`, the `top` best. Images already in the file are
-    skipped. If a path is given, the function also writes copies of the images with the captions as
-    descriptions, a gallery of all images, or a figure of the attention of each word in one image.
+    skipped; if it is a text file, which holds no confidences, they are captioned again for copies
+    and gallery. If a path is given, the function also writes copies of the images with the captions
+    as descriptions, a gallery of all images, or a figure of the attention of each word in an image.
     Images whose best caption has a confidence below `min_confidence` are left out and listed at
     the end. Captions that an earlier run wrote to `output` stay in that file.
 
@@ -66,8 +67,8 @@ def caption_images(
         extras = _Extras(captioner, image_paths, copies_folder, gallery_path, attention_path)
         results = _open_results(output, caption_format, top, images, image_paths)
         earlier = results.captions
-        if caption_format.name == "text" and (copies_folder or gallery_path or min_confidence):
-            earlier = {}  # they need the confidences, which the file does not hold
+        if caption_format.name == "text" and (copies_folder or gallery_path):
+            earlier = {}  # they need the confidences, which a text file does not hold
         captioned = 0
         unsure: list[str] = []
         try:

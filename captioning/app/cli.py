@@ -152,8 +152,8 @@ def _report(paths: Paths, options: argparse.Namespace) -> None:
     help="run check, features, train, calibrate and evaluate",
 )
 def _all(paths: Paths, options: argparse.Namespace) -> None:
+    require_package("keras")  # before minutes of feature extraction, as for wrong settings
     options.pooled |= options.on_the_fly  # which `calibrate` needs
-    # `_settings` refuses wrong values before minutes of feature extraction.
     for run in (_check, _settings, _features, _train, _calibrate, _evaluate):
         run(paths, options)
 

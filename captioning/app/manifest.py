@@ -61,9 +61,9 @@ def write_manifest(
 
 def read_manifest(manifest: str) -> tuple[np.ndarray, list[str], str]:
     """Returns the ids in a manifest, a file or a folder of files, as sorted int64; the names of
-    those of its columns that a job reads; and a fingerprint of its ids and paths. Raises
-    FileNotFoundError if it is missing, UserError if it has other columns or if an id is missing or
-    occurs twice."""
+    those of its columns that a job reads; and a fingerprint of its ids and paths, if it has paths,
+    in their order. Raises FileNotFoundError if it is missing, UserError if it has other columns or
+    if an id is missing or occurs twice."""
     file_system, path = open_storage(manifest)
     if file_system.get_file_info(path).type == FileType.NotFound:
         raise FileNotFoundError(
@@ -94,9 +94,10 @@ def read_manifest(manifest: str) -> tuple[np.ndarray, list[str], str]:
             f"Expected a different id in each row of {manifest}, got {problem}. Number the rows "
             "again."
         )
-    fingerprint = sha256(ids)
-    if "path" in types:
-        for batch in rows.to_batches(columns=["path"]):
+    fingerprint = sha256()
+    for batch in rows.to_batches(columns=[name for name in _PATHS.names if name in types]):
+        fingerprint.update(batch["id"].to_numpy().tobytes())
+        if "path" in types:
             fingerprint.update("".join(f"{path}\0" for path in batch["path"].to_pylist()).encode())
     return ids, [name for name in _CONTENTS.names if name in types], fingerprint.hexdigest()
 
@@ -105,7 +106,8 @@ def _refuse_to_overwrite(file_system: FileSystem, path: str) -> None:
     if file_system.get_file_info(path).type == FileType.NotFound:
         return
     try:
-        is_manifest = pq.read_schema(path, filesystem=file_system).names[:2] == _PATHS.names
+        columns = pq.read_schema(path, filesystem=file_system).names
+        is_manifest = columns in (_PATHS.names, _CONTENTS.names)
     except (OSError, pa.ArrowInvalid):
         is_manifest = False
     if not is_manifest:
@@ -116,11 +118,12 @@ def _refuse_to_overwrite(file_system: FileSystem, path: str) -> None:
 
 
 def _list_images(sources: Sequence[str], problems: list[str]) -> Iterator[str]:
-    """Yields the path or URI of each image, once. Adds to `problems` what cannot be listed."""
-    found, errors = find_images(source for source in sources if not is_uri(source))
+    """Yields the path of each image on this machine, once, and then the URIs of those in storage.
+    Adds to `problems` what cannot be listed."""
+    image_paths, errors = find_images(source for source in sources if not is_uri(source))
     problems += map(str, errors)
     in_storage = (_list_storage(source, problems) for source in sources if is_uri(source))
-    for path in chain(map(os.path.abspath, found), *in_storage):
+    for path in chain(map(os.path.abspath, image_paths), *in_storage):
         if path.encode("utf-8", "replace").decode() == path:
             yield path
         else:

@@ -148,10 +148,13 @@ def _walk(folder: str, problems: list[OSError]) -> Iterator[tuple[str, str, list
             problems.append(error)
             continue
         visible.sort(key=lambda entry: entry.name, reverse=True)  # the first is walked first
+        names = []
         for entry in visible:
             if _is_folder(entry):
                 (links if entry.is_symlink() else folders).append(_join(path, entry.name))
-        yield path, real_path, [entry.name for entry in visible if not _is_folder(entry)]
+            else:
+                names.append(entry.name)
+        yield path, real_path, names
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -51,13 +51,12 @@ def read_dataset(
         raise UserError(f"Expected captions in {source}, got none. Name another file.")
     existing = list_image_names(images)
     existing_names = set(existing)
-    # photos/1/a.jpg, as `caption photos` writes it, is the image 1/a.jpg in the folder photos.
-    below = {
-        name: name if name in existing_names else name.removeprefix(f"{images.as_posix()}/")
+    stripped = {
+        name: _strip_folder(name, images, existing_names)
         for name in chain(captions, *splits.values())
     }
-    found = match_image_names(below.values(), existing)
-    matches = {name: found[name_below] for name, name_below in below.items()}
+    matches_of_stripped = match_image_names(stripped.values(), existing)
+    matches = {name: matches_of_stripped[stripped[name]] for name in stripped}
     matched: Captions = {}
     for name, image_captions in captions.items():
         matched.setdefault(matches[name], []).extend(image_captions)
@@ -132,6 +131,13 @@ def similar_images(names: Iterable[str], images: Iterable[str]) -> dict[str, str
     by_stem = {_folded_file_stem(image): image for image in images}
     stems = {name: _folded_file_stem(name) for name in names}
     return {name: by_stem[stem] for name, stem in stems.items() if stem in by_stem}
+
+
+def _strip_folder(name: str, images: Path, existing_names: Container[str]) -> str:
+    """Returns 1/a.jpg, an image in the folder photos, for photos/1/a.jpg, as `caption photos`
+    writes it; any other name as it is."""
+    stripped = PureWindowsPath(name).as_posix().removeprefix(f"{images.as_posix()}/")
+    return stripped if name not in existing_names and stripped in existing_names else name
 
 
 def _read_all(paths: Sequence[Path]) -> tuple[Captions, Splits]:

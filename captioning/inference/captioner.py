@@ -32,8 +32,8 @@ class Captioner:
     array: see `captioning.data.images.open_image`.
 
     A caption does not depend on the images captioned before or together with its image, and neither
-    does its log-probability, within 1e-5: OpenVINO rounds sums differently in batches of another
-    size. With the 8-bit networks no difference has been measured.
+    does its log-probability, within 1e-5: OpenVINO rounds sums differently at different batch
+    sizes. With the 8-bit networks no difference has been measured.
 
     >>> captioner = Captioner.load()
     >>> print(captioner.caption("photo.jpg"))  # doctest: +SKIP

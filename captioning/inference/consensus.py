@@ -9,6 +9,7 @@ only, like the beam search.
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -30,10 +31,10 @@ def rank_by_consensus(
     length_normalisation: float,
     word_scores: np.ndarray | None = None,
 ) -> list[Hypothesis]:
-    """Returns the hypotheses, best first. The score of one is its agreement with the others plus
-    its weighted log-probability, divided by length ** `length_normalisation`, and, with
-    `word_scores` (vocabulary,), those of `Confidence.score_words`, the weighted sum of those of its
-    words. A word score above 0 counts once for each word, one below 0 every time.
+    """Returns the hypotheses, best first. The score of a hypothesis is its agreement with the
+    others plus its weighted log-probability, divided by length ** `length_normalisation`. With
+    `word_scores` (vocabulary,), see `Confidence.score_words`, the weighted sum of the scores of its
+    words is added: a positive score counts once for each word, a negative one every time.
 
     `rarities` (vocabulary,) holds the weight of each word id in CIDEr, its inverse document
     frequency there.
@@ -88,7 +89,7 @@ def _count_ngrams(
         Counter(tuple(candidate[start : start + n]) for start in range(len(candidate) - n + 1))
         for candidate in candidates
     ]
-    columns = {ngram: column for column, ngram in enumerate(sum(counters, Counter()))}
+    columns = {ngram: column for column, ngram in enumerate(dict.fromkeys(chain(*counters)))}
     counts = np.zeros((len(candidates), len(columns)))
     for row, counter in zip(counts, counters, strict=True):
         row[[columns[ngram] for ngram in counter]] = list(counter.values())

@@ -90,8 +90,8 @@ class Decoder:
     to call from several threads.
 
     `feature_width`: numbers in a cell of the feature maps; `longest_caption`: the limit of the
-    search in words. None if unknown: `encoder_id`, that of the encoder that it was trained with;
-    `fingerprint`, that of the weights; `confidence`: see `captioning.inference.confidence`.
+    search in words. These may be None: `encoder_id`, the ID of the encoder it was trained with;
+    `fingerprint`, that of the weights; `confidence`, see `captioning.inference.confidence`.
     """
 
     def __init__(

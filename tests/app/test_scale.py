@@ -75,7 +75,10 @@ def test_a_manifest_replaces_a_manifest_but_no_other_file(photos, tmp_path, caps
     assert pq.read_metadata(manifest).num_rows == 3
     capsys.readouterr()
     before = (photos / "a10.jpg").read_bytes()
-    for other in (photos / "a10.jpg", photos / "b"):
+    pq.write_table(
+        pa.table({"id": [0], "path": ["a.jpg"], "caption": ["a dog"]}), tmp_path / "c.parquet"
+    )
+    for other in (photos / "a10.jpg", photos / "b", tmp_path / "c.parquet"):
         assert cli.main(["manifest", str(photos / "a2.jpg"), str(other)]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"Expected a new file or a manifest, got {other}")
@@ -97,11 +100,12 @@ def test_the_fingerprint_of_a_manifest_is_that_of_its_ids_and_paths(tmp_path):
                 [{"id": 0, "path": "a.jpg"}, {"id": 1, "path": "b.jpg"}],
                 [{"id": 0, "path": "a.jpg"}, {"id": 1, "path": "c.jpg"}],
                 [{"id": 0, "path": "a.jpg"}, {"id": 2, "path": "b.jpg"}],
+                [{"id": 1, "path": "a.jpg"}, {"id": 0, "path": "b.jpg"}],
             ]
         )
     ]
     assert fingerprints[0] == fingerprints[1]
-    assert len(set(fingerprints)) == 3
+    assert len(set(fingerprints)) == 4
 
 
 def test_a_name_that_is_not_utf_8_is_reported_and_left_out(photos, tmp_path, capsys):
