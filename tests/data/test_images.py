@@ -453,10 +453,9 @@ def test_the_bytes_of_a_file_and_an_open_file_give_the_pixels_of_its_path(tmp_pa
 
 def test_files_that_are_closed_or_opened_as_text_are_refused(tmp_path):
     path = saved(tmp_path, Image.new("RGB", (8, 8)), "a.jpg")
-    for encoding, reason in (("latin-1", "as text"), ("utf-8", "utf-8")):
-        with path.open(encoding=encoding) as text:
-            with pytest.raises(UnreadableImage, match=f"a.jpg cannot be read .*{reason}"):
-                load_image(text, SIZE)
+    with path.open(encoding="utf-8") as text:
+        with pytest.raises(UnreadableImage, match="a.jpg cannot be read .*utf-8"):
+            load_image(text, SIZE)
     with pytest.raises(UnreadableImage, match='a.jpg cannot be read .*closed.*mode: "rb"'):
         load_image(text, SIZE)
 
