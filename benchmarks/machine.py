@@ -110,7 +110,7 @@ def encode_in_keras(backend: str, precision: str) -> Work:
 
 def encode(folder: Path, precision: str) -> Work:
     """Encodes noise with the exported Xception in OpenVINO."""
-    from captioning.inference.networks import Encoder
+    from captioning.inference.encoder import Encoder
 
     return _encode_noise(Encoder(folder, precision))
 

@@ -16,8 +16,8 @@ from benchmarks.measure import Work
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.provide_encoder import provide_encoder
 from captioning.inference.captioner import Captioner
+from captioning.inference.decoder import Decoder
 from captioning.inference.extract_features import encode_images, extract_feature_maps
-from captioning.inference.networks import Decoder
 from captioning.paths import Paths, find_model
 from captioning.settings import BEAM_SEARCH, SearchSettings, TrainingSettings
 

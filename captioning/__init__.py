@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from captioning.inference.captioner import Captioner
-    from captioning.inference.networks import Caption
+    from captioning.inference.decoder import Caption
     from captioning.settings import SearchSettings
 
 __all__ = ["Caption", "Captioner", "SearchSettings", "load"]
 
 _MODULES = {
-    "Caption": "captioning.inference.networks",
+    "Caption": "captioning.inference.decoder",
     "Captioner": "captioning.inference.captioner",
     "SearchSettings": "captioning.settings",
 }

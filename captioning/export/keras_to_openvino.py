@@ -1,6 +1,7 @@
 """Turns Keras models into the networks that captioning runs: in files, or in memory while training.
 
-The files hold float16 weights and need no Keras. `captioning.inference.networks` reads them.
+The files hold float16 weights and need no Keras. `captioning.inference.encoder` and `decoder` read
+them.
 """
 
 import hashlib
@@ -14,6 +15,8 @@ import keras
 import numpy as np
 
 from captioning.data.vocabulary import Vocabulary
+from captioning.inference.decoder import Decoder
+from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
@@ -21,7 +24,6 @@ from captioning.inference.network_files import (
     read_network,
     replace_networks,
 )
-from captioning.inference.networks import Decoder, Encoder
 from captioning.inference.openvino_runtime import (
     DECODER_METADATA_KEYS,
     ENCODER_ID_KEY,
@@ -45,7 +47,7 @@ _OUTPUT_NAME = re.compile(r"Identity(_\d+)?:0")
 
 def export_encoder(encoder: keras.Model, folder: Path) -> None:
     """Writes `encoder.xml` and `encoder.bin` to `folder`, for
-    `captioning.inference.networks.Encoder`, with the encoder's ID as metadata."""
+    `captioning.inference.encoder.Encoder`, with the encoder's ID as metadata."""
     with replace_networks(folder) as new_folder:
         _write(encoder, new_folder / ENCODER, {ENCODER_ID_KEY: make_encoder_id(encoder)})
 
@@ -58,7 +60,7 @@ def export_decoder(
     encoder_id: str | None = None,
 ) -> None:
     """Writes `decoder_prefill` and `decoder_step`, .xml and .bin each, to `folder`, for
-    `captioning.inference.networks.Decoder`.
+    `captioning.inference.decoder.Decoder`.
 
     The metadata names the weights, the vocabulary and the encoder that belong together, and
     `longest_caption`, the limit of the search in words. `encoder_id` is that of the features on

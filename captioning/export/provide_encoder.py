@@ -1,7 +1,7 @@
 """Provides the encoder of a root folder: keeps its encoder, copies the shipped one, or builds a new
 one.
 
-`captioning.models.image_encoder` builds encoders; `captioning.inference.networks` runs them.
+`captioning.models.image_encoder` builds encoders; `captioning.inference.encoder` runs them.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 from captioning.data.augmentation import AUGMENTATIONS
 from captioning.data.feature_store import FeatureStore
 from captioning.errors import UserError
+from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import (
     ENCODER,
     copy_network,
@@ -16,7 +17,6 @@ from captioning.inference.network_files import (
     read_network,
     replace_networks,
 )
-from captioning.inference.networks import Encoder
 from captioning.inference.openvino_runtime import encoder_name, encoder_precision, read_encoder_id
 from captioning.paths import Paths, find_model
 from captioning.settings import DEFAULT_ENCODER

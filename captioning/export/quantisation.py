@@ -1,7 +1,8 @@
 """Quantises exported networks to 8-bit integers, and keeps them only if captions stay as good.
 
 The files become smaller. On processors with VNNI, the encoder takes a third of the time and the
-search two thirds. Only this module needs NNCF. `captioning.inference.networks` runs the networks.
+search two thirds. Only this module needs NNCF. `captioning.inference.encoder` and `decoder` run the
+networks.
 """
 
 import logging
@@ -16,6 +17,8 @@ from captioning.data.images import load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
+from captioning.inference.decoder import Decoder, RunNetwork
+from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.network_files import (
     DECODER_PREFILL,
@@ -26,7 +29,6 @@ from captioning.inference.network_files import (
     read_network,
     replace_networks,
 )
-from captioning.inference.networks import Decoder, Encoder, RunNetwork
 from captioning.inference.openvino_runtime import (
     ENCODER_ID_KEY,
     openvino,

@@ -13,7 +13,7 @@ import numpy as np
 
 from captioning.data.vocabulary import clean_caption
 from captioning.errors import UserError
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 
 ATTENTION, OCCLUSION = "attention", "occlusion"
 

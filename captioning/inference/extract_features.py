@@ -17,7 +17,7 @@ from captioning.data.feature_store import FeatureStore
 from captioning.data.images import ImageLike, load_image
 from captioning.data.pickles import load_vectors, save_pickle
 from captioning.errors import UserError, printable
-from captioning.inference.networks import ENCODER_BATCH_SIZE, Encoder
+from captioning.inference.encoder import ENCODER_BATCH_SIZE, Encoder
 from captioning.paths import Paths
 
 _DECODING_THREADS = 2  # the encoder needs the cores more

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from captioning.data.images import load_image
+from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import Load
-from captioning.inference.networks import Encoder
 
 
 class LazyFeatures(Mapping):

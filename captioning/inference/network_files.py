@@ -125,7 +125,7 @@ def require_decoder_layout(
     folder: Path,
 ) -> None:
     """Raises UserError unless the networks have the inputs and outputs that
-    `captioning.inference.networks.Decoder` describes, of the lengths in their `metadata`."""
+    `captioning.inference.decoder.Decoder` describes, of the lengths in their `metadata`."""
     prefill_path, path = folder / DECODER_PREFILL, folder / DECODER_STEP
     for name, limit in MAX_NUMBERS.items():
         text = metadata[name]

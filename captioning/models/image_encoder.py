@@ -2,7 +2,7 @@
 
 They are the networks of `keras.applications`, with the names, image sizes, preprocessing and
 weights of Keras. `captioning.export.provide_encoder` chooses the encoder of a folder;
-`captioning.inference.networks` runs an encoder without Keras.
+`captioning.inference.encoder` runs an encoder without Keras.
 """
 
 import re

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from captioning.data.vocabulary import END, PADDING, START, Vocabulary
 from captioning.export.keras_to_openvino import to_decoder
 from captioning.inference.beam_search import Hypothesis
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 from captioning.models.backend import uses_xla
 from captioning.models.caption_model import rebuild_caption_model
 from captioning.settings import SearchSettings, TrainingSettings

@@ -25,7 +25,7 @@ from captioning.data.dataset import Dataset
 from captioning.data.vocabulary import Vocabulary, clean_captions
 from captioning.errors import UserError
 from captioning.export.keras_to_openvino import export_decoder, make_fingerprint
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 from captioning.models.backend import EXPORT_BACKEND, can_export
 from captioning.models.caption_model import build_ensemble, rebuild_caption_model
 from captioning.paths import Paths

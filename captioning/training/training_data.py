@@ -16,10 +16,10 @@ from captioning.data.feature_store import FeatureStore, encoder_id_of, load_pool
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.export.provide_encoder import provide_encoder
+from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.lazy_features import LazyFeatures
 from captioning.inference.network_files import ENCODER, network_exists, read_network
-from captioning.inference.networks import Encoder
 from captioning.inference.openvino_runtime import read_encoder_id, without_precision
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings

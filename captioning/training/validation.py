@@ -8,7 +8,7 @@ import numpy as np
 from captioning.data.vocabulary import Vocabulary
 from captioning.evaluation.evaluate import evaluate
 from captioning.export.keras_to_openvino import to_decoder
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
 from captioning.training.batches import Features

@@ -451,7 +451,7 @@ def test_copies_and_gallery_mark_captions_that_are_more_often_wrong_than_not(
 
 
 def test_a_least_confidence_needs_a_model_that_has_confidences(caption, folder, monkeypatch):
-    monkeypatch.setattr("captioning.inference.networks.load_confidence", lambda *_: None)
+    monkeypatch.setattr("captioning.inference.decoder.load_confidence", lambda *_: None)
     status, lines, (problem,) = caption("photos", "--min-confidence", 0.6)
     assert (status, lines) == (2, [])
     assert problem.startswith("Expected a model with confidences for --min-confidence, got one")

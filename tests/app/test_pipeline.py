@@ -18,8 +18,9 @@ from captioning.data.pickles import load_vectors
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_encoder, make_encoder_id
 from captioning.inference.captioner import Captioner
+from captioning.inference.decoder import Decoder
+from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, read_network
-from captioning.inference.networks import Decoder, Encoder
 from captioning.inference.openvino_runtime import DECODER_METADATA_KEYS, read_encoder_id
 from captioning.models.image_encoder import SplitEncoder
 from captioning.paths import Paths

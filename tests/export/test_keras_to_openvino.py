@@ -10,8 +10,9 @@ from tiny_world import build_tiny_encoder
 
 from captioning.data.vocabulary import START, Vocabulary
 from captioning.export.keras_to_openvino import export_decoder, export_encoder, to_decoder
+from captioning.inference.decoder import Decoder
+from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import read_network
-from captioning.inference.networks import Decoder, Encoder
 from captioning.models.caption_model import build_caption_model
 from captioning.models.image_encoder import build_encoder
 from captioning.settings import SearchSettings, TrainingSettings

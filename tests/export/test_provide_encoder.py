@@ -7,8 +7,8 @@ from captioning.data.feature_store import FeatureStore
 from captioning.export import provide_encoder as module
 from captioning.export.keras_to_openvino import export_encoder
 from captioning.export.provide_encoder import has_encoder, provide_encoder
+from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import ENCODER, read_network
-from captioning.inference.networks import Encoder
 from captioning.inference.openvino_runtime import openvino, read_encoder_id
 from captioning.paths import Paths
 

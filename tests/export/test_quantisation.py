@@ -19,8 +19,9 @@ from captioning.export.quantisation import (
     quantise_encoder,
     quantise_within_tolerance,
 )
+from captioning.inference.decoder import Decoder
+from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER, read_network
-from captioning.inference.networks import Decoder, Encoder
 from captioning.inference.openvino_runtime import has_bfloat16_units
 from captioning.models.caption_model import build_caption_model, build_ensemble
 from captioning.models.image_encoder import build_encoder

@@ -1,6 +1,6 @@
 import pytest
 
-from captioning.inference.networks import Encoder
+from captioning.inference.encoder import Encoder
 from captioning.paths import Paths
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from captioning.data.vocabulary import START, UNKNOWN, Vocabulary
 from captioning.inference.attention import AttentionMaps, compute_attention
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 
 VOCABULARY = Vocabulary(["dog", "grass"])
 DOG, GRASS = VOCABULARY.ids["dog"], VOCABULARY.ids["grass"]

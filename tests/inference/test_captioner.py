@@ -328,7 +328,9 @@ def test_an_encoder_without_an_id_is_accepted(tiny_root):
 
 
 def test_a_decoder_without_an_encoder_id_expects_the_default_encoder(tiny_root, monkeypatch):
-    monkeypatch.setattr("captioning.inference.networks.read_encoder_id", lambda network: None)
+    for module in ("encoder", "decoder"):
+        name = f"captioning.inference.{module}.read_encoder_id"
+        monkeypatch.setattr(name, lambda network: None)
     captioner = captioning.load(tiny_root)
     captioner.encoder.encoder_id = "Xception 0123456789abcdef"
     Captioner(captioner.encoder, captioner.decoder)

@@ -15,7 +15,7 @@ from captioning.inference.confidence import (
     load_confidence,
     pool_ahead,
 )
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 from captioning.paths import Paths
 
 # Of the six ids, four are reserved; 4 has a row of its own, 5 is a rare word.

@@ -4,7 +4,7 @@ import pytest
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.export.keras_to_openvino import export_decoder, to_decoder
-from captioning.inference.networks import Decoder
+from captioning.inference.decoder import Decoder
 from captioning.models.caption_model import (
     build_caption_model,
     build_ensemble,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from captioning.export.keras_to_openvino import export_encoder
-from captioning.inference.networks import Encoder
+from captioning.inference.encoder import Encoder
 from captioning.models.image_encoder import (
     build_encoder,
     build_split_encoder,

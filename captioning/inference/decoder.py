@@ -1,6 +1,5 @@
-"""The exported networks as objects: `Encoder` (images -> feature maps) and `Decoder` (feature maps
--> captions). They need no Keras, so captioning starts within a second.
-"""
+"""The caption network: feature maps -> captions. It needs no Keras, so captioning starts within a
+second."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,14 +15,12 @@ from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.confidence import load_confidence, pool_ahead
 from captioning.inference.consensus import rank_by_consensus
+from captioning.inference.encoder import ENCODER_BATCH_SIZE
 from captioning.inference.model_cache import load_network
 from captioning.inference.network_files import (
     DECODER_PREFILL,
     DECODER_STEP,
-    ENCODER,
-    image_size,
     require_decoder_layout,
-    require_encoder_layout,
     require_one_run,
 )
 from captioning.inference.openvino_runtime import (
@@ -37,8 +34,6 @@ from captioning.settings import DEFAULT_ENCODER, WIDEST_BEAM, SearchSettings
 # images, and a run that is killed loses them. Batches of 64 would take 2 % less time an image,
 # encoder included, batches of 4 a tenth more.
 SEARCH_BATCH_SIZE = 16
-# Images per call of encoder and prefill: larger batches leave the caches and take more memory.
-ENCODER_BATCH_SIZE = 4
 
 # Runs a network: arrays in the order of its inputs -> arrays in the order of its outputs.
 RunNetwork = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
@@ -57,32 +52,6 @@ class Caption:
 
     def __str__(self) -> str:
         return self.text
-
-
-class Encoder:
-    """The image network: photographs -> feature maps. Safe to call from several threads.
-
-    `image_size`: height and width of the input images in pixels; `feature_width`: numbers in a cell
-    of the feature map; `encoder_id`: see `openvino_runtime.read_encoder_id`.
-    """
-
-    def __init__(self, folder: Path, precision: str = "f32", cache: Path | None = None):
-        """Reads `encoder.xml` and `encoder.bin` in `folder`; `precision`: "f32" or "bf16", see
-        `openvino_runtime.compile_options`; `cache`: a folder for compiled networks, see
-        `model_cache.load_network`. Raises FileNotFoundError or ValueError for missing or damaged
-        files."""
-        network, self._run = load_network(
-            folder / ENCODER, precision, cache, check=require_encoder_layout
-        )
-        self.encoder_id = read_encoder_id(network)
-        self.image_size = image_size(network)
-        self.feature_width = network.output(0).partial_shape[2].get_length()
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Takes uint8 RGB (batch, height, width, 3) of `image_size`. Returns float32 feature maps
-        (batch, cells, feature_width), the cells row by row."""
-        (feature_maps,) = self._run([images])
-        return feature_maps
 
 
 class Decoder:
