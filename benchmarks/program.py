@@ -19,7 +19,7 @@ from captioning.inference.captioner import Captioner
 from captioning.inference.decoder import Decoder
 from captioning.inference.extract_features import encode_images, extract_feature_maps
 from captioning.paths import Paths, find_model
-from captioning.settings import BEAM_SEARCH, SearchSettings, TrainingSettings
+from captioning.settings import BEAM_SEARCH, TrainingSettings
 
 # Batches of 64 images train this decoder as well as those of 32, and faster: docs/findings.md.
 SETTINGS = TrainingSettings(
@@ -68,7 +68,7 @@ def search(folder: Path, images: int, beam_width: int) -> Work:
     maps = np.random.default_rng(0).random((images, 1, FEATURE_WIDTH), dtype="float32")
 
     def work() -> int:
-        captions = decoder.caption(maps, SearchSettings(beam_width, decoding="beam"))
+        captions = decoder.caption(maps, replace(BEAM_SEARCH, beam_width=beam_width))
         shortest = min(len(caption.text.split()) for caption in captions)
         if shortest < CAPTION_LENGTH:
             raise ValueError(f"Expected captions of {CAPTION_LENGTH} words, got {shortest}.")

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from captioning.inference.captioner import Captioner
-    from captioning.inference.decoder import Caption
+    from captioning.inference.decoding import Caption
     from captioning.settings import SearchSettings
 
 __all__ = ["Caption", "Captioner", "SearchSettings", "load"]
 
 _MODULES = {
-    "Caption": "captioning.inference.decoder",
+    "Caption": "captioning.inference.decoding",
     "Captioner": "captioning.inference.captioner",
     "SearchSettings": "captioning.settings",
 }

@@ -16,9 +16,9 @@ from captioning.errors import UserError
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
-# Decoding (beam: the most probable caption; consensus: the one that agrees best with the others and
-# has words that people would mention) -> the usual beam width. Wider ones are not worth their time.
-BEAM_WIDTHS = {"beam": 3, "consensus": 12}
+# beam: the most probable caption; consensus: the one that agrees best with the others and has words
+# that people would mention.
+DECODINGS = ("beam", "consensus")
 UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default
 WIDEST_BEAM = 100  # wider beams are slow and find nothing better
@@ -60,12 +60,12 @@ ANY = Check("", lambda value: True)
 @dataclass(frozen=True)
 class SearchSettings:
     """How captions are searched and how the best one is chosen: see
-    `captioning.inference.consensus`. Changing `decoding` does not change `beam_width`;
-    `BEAM_WIDTHS` has the usual one for each."""
+    `captioning.inference.decoding`. The defaults are for consensus; `SEARCHES` has the usual
+    settings for each decoding."""
 
-    beam_width: int = setting(BEAM_WIDTHS["consensus"], between(1, WIDEST_BEAM))  # 1 is greedy
-    length_normalisation: float = setting(0.7, between(0, 1))  # 0 favours short captions
-    decoding: str = setting("consensus", one_of(*BEAM_WIDTHS))
+    beam_width: int = setting(12, between(1, WIDEST_BEAM))  # 1 is greedy; wider takes longer
+    length_normalisation: float = setting(0.9, between(0, 1))  # 0 favours short captions
+    decoding: str = setting("consensus", one_of(*DECODINGS))
 
     def __post_init__(self):
         require_valid(self)
@@ -190,6 +190,8 @@ def require_valid(settings: object) -> None:
             raise UserError(f"Expected {attribute.name} to be {expected}, got {value!r}.")
 
 
-# Scores models while they are trained and quantised: the confidence, with which consensus decoding
-# chooses, is fitted only afterwards.
-BEAM_SEARCH = SearchSettings(BEAM_WIDTHS["beam"], decoding="beam")
+# The most probable caption. It also scores models while they are trained and quantised: the
+# confidence, with which consensus decoding chooses, is fitted only afterwards.
+BEAM_SEARCH = SearchSettings(3, 0.7, "beam")
+
+SEARCHES = {search.decoding: search for search in (BEAM_SEARCH, SearchSettings())}

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from captioning.errors import UserError
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 
 
 class StubCaptioner:

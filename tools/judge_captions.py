@@ -25,13 +25,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioning.evaluation.metrics import score_confidences  # noqa: E402
-from captioning.settings import BEAM_WIDTHS, SPLITS, SearchSettings  # noqa: E402
+from captioning.settings import SEARCHES, SPLITS  # noqa: E402
 
 VERDICTS = ("right", "minor", "wrong")
-DECODINGS = {
-    decoding: SearchSettings(beam_width, decoding=decoding)
-    for decoding, beam_width in BEAM_WIDTHS.items()
-}
 COLUMNS = ("caption", "image", "decoding", "text", "log_prob", "confidence")
 _PER_SHEET, _ROWS = 10, 2
 
@@ -50,12 +46,12 @@ def draw_sheets(root: Path, split: str, count: int, seed: int, output: Path) -> 
     captioner = Captioner.load(root)
     captions = {
         decoding: [best for (best,) in captioner.caption_batch(images, search=search)]
-        for decoding, search in DECODINGS.items()
+        for decoding, search in SEARCHES.items()
     }
     order = np.random.default_rng([seed, count])
     rows = []
     for number, name in enumerate(names, start=1):
-        for letter, decoding in zip("ab", order.permutation(list(DECODINGS)), strict=True):
+        for letter, decoding in zip("ab", order.permutation(list(SEARCHES)), strict=True):
             caption = captions[decoding][number - 1]
             numbers = caption.log_prob, caption.confidence
             values = (f"{number}{letter}", name, decoding, caption.text, *numbers)

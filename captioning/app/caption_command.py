@@ -10,7 +10,7 @@ from pathlib import Path
 
 from captioning.app.console import NONE_CAPTIONED, run_command
 from captioning.app.search_options import add_search, make_search_settings, whole_number
-from captioning.settings import WIDEST_BEAM, SearchSettings
+from captioning.settings import SEARCHES, WIDEST_BEAM
 
 FORMAT_NAMES = ("text", "jsonl", "csv")
 
@@ -116,10 +116,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--length-normalisation",
         type=_parse_share,
-        default=SearchSettings.length_normalisation,
         metavar="A",
-        help="0 favours short captions, 1 compares the mean log-probability of the words "
-        "(default %(default)s)",
+        help="0 favours short captions, 1 compares the mean log-probability of the words (default "
+        f"{SEARCHES['consensus'].length_normalisation}; {SEARCHES['beam'].length_normalisation} "
+        "with --decode beam)",
     )
     parser.add_argument(
         "--model",

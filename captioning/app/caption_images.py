@@ -13,7 +13,7 @@ from captioning.data.image_paths import find_images, normalise, resolve
 from captioning.errors import UserError, printable
 from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
 from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, CaptionFormat, mark_unsure
 from captioning.settings import SearchSettings

@@ -4,8 +4,9 @@ A wrong value is an error before anything is computed."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
+from dataclasses import replace
 
-from captioning.settings import BEAM_WIDTHS, WIDEST_BEAM, SearchSettings
+from captioning.settings import SEARCHES, WIDEST_BEAM, SearchSettings
 
 
 def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
@@ -25,11 +26,12 @@ def add_search(parser: ArgumentParser) -> None:
         type=whole_number(WIDEST_BEAM),
         metavar="N",
         help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        f"search (default {BEAM_WIDTHS['consensus']}; {BEAM_WIDTHS['beam']} with --decode beam)",
+        f"search (default {SEARCHES['consensus'].beam_width}; {SEARCHES['beam'].beam_width} with "
+        "--decode beam)",
     )
     parser.add_argument(
         "--decode",
-        choices=BEAM_WIDTHS,
+        choices=SEARCHES,
         default=SearchSettings.decoding,
         help="how to choose the best caption: consensus takes the one that agrees best with the "
         "others and has words that people would mention; beam the most probable one, a little "
@@ -37,7 +39,11 @@ def add_search(parser: ArgumentParser) -> None:
     )
 
 
-def make_search_settings(options: Namespace, **others: float) -> SearchSettings:
-    """Returns the settings that the options of `add_search` name, and `others` (name -> value)."""
-    beam_width = options.beam_width or BEAM_WIDTHS[options.decode]
-    return SearchSettings(beam_width, decoding=options.decode, **others)
+def make_search_settings(
+    options: Namespace, length_normalisation: float | None = None
+) -> SearchSettings:
+    """Returns the settings that the options of `add_search` name, and the usual ones for their
+    decoding where an option or `length_normalisation` is None."""
+    values = {"beam_width": options.beam_width, "length_normalisation": length_normalisation}
+    given = {name: value for name, value in values.items() if value is not None}
+    return replace(SEARCHES[options.decode], **given)

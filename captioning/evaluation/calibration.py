@@ -14,7 +14,7 @@ from captioning.evaluation.evaluate import caption_photographs, texts_of
 from captioning.evaluation.metrics import find_content_words, find_stems, find_supported
 from captioning.inference.captioner import Captioner
 from captioning.inference.confidence import NO_CONTENT, Confidence, regression_inputs
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.paths import Paths
 
 MIN_SHARE = 0.005  # of the training images: rarer words are not learnt

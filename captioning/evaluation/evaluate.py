@@ -10,7 +10,8 @@ from captioning.data.feature_store import encoder_id_of
 from captioning.errors import UserError
 from captioning.evaluation.metrics import find_supported, score_captions, score_confidences
 from captioning.inference.captioner import Captioner
-from captioning.inference.decoder import Caption, Decoder
+from captioning.inference.decoder import Decoder
+from captioning.inference.decoding import Caption
 from captioning.inference.encoder import ENCODER_BATCH_SIZE
 from captioning.settings import BEAM_SEARCH, SearchSettings
 

@@ -13,7 +13,8 @@ from captioning.data.images import ImageLike, load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
-from captioning.inference.decoder import Caption, Decoder
+from captioning.inference.decoder import Decoder
+from captioning.inference.decoding import Caption
 from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import EncodedBatch, encode_images
 from captioning.paths import Paths, find_cache, find_model

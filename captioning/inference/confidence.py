@@ -9,8 +9,7 @@ The predictions also help to choose a caption: see `captioning.inference.consens
 
 import json
 from base64 import b64decode, b64encode
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from pathlib import Path
@@ -24,7 +23,9 @@ CONFIDENCE = "confidence.json"  # beside the networks
 NO_CONTENT = -1  # the row of a word that is left out, such as "the"
 
 _VERSION = 2  # of the file; in the first, the regression of words read other inputs
-_NEUTRAL = 0.3  # square root of a share: a word that 9 % of people mention has the score 0
+# Square roots of shares, chosen on Flickr8k's development split: docs/findings.md.
+_NEUTRAL = 0.25  # of a word with the score 0, which 6 % of people would mention
+_RARE = 0.1  # predicted for all rare content words, which have no regression of their own
 
 _MAX_BYTES = 2**27
 _LARGEST = 10**6  # products of larger numbers may overflow
@@ -64,9 +65,16 @@ class Confidence:
     def score_words(self, pooled: np.ndarray) -> np.ndarray:
         """Returns the score of each word (vocabulary,) float32 for an image with the `pooled`
         features (feature_width,): its predicted mentions, the square root of a share, minus
-        `_NEUTRAL`. A rare content word has -`_NEUTRAL`, a word without content 0."""
+        `_NEUTRAL`. The prediction for rare content words is `_RARE`. A word without content has the
+        score 0."""
         scores = self._predict(slice(None), pooled) - _NEUTRAL
+        scores[-1] = _RARE - _NEUTRAL
         return np.append(scores, np.float32(0))[self.word_rows]  # NO_CONTENT, -1, is the last
+
+    @property
+    def is_content(self) -> np.ndarray:
+        """Whether each word is a content word: bool (vocabulary,)."""
+        return self.word_rows != NO_CONTENT
 
     def save(self, folder: Path) -> None:
         """Writes `confidence.json` to `folder`, the weights of the words in 8 bits."""
@@ -135,15 +143,6 @@ def load_confidence(
             "it and run `captioning calibrate`, or fetch it again."
         ) from error
     return confidence
-
-
-def pool_ahead(batches: Iterable[np.ndarray], pooled: deque[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yields batches of feature maps (images, cells, feature_width). Before each batch, appends the
-    average of each map (feature_width,) to `pooled`, where it waits until its captions are found:
-    the search takes several images at a time."""
-    for batch in batches:
-        pooled.extend(batch.mean(axis=1, dtype="float32"))
-        yield batch
 
 
 def _floats(values: list[float], length: int) -> np.ndarray:

@@ -1,11 +1,8 @@
 """The caption network: feature maps -> captions. It needs no Keras, so captioning starts within a
 second."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain
-from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +10,10 @@ import numpy as np
 from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
-from captioning.inference.confidence import load_confidence, pool_ahead
-from captioning.inference.consensus import rank_by_consensus
+from captioning.inference.confidence import load_confidence
+from captioning.inference.decoding import Caption, find_captions
 from captioning.inference.encoder import ENCODER_BATCH_SIZE
+from captioning.inference.guidance import Guide
 from captioning.inference.model_cache import load_network
 from captioning.inference.network_files import (
     DECODER_PREFILL,
@@ -28,7 +26,7 @@ from captioning.inference.openvino_runtime import (
     read_decoder_metadata,
     read_encoder_id,
 )
-from captioning.settings import DEFAULT_ENCODER, WIDEST_BEAM, SearchSettings
+from captioning.settings import DEFAULT_ENCODER, SearchSettings
 
 # Images whose captions are searched side by side: few, as the first captions wait for so many
 # images, and a run that is killed loses them. Batches of 64 would take 2 % less time an image,
@@ -41,26 +39,14 @@ RunNetwork = Callable[[list[np.ndarray]], Sequence[np.ndarray]]
 FeatureMaps = np.ndarray | Iterable[np.ndarray]
 
 
-@dataclass(frozen=True, slots=True)  # there may be very many captions
-class Caption:
-    """A caption. `log_prob`: the natural logarithm of its probability, the end token included;
-    `confidence`: from 0 to 1, see `captioning.inference.confidence`; None if the model has none."""
-
-    text: str
-    log_prob: float
-    confidence: float | None = None
-
-    def __str__(self) -> str:
-        return self.text
-
-
 class Decoder:
     """The caption network and its vocabulary: feature maps -> captions, one word at a time. Safe
     to call from several threads.
 
     `feature_width`: numbers in a cell of the feature maps; `longest_caption`: the limit of the
-    search in words. These may be None: `encoder_id`, the ID of the encoder it was trained with;
-    `fingerprint`, that of the weights; `confidence`, see `captioning.inference.confidence`.
+    search in words; `rarities`: see `rank_by_consensus`. These may be None: `encoder_id`, the ID of
+    the encoder it was trained with; `fingerprint`, that of the weights; `confidence`, see
+    `captioning.inference.confidence`.
     """
 
     def __init__(
@@ -82,11 +68,11 @@ class Decoder:
         self.feature_width = feature_width
         self.vocabulary = vocabulary
         self.longest_caption = longest_caption
+        self.rarities = vocabulary.rarities
         self._run_prefill = prefill
         self._run_step = step
         self._search_batch_size = search_batch_size
         self._units = units
-        self._rarities = vocabulary.rarities
         self.fingerprint = self.confidence = None  # of loaded decoders only
 
     @classmethod
@@ -136,44 +122,32 @@ class Decoder:
         """Yields for each image the `num_captions` best captions, best first; fewer if the search
         finds fewer. Widens a beam that is narrower than `num_captions`. Raises ValueError unless
         `num_captions` is from 1 to `WIDEST_BEAM`."""
-        if not isinstance(num_captions, Integral) or not 1 <= num_captions <= WIDEST_BEAM:
-            raise UserError(
-                f"Expected num_captions to be a whole number from 1 to {WIDEST_BEAM}, got "
-                f"{num_captions!r}."
-            )
-        search = replace(search, beam_width=max(search.beam_width, num_captions))
-        pooled: deque[np.ndarray] = deque()  # of the images in the search, in order
-        return (
-            self._choose(hypotheses, pooled.popleft(), search, num_captions)
-            for hypotheses in self.search(pool_ahead(_split(features), pooled), search)
-        )
-
-    def _choose(
-        self, hypotheses: list[Hypothesis], pooled: np.ndarray, search: SearchSettings, count: int
-    ) -> list[Caption]:
-        """The `count` best captions of an image with the `pooled` features (feature_width,), in the
-        order of `search.decoding`."""
-        if search.decoding == "consensus":
-            word_scores = self.confidence and self.confidence.score_words(pooled)
-            normalisation = search.length_normalisation
-            hypotheses = rank_by_consensus(hypotheses, self._rarities, normalisation, word_scores)
-        return [self._to_caption(chosen, pooled) for chosen in hypotheses[:count]]
-
-    def _to_caption(self, chosen: Hypothesis, pooled: np.ndarray) -> Caption:
-        confidence = self.confidence and self.confidence(chosen.ids, chosen.log_prob, pooled)
-        return Caption(self.vocabulary.decode(chosen.ids), chosen.log_prob, confidence)
+        return find_captions(self, _split(features), search, num_captions)
 
     def search(
         self, features: FeatureMaps, search: SearchSettings = SearchSettings()
     ) -> Iterator[list[Hypothesis]]:
-        """Yields for each image up to `search.beam_width` captions as word ids, best first. Takes
-        several arrays of feature maps one by one, when the search has room for them."""
+        """Yields for each image up to `search.beam_width` captions as word ids, the most probable
+        first. Takes several arrays of feature maps one by one, when the search has room for
+        them."""
+        batches = (zip(*self.prefill(batch), strict=True) for batch in _split(features))
+        return self.search_contexts(chain.from_iterable(batches), search)
+
+    def search_contexts(
+        self,
+        image_contexts: Iterable[ImageContext],
+        search: SearchSettings,
+        guide: Guide | None = None,
+    ) -> Iterator[list[Hypothesis]]:
+        """Yields the same as `search`, from the context of each image, arrays (...). With a
+        `guide`, the log-probabilities contain its guidance."""
+        step, initial_state = self.step, tuple(part[0, 0] for part in self.initial_state(1))
+        if guide:
+            step, initial_state = guide.guide(step), guide.extend_state(initial_state)
         return beam_search(
-            self.step,
-            tuple(part[0, 0] for part in self.initial_state(1)),
-            chain.from_iterable(
-                zip(*self.prefill(batch), strict=True) for batch in _split(features)
-            ),
+            step,
+            initial_state,
+            image_contexts,
             start_id=START,
             end_id=END,
             max_length=self.longest_caption,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from captioning.errors import UserError
 from captioning.files import name_in_errors, write_atomically
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.output.caption_formats import CaptionFormat
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from captioning.errors import UserError
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.settings import UNSURE_BELOW
 
 

@@ -7,7 +7,7 @@ from captioning.data.caption_tables import find_delimiter, read_table
 from captioning.data.flickr8k import CAPTION_FILE, read_captions
 from captioning.data.read_dataset import read_caption_file
 from captioning.files import read_text
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.output.caption_formats import FORMATS
 
 

@@ -16,7 +16,7 @@ from captioning.evaluation.calibration import (
 from captioning.evaluation.evaluate import caption_photographs
 from captioning.inference.captioner import Captioner
 from captioning.inference.confidence import Confidence
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.paths import Paths
 
 WORDS = ("dog", "cat", "the", "zebra")

@@ -13,7 +13,6 @@ from captioning.inference.confidence import (
     NO_CONTENT,
     Confidence,
     load_confidence,
-    pool_ahead,
 )
 from captioning.inference.decoder import Decoder
 from captioning.paths import Paths
@@ -54,7 +53,7 @@ def test_the_confidence_is_the_logistic_function_of_the_weighted_signals():
 
 def test_the_score_of_a_word_is_its_prediction_minus_that_of_a_neutral_word():
     scores = CONFIDENCE.score_words(POOLED)
-    assert scores == pytest.approx([0, 0, 0, 0, 1.27 - 0.3, -0.3])
+    assert scores == pytest.approx([0, 0, 0, 0, 1.27 - 0.25, 0.1 - 0.25])
     assert scores.dtype == "float32"
 
 
@@ -122,16 +121,6 @@ def test_another_file_is_an_error_that_names_it(content, tmp_path):
         load_confidence(tmp_path, METADATA, 6)
 
 
-def test_the_features_of_a_batch_are_pooled_before_it_is_yielded():
-    pooled = []
-    maps = np.array([[[1, 2], [3, 6]], [[0, 0], [1, 1]]], "float16")  # two images of two cells
-    batches = pool_ahead([maps, maps[:1]], pooled)
-    assert next(batches) is maps
-    assert [features.tolist() for features in pooled] == [[2, 4], [0.5, 0.5]]
-    assert len(list(batches)) == 1
-    assert len(pooled) == 3
-
-
 def test_consensus_prefers_the_words_that_the_features_of_each_image_predict(
     tiny_root, monkeypatch
 ):
@@ -140,12 +129,15 @@ def test_consensus_prefers_the_words_that_the_features_of_each_image_predict(
     decoder = Decoder.load(paths.models, vocabulary)
     word_rows = np.full(len(vocabulary), NO_CONTENT)
     word_rows[[4, 5]] = 0, 1
-    biases, coefficients = np.zeros(2, "float32"), np.zeros(3)
-    decoder.confidence = Confidence("", coefficients, word_rows, np.eye(2, 18), biases)
-    hypotheses = [Hypothesis((4,), -1.0), Hypothesis((5,), -1.0)]
-    monkeypatch.setattr(
-        decoder, "search", lambda batches, _: (hypotheses for batch in batches for _ in batch)
-    )
+    weights = np.vstack([np.eye(2, 18), np.zeros((1, 18))])
+    biases, coefficients = np.zeros(3, "float32"), np.zeros(3)
+    decoder.confidence = Confidence("", coefficients, word_rows, weights, biases)
+
+    def guided_search(contexts, *_):
+        for *_, biases in contexts:
+            yield [Hypothesis((word_id,), -1.0 + biases[word_id]) for word_id in (4, 5)]
+
+    monkeypatch.setattr(decoder, "search_contexts", guided_search)
     features = np.zeros((3, 4, 18), "float32")
     features[[0, 1, 2], :, [1, 0, 1]] = 1  # the second word, the first, the second
     captions = decoder.caption(features)

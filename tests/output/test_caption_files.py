@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.inference.decoder import Caption
+from captioning.inference.decoding import Caption
 from captioning.output.caption_files import CaptionFile, CaptionPrinter
 from captioning.output.caption_formats import FORMATS, WITHOUT_NAMES, mark_unsure
 
