@@ -17,6 +17,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.export.provide_encoder import provide_encoder
 from captioning.inference.captioner import Captioner
 from captioning.inference.decoder import Decoder
+from captioning.inference.decoding import find_best_captions
 from captioning.inference.extract_features import encode_images, extract_feature_maps
 from captioning.paths import Paths, find_model
 from captioning.settings import BEAM_SEARCH, TrainingSettings
@@ -58,7 +59,7 @@ def search_shipped(paths: list[Path]) -> Work:
     captioner = Captioner.load()
     encoded = encode_images(captioner.encoder, paths)
     maps = np.stack([feature_map for batch in encoded for _, feature_map in batch])
-    return lambda: len(captioner.decoder.caption(maps, BEAM_SEARCH))
+    return lambda: len(find_best_captions(captioner.decoder, maps, BEAM_SEARCH))
 
 
 def search(folder: Path, images: int, beam_width: int) -> Work:
@@ -68,7 +69,7 @@ def search(folder: Path, images: int, beam_width: int) -> Work:
     maps = np.random.default_rng(0).random((images, 1, FEATURE_WIDTH), dtype="float32")
 
     def work() -> int:
-        captions = decoder.caption(maps, replace(BEAM_SEARCH, beam_width=beam_width))
+        captions = find_best_captions(decoder, maps, replace(BEAM_SEARCH, beam_width=beam_width))
         shortest = min(len(caption.text.split()) for caption in captions)
         if shortest < CAPTION_LENGTH:
             raise ValueError(f"Expected captions of {CAPTION_LENGTH} words, got {shortest}.")

@@ -16,9 +16,11 @@ from captioning.errors import UserError
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
-# beam: the most probable caption; consensus: the one that agrees best with the others and has words
-# that people would mention.
-DECODINGS = ("beam", "consensus")
+# Decoding -> the usual beam width and length normalisation. beam: the most probable caption;
+# consensus: the caption that agrees best with the others that a search finds, which is guided
+# towards words that people would mention. Guidance favours short captions, hence the higher number;
+# wider beams are not worth their time.
+USUAL_SEARCHES = {"beam": (3, 0.7), "consensus": (12, 0.9)}
 UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default
 WIDEST_BEAM = 100  # wider beams are slow and find nothing better
@@ -60,14 +62,17 @@ ANY = Check("", lambda value: True)
 @dataclass(frozen=True)
 class SearchSettings:
     """How captions are searched and how the best one is chosen: see
-    `captioning.inference.decoding`. The defaults are for consensus; `SEARCHES` has the usual
-    settings for each decoding."""
+    `captioning.inference.decoding`. None stands for the usual number of that `decoding`."""
 
-    beam_width: int = setting(12, between(1, WIDEST_BEAM))  # 1 is greedy; wider takes longer
-    length_normalisation: float = setting(0.9, between(0, 1))  # 0 favours short captions
-    decoding: str = setting("consensus", one_of(*DECODINGS))
+    beam_width: int = setting(None, between(1, WIDEST_BEAM))  # 1 is greedy
+    length_normalisation: float = setting(None, between(0, 1))  # 0 favours short captions
+    decoding: str = setting("consensus", one_of(*USUAL_SEARCHES))
 
     def __post_init__(self):
+        usual = USUAL_SEARCHES.get(str(self.decoding), USUAL_SEARCHES["consensus"])
+        for name, number in zip(("beam_width", "length_normalisation"), usual, strict=True):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, number)
         require_valid(self)
 
 
@@ -192,6 +197,4 @@ def require_valid(settings: object) -> None:
 
 # The most probable caption. It also scores models while they are trained and quantised: the
 # confidence, with which consensus decoding chooses, is fitted only afterwards.
-BEAM_SEARCH = SearchSettings(3, 0.7, "beam")
-
-SEARCHES = {search.decoding: search for search in (BEAM_SEARCH, SearchSettings())}
+BEAM_SEARCH = SearchSettings(decoding="beam")

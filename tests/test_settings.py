@@ -97,3 +97,10 @@ def test_a_student_has_its_own_epochs_and_dropout():
     settings = TrainingSettings(epochs=3, student_epochs=5, dropout=0.4, student_dropout=0.1)
     student = settings.for_student()
     assert (student.epochs, student.dropout, student.units) == (5, 0.1, 512)
+
+
+def test_each_decoding_has_its_usual_numbers_unless_others_are_given():
+    assert SearchSettings() == SearchSettings(12, 0.9, "consensus")
+    assert SearchSettings(decoding="beam") == SearchSettings(3, 0.7, "beam")
+    assert SearchSettings(5, decoding="beam") == SearchSettings(5, 0.7, "beam")
+    assert SearchSettings(length_normalisation=0) == SearchSettings(12, 0, "consensus")

@@ -25,7 +25,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from captioning.evaluation.metrics import score_confidences  # noqa: E402
-from captioning.settings import SEARCHES, SPLITS  # noqa: E402
+from captioning.settings import SPLITS, USUAL_SEARCHES, SearchSettings  # noqa: E402
 
 VERDICTS = ("right", "minor", "wrong")
 COLUMNS = ("caption", "image", "decoding", "text", "log_prob", "confidence")
@@ -44,14 +44,14 @@ def draw_sheets(root: Path, split: str, count: int, seed: int, output: Path) -> 
     names = np.random.default_rng(seed).permutation(dataset.splits[split])[:count]
     images = [dataset.images / name for name in names]
     captioner = Captioner.load(root)
-    captions = {
-        decoding: [best for (best,) in captioner.caption_batch(images, search=search)]
-        for decoding, search in SEARCHES.items()
-    }
+    captions = {}
+    for decoding in USUAL_SEARCHES:
+        search = SearchSettings(decoding=decoding)
+        captions[decoding] = [best for (best,) in captioner.caption_batch(images, search=search)]
     order = np.random.default_rng([seed, count])
     rows = []
     for number, name in enumerate(names, start=1):
-        for letter, decoding in zip("ab", order.permutation(list(SEARCHES)), strict=True):
+        for letter, decoding in zip("ab", order.permutation(list(USUAL_SEARCHES)), strict=True):
             caption = captions[decoding][number - 1]
             numbers = caption.log_prob, caption.confidence
             values = (f"{number}{letter}", name, decoding, caption.text, *numbers)

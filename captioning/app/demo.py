@@ -21,6 +21,7 @@ from captioning.data.images import load_image, open_image
 from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
 from captioning.inference.captioner import Captioner
+from captioning.inference.decoding import find_captions
 from captioning.output.attention_figure import draw_overlays, explain_scale
 from captioning.output.caption_formats import mark_unsure
 from captioning.paths import find_model
@@ -139,7 +140,7 @@ def build_page(captioner: Captioner, uploads: Uploads) -> gradio.Blocks:
                 beam_width = gradio.Slider(
                     minimum=1,
                     maximum=WIDEST_BEAM,
-                    value=SearchSettings.beam_width,
+                    value=SearchSettings().beam_width,
                     step=1,
                     label="Beam width",
                     elem_id="beam-width",
@@ -202,11 +203,12 @@ def caption_photograph(
 ) -> tuple:
     """Returns the best caption, rows of the best captions (five at most) with log-probability and
     confidence, a tile (attention map, label) for each word, and the unit of the maps."""
-    beam_width = SearchSettings.beam_width if beam_width is None else round(beam_width)
-    search = SearchSettings(min(max(beam_width, 1), WIDEST_BEAM))
+    if beam_width is not None:
+        beam_width = min(max(round(beam_width), 1), WIDEST_BEAM)
+    search = SearchSettings(beam_width)
     num_captions = min(search.beam_width, _MAX_CAPTIONS)
     decoder, features = captioner.decoder, photograph.features
-    (captions,) = decoder.captions(features[None], search, num_captions)
+    (captions,) = find_captions(decoder, features[None], search, num_captions)
     rows = [
         [caption.text, round(caption.log_prob, 2), _percent(caption.confidence)]
         for caption in captions

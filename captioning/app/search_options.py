@@ -4,9 +4,8 @@ A wrong value is an error before anything is computed."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from dataclasses import replace
 
-from captioning.settings import SEARCHES, WIDEST_BEAM, SearchSettings
+from captioning.settings import USUAL_SEARCHES, WIDEST_BEAM, SearchSettings
 
 
 def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
@@ -25,25 +24,21 @@ def add_search(parser: ArgumentParser) -> None:
         "--beam-width",
         type=whole_number(WIDEST_BEAM),
         metavar="N",
-        help=f"the number of captions that beam search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        f"search (default {SEARCHES['consensus'].beam_width}; {SEARCHES['beam'].beam_width} with "
+        help=f"the number of captions that the search keeps, up to {WIDEST_BEAM}; 1 is greedy "
+        f"search (default {USUAL_SEARCHES['consensus'][0]}; {USUAL_SEARCHES['beam'][0]} with "
         "--decode beam)",
     )
     parser.add_argument(
         "--decode",
-        choices=SEARCHES,
+        choices=USUAL_SEARCHES,
         default=SearchSettings.decoding,
-        help="how to choose the best caption: consensus takes the one that agrees best with the "
-        "others and has words that people would mention; beam the most probable one, a little "
-        "faster (default %(default)s)",
+        help="consensus searches for words that people would mention, and takes the caption that "
+        "agrees best with the others; beam takes the most probable one (default %(default)s)",
     )
 
 
 def make_search_settings(
     options: Namespace, length_normalisation: float | None = None
 ) -> SearchSettings:
-    """Returns the settings that the options of `add_search` name, and the usual ones for their
-    decoding where an option or `length_normalisation` is None."""
-    values = {"beam_width": options.beam_width, "length_normalisation": length_normalisation}
-    given = {name: value for name, value in values.items() if value is not None}
-    return replace(SEARCHES[options.decode], **given)
+    """Returns the search that the options of `add_search` describe."""
+    return SearchSettings(options.beam_width, length_normalisation, options.decode)

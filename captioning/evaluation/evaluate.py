@@ -11,7 +11,7 @@ from captioning.errors import UserError
 from captioning.evaluation.metrics import find_supported, score_captions, score_confidences
 from captioning.inference.captioner import Captioner
 from captioning.inference.decoder import Decoder
-from captioning.inference.decoding import Caption
+from captioning.inference.decoding import Caption, find_best_captions
 from captioning.inference.encoder import ENCODER_BATCH_SIZE
 from captioning.settings import BEAM_SEARCH, SearchSettings
 
@@ -37,7 +37,7 @@ def evaluate(
             f"{len(missing)}, such as {missing[0]}. Extract the features of all images first; "
             "replace images that cannot be read."
         )
-    captions = decoder.caption(_batches(features, references), BEAM_SEARCH)
+    captions = find_best_captions(decoder, _batches(features, references), BEAM_SEARCH)
     texts = texts_of(dict(zip(references, captions, strict=True)))
     return texts, score_captions(texts, references, meteor=False)
 

@@ -18,6 +18,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
 from captioning.inference.decoder import Decoder, RunNetwork
+from captioning.inference.decoding import find_best_captions
 from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.network_files import (
@@ -123,7 +124,7 @@ def quantise_decoder(
     target.mkdir(parents=True, exist_ok=True)
     decoder = _RecordingDecoder.load(source, vocabulary)
     for feature_map in features:  # separately, so that each image has the same weight
-        decoder.caption(feature_map[None])
+        find_best_captions(decoder, feature_map[None])
     all_inputs = decoder.prefill_inputs, decoder.step_inputs
     for name, inputs in zip(_DECODER_FILES, all_inputs, strict=True):
         network = read_network(source / name)

@@ -14,7 +14,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.inference.attention import AttentionMaps, compute_attention
 from captioning.inference.decoder import Decoder
-from captioning.inference.decoding import Caption
+from captioning.inference.decoding import Caption, find_captions
 from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import EncodedBatch, encode_images
 from captioning.paths import Paths, find_cache, find_model
@@ -106,7 +106,8 @@ class Captioner:
         def start() -> Iterator[_Result]:
             pending: _Pending = deque()
             feature_maps = _until_many_fail(batches, pending)
-            return _in_order(pending, self.decoder.captions(feature_maps, search, num_captions))
+            captions = find_captions(self.decoder, feature_maps, search, num_captions)
+            return _in_order(pending, captions)
 
         return _repeat(start(), start)
 

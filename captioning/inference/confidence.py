@@ -4,7 +4,8 @@ A logistic regression of two signals estimates it. The decoder gives the first, 
 log-probability of a word. The second comes from another model: for each content word, a linear
 regression on the pooled features predicts how many people would mention it. The signal is the mean
 over the content words of the caption. `captioning.evaluation.calibration` fits both regressions.
-The predictions also help to choose a caption: see `captioning.inference.consensus`.
+The predictions also guide the search (`captioning.inference.guidance`) and help to choose a
+caption (`captioning.inference.consensus`).
 """
 
 import json
@@ -22,10 +23,10 @@ from captioning.files import write_atomically
 CONFIDENCE = "confidence.json"  # beside the networks
 NO_CONTENT = -1  # the row of a word that is left out, such as "the"
 
-_VERSION = 2  # of the file; in the first, the regression of words read other inputs
-# Square roots of shares, chosen on Flickr8k's development split: docs/findings.md.
-_NEUTRAL = 0.25  # of a word with the score 0, which 6 % of people would mention
-_RARE = 0.1  # predicted for all rare content words, which have no regression of their own
+_VERSION = 3  # of the file; older ones were fitted on captions that were found otherwise
+# Square root of the share of people who would mention a word with the score 0. Chosen on Flickr8k's
+# development split: docs/findings.md.
+_NEUTRAL = 0.25
 
 _MAX_BYTES = 2**27
 _LARGEST = 10**6  # products of larger numbers may overflow
@@ -65,10 +66,8 @@ class Confidence:
     def score_words(self, pooled: np.ndarray) -> np.ndarray:
         """Returns the score of each word (vocabulary,) float32 for an image with the `pooled`
         features (feature_width,): its predicted mentions, the square root of a share, minus
-        `_NEUTRAL`. The prediction for rare content words is `_RARE`. A word without content has the
-        score 0."""
+        `_NEUTRAL`. A word without content has the score 0."""
         scores = self._predict(slice(None), pooled) - _NEUTRAL
-        scores[-1] = _RARE - _NEUTRAL
         return np.append(scores, np.float32(0))[self.word_rows]  # NO_CONTENT, -1, is the last
 
     @property

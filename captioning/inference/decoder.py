@@ -1,5 +1,5 @@
-"""The caption network: feature maps -> captions. It needs no Keras, so captioning starts within a
-second."""
+"""The caption network: feature maps -> sequences of words. It needs no Keras, so captioning starts
+within a second. `captioning.inference.decoding` makes captions of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -11,7 +11,6 @@ from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
 from captioning.inference.confidence import load_confidence
-from captioning.inference.decoding import Caption, find_captions
 from captioning.inference.encoder import ENCODER_BATCH_SIZE
 from captioning.inference.guidance import Guide
 from captioning.inference.model_cache import load_network
@@ -26,7 +25,7 @@ from captioning.inference.openvino_runtime import (
     read_decoder_metadata,
     read_encoder_id,
 )
-from captioning.settings import DEFAULT_ENCODER, SearchSettings
+from captioning.settings import BEAM_SEARCH, DEFAULT_ENCODER, SearchSettings
 
 # Images whose captions are searched side by side: few, as the first captions wait for so many
 # images, and a run that is killed loses them. Batches of 64 would take 2 % less time an image,
@@ -40,8 +39,8 @@ FeatureMaps = np.ndarray | Iterable[np.ndarray]
 
 
 class Decoder:
-    """The caption network and its vocabulary: feature maps -> captions, one word at a time. Safe
-    to call from several threads.
+    """The caption network and its vocabulary: predicts captions word by word from feature maps.
+    Safe to call from several threads.
 
     `feature_width`: numbers in a cell of the feature maps; `longest_caption`: the limit of the
     search in words; `rarities`: see `rank_by_consensus`. These may be None: `encoder_id`, the ID of
@@ -110,27 +109,13 @@ class Decoder:
                 "this one."
             )
 
-    def caption(
-        self, features: FeatureMaps, search: SearchSettings = SearchSettings()
-    ) -> list[Caption]:
-        """Returns the best caption of each image."""
-        return [best for best, *_ in self.captions(features, search, num_captions=1)]
-
-    def captions(
-        self, features: FeatureMaps, search: SearchSettings, num_captions: int
-    ) -> Iterator[list[Caption]]:
-        """Yields for each image the `num_captions` best captions, best first; fewer if the search
-        finds fewer. Widens a beam that is narrower than `num_captions`. Raises ValueError unless
-        `num_captions` is from 1 to `WIDEST_BEAM`."""
-        return find_captions(self, _split(features), search, num_captions)
-
     def search(
-        self, features: FeatureMaps, search: SearchSettings = SearchSettings()
+        self, features: FeatureMaps, search: SearchSettings = BEAM_SEARCH
     ) -> Iterator[list[Hypothesis]]:
-        """Yields for each image up to `search.beam_width` captions as word ids, the most probable
-        first. Takes several arrays of feature maps one by one, when the search has room for
-        them."""
-        batches = (zip(*self.prefill(batch), strict=True) for batch in _split(features))
+        """Yields for each image up to `search.beam_width` captions as word ids, the one with the
+        highest `Hypothesis.score` first: plain beam search, whatever `search.decoding` is. Takes
+        several arrays of feature maps one by one, when the search has room for them."""
+        batches = (zip(*self.prefill(batch), strict=True) for batch in in_batches(features))
         return self.search_contexts(chain.from_iterable(batches), search)
 
     def search_contexts(
@@ -143,7 +128,7 @@ class Decoder:
         `guide`, the log-probabilities contain its guidance."""
         step, initial_state = self.step, tuple(part[0, 0] for part in self.initial_state(1))
         if guide:
-            step, initial_state = guide.guide(step), guide.extend_state(initial_state)
+            step, initial_state = guide.wrap(step), guide.extend_state(initial_state)
         return beam_search(
             step,
             initial_state,
@@ -185,7 +170,7 @@ class Decoder:
         return log_probs, (hidden, cell), attention[0] if attention else None
 
 
-def _split(features: FeatureMaps) -> Iterable[np.ndarray]:
+def in_batches(features: FeatureMaps) -> Iterable[np.ndarray]:
     """Returns the feature maps in batches; several arrays are batches already."""
     if not isinstance(features, np.ndarray):
         return features

@@ -8,7 +8,7 @@ from captioning.inference.model_cache import load_network
 from captioning.inference.network_files import ENCODER, image_size, require_encoder_layout
 from captioning.inference.openvino_runtime import read_encoder_id
 
-# Images per call: larger batches leave the caches and take more memory.
+# Images per call of encoder and prefill: larger batches leave the caches and take more memory.
 ENCODER_BATCH_SIZE = 4
 
 

@@ -78,11 +78,11 @@ def calls(monkeypatch):
         ),
         (
             ["evaluate", "--decode", "beam"],
-            [("evaluate", "test", SearchSettings(3, 0.7, "beam"))],
+            [("evaluate", "test", SearchSettings(3, decoding="beam"))],
         ),
         (
             ["evaluate", "--decode", "beam", "--beam-width", "5"],
-            [("evaluate", "test", SearchSettings(5, 0.7, "beam"))],
+            [("evaluate", "test", SearchSettings(5, decoding="beam"))],
         ),
         (["export"], [("export",)]),
         (["quantise"], [("quantise",)]),

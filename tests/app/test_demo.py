@@ -401,7 +401,7 @@ def join_queue(server, path, session):
     """Asks for the caption of a file, as if it were uploaded."""
     upload = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
     body = {
-        "data": [upload, SearchSettings.beam_width],
+        "data": [upload, SearchSettings().beam_width],
         "fn_index": 1,
         "session_hash": session,
     }  # 0 opens an example

@@ -11,6 +11,7 @@ from tiny_world import build_tiny_encoder
 from captioning.data.vocabulary import START, Vocabulary
 from captioning.export.keras_to_openvino import export_decoder, export_encoder, to_decoder
 from captioning.inference.decoder import Decoder
+from captioning.inference.decoding import find_best_captions
 from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import read_network
 from captioning.models.caption_model import build_caption_model
@@ -80,8 +81,8 @@ def test_the_exported_step_gives_the_attention_of_the_keras_model(exported, feat
 
 def test_the_decoder_in_memory_and_the_exported_one_give_the_same_captions(exported, features):
     model, vocabulary, folder = exported
-    in_memory = to_decoder(model, vocabulary, longest_caption=7).caption(features)
-    loaded = Decoder.load(folder, vocabulary).caption(features)
+    in_memory = find_best_captions(to_decoder(model, vocabulary, longest_caption=7), features)
+    loaded = find_best_captions(Decoder.load(folder, vocabulary), features)
     assert [caption.text for caption in in_memory] == [caption.text for caption in loaded]
     assert [caption.log_prob for caption in in_memory] == pytest.approx(
         [caption.log_prob for caption in loaded], abs=8 * TOLERANCE
@@ -109,7 +110,9 @@ def test_the_state_does_not_grow_from_word_to_word(exported, features):
 
 def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, features):
     model, vocabulary, folder = exported
-    captions = Decoder.load(folder, vocabulary).caption(features, SearchSettings(3, 0.0))
+    captions = find_best_captions(
+        Decoder.load(folder, vocabulary), features, SearchSettings(3, 0.0)
+    )
     for row, caption in enumerate(captions):
         ids = vocabulary.encode(caption.text)
         ids = ids if len(ids) - 2 < 7 else ids[:-1]  # cut off at the longest caption: no end
@@ -122,17 +125,18 @@ def test_the_log_probability_of_a_caption_is_that_of_the_keras_model(exported, f
 
 def test_an_image_has_the_same_caption_alone_and_among_others(exported, features):
     decoder = Decoder.load(exported[2], exported[1])
-    together = [caption.text for caption in decoder.caption(features)]
-    alone = [decoder.caption(features[[row]])[0].text for row in range(len(features))]
+    together = [caption.text for caption in find_best_captions(decoder, features)]
+    alone = [find_best_captions(decoder, features[[row]])[0].text for row in range(len(features))]
     assert together == alone
 
 
 def test_no_features_give_no_captions(exported):
-    assert Decoder.load(exported[2], exported[1]).caption(np.zeros((0, 4, 5), "float32")) == []
+    decoder = Decoder.load(exported[2], exported[1])
+    assert find_best_captions(decoder, np.zeros((0, 4, 5), "float32")) == []
 
 
 def test_no_caption_is_longer_than_the_longest_in_training(exported, features):
-    for caption in Decoder.load(exported[2], exported[1]).caption(features):
+    for caption in find_best_captions(Decoder.load(exported[2], exported[1]), features):
         assert len(caption.text.split()) <= 7
 
 

@@ -20,6 +20,7 @@ from captioning.export.quantisation import (
     quantise_within_tolerance,
 )
 from captioning.inference.decoder import Decoder
+from captioning.inference.decoding import find_best_captions
 from captioning.inference.encoder import Encoder
 from captioning.inference.network_files import DECODER_PREFILL, DECODER_STEP, ENCODER, read_network
 from captioning.inference.openvino_runtime import has_bfloat16_units
@@ -173,7 +174,7 @@ def test_a_decoder_with_one_quantised_file_is_quantised_completely(replaced, dec
         shutil.copy((decoders[1] / replaced).with_suffix(suffix), half)
     quantise_decoder(half, VOCABULARY, FEATURES[:12], tmp_path)
     assert all(integer_weights(tmp_path / name) for name in (DECODER_PREFILL, DECODER_STEP))
-    Decoder.load(tmp_path, VOCABULARY).caption(FEATURES[:2])
+    find_best_captions(Decoder.load(tmp_path, VOCABULARY), FEATURES[:2])
 
 
 def test_all_models_of_an_ensemble_are_quantised(tmp_path):

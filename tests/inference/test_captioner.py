@@ -186,8 +186,10 @@ def test_an_image_that_does_not_fit_into_memory_fails_alone(captioner, image_pat
     assert [first[0], last[0]] == list(map(captioner.caption, image_paths[:2]))
 
 
-def test_consensus_decoding_reorders_the_captions_of_the_beam(captioner, image_paths):
-    beam, consensus = (SearchSettings(10, decoding=name) for name in ("beam", "consensus"))
+def test_consensus_without_guidance_reorders_the_captions_of_the_beam(tiny_root, image_paths):
+    captioner = captioning.load(tiny_root)
+    captioner.decoder.confidence = None
+    beam, consensus = (SearchSettings(10, 0.7, name) for name in ("beam", "consensus"))
     by_beam = captioner.caption_batch(image_paths, 10, beam)
     by_consensus = captioner.caption_batch(image_paths, 10, consensus)
     for expected, captions in zip(by_beam, by_consensus, strict=True):

@@ -15,6 +15,7 @@ from captioning.inference.confidence import (
     load_confidence,
 )
 from captioning.inference.decoder import Decoder
+from captioning.inference.decoding import find_best_captions
 from captioning.paths import Paths
 
 # Of the six ids, four are reserved; 4 has a row of its own, 5 is a rare word.
@@ -140,7 +141,7 @@ def test_consensus_prefers_the_words_that_the_features_of_each_image_predict(
     monkeypatch.setattr(decoder, "search_contexts", guided_search)
     features = np.zeros((3, 4, 18), "float32")
     features[[0, 1, 2], :, [1, 0, 1]] = 1  # the second word, the first, the second
-    captions = decoder.caption(features)
+    captions = find_best_captions(decoder, features)
     assert [caption.text for caption in captions] == [vocabulary.words[n] for n in (5, 4, 5)]
 
 
@@ -148,11 +149,11 @@ def test_captions_of_a_batch_have_the_confidence_of_the_image_alone(tiny_root):
     paths = Paths(tiny_root)
     decoder = Decoder.load(paths.models, Vocabulary.load(paths.vocabulary))
     features = np.random.default_rng(0).random((20, 4, 18), dtype="float32")
-    captions = decoder.caption(features)
+    captions = find_best_captions(decoder, features)
     assert all(0 < caption.confidence < 1 for caption in captions)
     assert len({caption.confidence for caption in captions}) > 10
     for image, caption in zip(features, captions, strict=True):
-        (alone,) = decoder.caption(image[None])
+        (alone,) = find_best_captions(decoder, image[None])
         assert alone.confidence == pytest.approx(caption.confidence, abs=1e-5)
     decoder.confidence = None
-    assert decoder.caption(features[:1])[0].confidence is None
+    assert find_best_captions(decoder, features[:1])[0].confidence is None
