@@ -59,7 +59,7 @@ def test_a_word_is_predicted_by_the_share_of_people_who_mention_it(fitted):
             assert mentioned == pytest.approx(share, abs=0.25)
 
 
-def test_function_words_are_left_out_and_rare_words_count_as_not_mentioned(fitted):
+def test_function_words_are_left_out_and_rare_words_count_as_hardly_mentioned(fitted):
     confidence, vocabulary = fitted
     pooled = np.array([1, 0], "float32")
     dog, with_the, with_zebra = (
@@ -67,7 +67,7 @@ def test_function_words_are_left_out_and_rare_words_count_as_not_mentioned(fitte
         for caption in ("dog", "the dog", "dog zebra")
     )
     assert with_the == dog
-    assert with_zebra == pytest.approx(dog / 2)
+    assert with_zebra == pytest.approx((dog + 0.1) / 2)
 
 
 @pytest.mark.parametrize("text", ["the dog", "the zebra"])  # all right, all wrong

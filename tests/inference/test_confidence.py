@@ -54,7 +54,7 @@ def test_the_confidence_is_the_logistic_function_of_the_weighted_signals():
 
 def test_the_score_of_a_word_is_its_prediction_minus_that_of_a_neutral_word():
     scores = CONFIDENCE.score_words(POOLED)
-    assert scores == pytest.approx([0, 0, 0, 0, 1.27 - 0.25, 0.1 - 0.25])
+    assert scores == pytest.approx([0, 0, 0, 0, 1.27 - 0.25, -0.25])
     assert scores.dtype == "float32"
 
 

@@ -71,7 +71,7 @@ def test_a_content_word_is_penalised_where_it_repeats():
 
 def test_the_penalty_is_the_same_for_every_repetition_and_spares_words_without_content():
     guide = Guide(CONFIDENCE, longest_caption=4)
-    step = guide.guide(lambda ids, state, context: (np.zeros((1, 1, 8), "float32"), state))
+    step = guide.wrap(lambda ids, state, context: (np.zeros((1, 1, 8), "float32"), state))
     state = tuple(part[None, None] for part in guide.extend_state(()))
     context = (np.zeros((1, 8), "float32"),)
     for last_id in (START, DOG, AND, DOG):
