@@ -16,11 +16,13 @@ from captioning.errors import UserError
 SPLITS = ("train", "development", "test")
 DEFAULT_ENCODER = "Xception"  # few networks of its size are more accurate; it takes 299x299 pixels
 DECODERS = ("attention", "merge")  # the more accurate one, and the classic: `captioning.models`
-# Decoding -> the usual beam width and length normalisation. beam: the most probable caption;
-# consensus: the caption that agrees best with the others that a search finds, which is guided
-# towards words that people would mention. Guidance favours short captions, hence the higher number;
-# wider beams are not worth their time.
-USUAL_SEARCHES = {"beam": (3, 0.7), "consensus": (12, 0.9)}
+# Decoding -> its usual settings. beam: the most probable caption. consensus: a guided search, and
+# of its captions the one that agrees best with the others. Guidance favours short captions, so its
+# length normalisation is higher. Wider beams are not worth their time.
+USUAL_SEARCHES = {
+    "beam": {"beam_width": 3, "length_normalisation": 0.7},
+    "consensus": {"beam_width": 12, "length_normalisation": 0.9},
+}
 UNSURE_BELOW = 0.5  # confidence: such captions are more often wrong than not
 DEMO_PORT = 7860  # Gradio's default
 WIDEST_BEAM = 100  # wider beams are slow and find nothing better
@@ -70,7 +72,7 @@ class SearchSettings:
 
     def __post_init__(self):
         usual = USUAL_SEARCHES.get(str(self.decoding), USUAL_SEARCHES["consensus"])
-        for name, number in zip(("beam_width", "length_normalisation"), usual, strict=True):
+        for name, number in usual.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, number)
         require_valid(self)
@@ -196,5 +198,5 @@ def require_valid(settings: object) -> None:
 
 
 # The most probable caption. It also scores models while they are trained and quantised: the
-# confidence, with which consensus decoding chooses, is fitted only afterwards.
+# confidence, which guides consensus decoding, is fitted only afterwards.
 BEAM_SEARCH = SearchSettings(decoding="beam")

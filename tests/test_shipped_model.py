@@ -49,9 +49,15 @@ def test_the_captions_shown_are_those_of_the_shipped_model(document, photographs
     assert {path: captioner.caption(PATHS.root / path).text for path in shown} == shown
 
 
+def test_the_readme_shows_what_the_first_command_prints(captioner):
+    pattern = r"(?s)\ncaption (examples/\S+)\n```\n\n```\n(.*?)\n```"
+    path, printed = re.search(pattern, README).groups()
+    assert captioner.caption(PATHS.root / path).text == printed
+
+
 def test_the_examples_of_low_confidence_are_those_that_the_document_lists(captioner):
     text = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
-    listed = {name: float(value) for name, value in re.findall(r"(\w+) \((0\.\d\d)\)", text)}
+    listed = {name: float(value) for name, value in re.findall(r"(\w+) \((0\.\d{2,3})\)", text)}
     paths = sorted((PATHS.root / "examples").glob("*.jpg"))
     confidences = {path.stem: captioner.caption(path).confidence for path in paths}
     low = {name: value for name, value in confidences.items() if value < 0.5}

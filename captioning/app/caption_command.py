@@ -10,7 +10,7 @@ from pathlib import Path
 
 from captioning.app.console import NONE_CAPTIONED, run_command
 from captioning.app.search_options import add_search, make_search_settings, whole_number
-from captioning.settings import USUAL_SEARCHES, WIDEST_BEAM
+from captioning.settings import BEAM_SEARCH, WIDEST_BEAM, SearchSettings
 
 FORMAT_NAMES = ("text", "jsonl", "csv")
 
@@ -118,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         type=_parse_share,
         metavar="A",
         help="0 favours short captions, 1 compares the mean log-probability of the words (default "
-        f"{USUAL_SEARCHES['consensus'][1]}; {USUAL_SEARCHES['beam'][1]} with --decode beam)",
+        f"{SearchSettings().length_normalisation}; {BEAM_SEARCH.length_normalisation} with "
+        "--decode beam)",
     )
     parser.add_argument(
         "--model",

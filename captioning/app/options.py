@@ -35,7 +35,7 @@ def add_root(parser: ArgumentParser, default: str | None = SUPPRESS) -> None:
         default=default,
         metavar="FOLDER",
         help="the folder of all files that the steps read and write (default: the current folder; "
-        "for at-scale, that of the shipped model)",
+        "serve and at-scale use the shipped model if none is given)",
     )
 
 

@@ -5,7 +5,7 @@ A wrong value is an error before anything is computed."""
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 
-from captioning.settings import USUAL_SEARCHES, WIDEST_BEAM, SearchSettings
+from captioning.settings import BEAM_SEARCH, USUAL_SEARCHES, WIDEST_BEAM, SearchSettings
 
 
 def whole_number(most: int = 1_000_000) -> Callable[[str], int]:
@@ -25,15 +25,15 @@ def add_search(parser: ArgumentParser) -> None:
         type=whole_number(WIDEST_BEAM),
         metavar="N",
         help=f"the number of captions that the search keeps, up to {WIDEST_BEAM}; 1 is greedy "
-        f"search (default {USUAL_SEARCHES['consensus'][0]}; {USUAL_SEARCHES['beam'][0]} with "
-        "--decode beam)",
+        f"search (default {SearchSettings().beam_width}; {BEAM_SEARCH.beam_width} with --decode "
+        "beam)",
     )
     parser.add_argument(
         "--decode",
         choices=USUAL_SEARCHES,
         default=SearchSettings.decoding,
-        help="consensus searches for words that people would mention, and takes the caption that "
-        "agrees best with the others; beam takes the most probable one (default %(default)s)",
+        help="consensus avoids words that people would probably not mention, and takes the caption "
+        "that agrees best with the others; beam takes the most probable one (default %(default)s)",
     )
 
 

@@ -27,8 +27,8 @@ _SHRINKAGE = 1.0  # of the regression of words, times the mean variance of its i
 
 def calibrate_confidence(paths: Paths) -> int:
     """Fits the confidence of the model in `paths.root` on its captions of the development split, by
-    consensus decoding, and writes it to `paths.models`. Returns the number of these captions.
-    Raises UserError if an image has no pooled features.
+    guided consensus decoding, and writes it to `paths.models`. Returns the number of these
+    captions. Raises UserError if an image has no pooled features.
 
     Leaves out a tenth of the images, those that `tools/judge_captions.py` shows to readers first,
     so that their verdicts can check the confidence.
@@ -46,7 +46,7 @@ def calibrate_confidence(paths: Paths) -> int:
     features = {name: np.ravel(features[name]) for name in (*train, *references)}
     decoder = captioner.decoder
     decoder.confidence = fit_words(decoder.fingerprint, decoder.vocabulary, features, train)
-    captions = caption_photographs(captioner, dataset.images, references)  # chosen with its help
+    captions = caption_photographs(captioner, dataset.images, references)  # found with its help
     confidence = fit_logistic_regression(
         decoder.confidence, decoder.vocabulary, features, captions, references
     )

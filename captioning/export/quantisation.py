@@ -18,7 +18,6 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
 from captioning.inference.decoder import Decoder, RunNetwork
-from captioning.inference.decoding import find_best_captions
 from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import extract_feature_maps
 from captioning.inference.network_files import (
@@ -39,6 +38,7 @@ from captioning.inference.openvino_runtime import (
     write_metadata,
 )
 from captioning.paths import Paths
+from captioning.settings import SearchSettings
 
 CALIBRATION_IMAGES = 300  # training images for the encoder: NNCF's default
 DECODER_CALIBRATION_IMAGES = 64  # fewer, because each is captioned word by word
@@ -124,7 +124,7 @@ def quantise_decoder(
     target.mkdir(parents=True, exist_ok=True)
     decoder = _RecordingDecoder.load(source, vocabulary)
     for feature_map in features:  # separately, so that each image has the same weight
-        find_best_captions(decoder, feature_map[None])
+        list(decoder.search(feature_map[None], SearchSettings()))
     all_inputs = decoder.prefill_inputs, decoder.step_inputs
     for name, inputs in zip(_DECODER_FILES, all_inputs, strict=True):
         network = read_network(source / name)

@@ -23,7 +23,7 @@ from captioning.files import write_atomically
 CONFIDENCE = "confidence.json"  # beside the networks
 NO_CONTENT = -1  # the row of a word that is left out, such as "the"
 
-_VERSION = 3  # of the file; older ones were fitted on captions that were found otherwise
+_VERSION = 3  # of the file; earlier versions were fitted on captions of another search
 # Square root of the share of people who would mention a word with the score 0. Chosen on Flickr8k's
 # development split: docs/findings.md.
 _NEUTRAL = 0.25

@@ -3,8 +3,8 @@
 Minimum Bayes risk decoding (Kumar and Byrne, 2004). The candidates, weighted by their
 probabilities without guidance, stand for the captions that people might write. CIDEr and BLEU-4
 against these estimate how well a candidate would score. A second model predicts which words people
-would mention: these raise the score of a candidate, and other content words lower it, although the
-search was guided by the same predictions. Works on ids and arrays only, like the beam search.
+would mention: these raise the score of a candidate, and other content words lower it. The same
+predictions have guided the search already. Works on ids and arrays only, like the beam search.
 """
 
 from collections import Counter

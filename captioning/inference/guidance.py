@@ -1,12 +1,13 @@
 """Guided decoding: the beam search avoids words that people would probably not mention.
 
-A content word loses log-probability if its word score is below 0 (see `Confidence.score_words`), in
-proportion to that score, and if the caption contains it already, a fixed penalty. Nothing is ever
-added, so log-probabilities still fall from word to word, as the beam search expects.
+A content word with a word score below 0 (see `Confidence.score_words`) loses log-probability in
+proportion to that score. One that the caption contains already loses a fixed amount as well.
+Nothing is ever added, so log-probabilities still fall from word to word, as the beam search
+expects.
 
-To add the scores of a second model in every step is known as shallow fusion (Gulcehre et al., "On
-using monolingual corpora in neural machine translation", 2015). There, the second model knows the
-language; here, it knows the image.
+Adding the scores of a second model in every step is known as shallow fusion (Gulcehre et al., "On
+using monolingual corpora in neural machine translation", 2015). There, the second model is a
+language model; here, it predicts words from the image.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ class Guide:
 
     def __init__(self, confidence: Confidence, longest_caption: int):
         self._is_content = confidence.is_content
+        self._penalties = _REPETITION_PENALTY * self._is_content  # (vocabulary,)
         self._longest_caption = longest_caption
 
     def extend_context(
@@ -46,7 +48,6 @@ class Guide:
     def wrap(self, step: Step) -> Step:
         """Returns a `step` of `beam_search` whose log-probabilities contain biases and
         penalties."""
-        penalties = _REPETITION_PENALTY * self._is_content  # (vocabulary,)
 
         def guided_step(
             ids: np.ndarray, state: State, image_context: ImageContext
@@ -57,7 +58,7 @@ class Guide:
             log_probs = log_probs + biases[:, None]
             past_ids = np.concatenate([ids[:, :, None], past_ids[:, :, :-1]], axis=2)
             # A word that occurs twice is penalised once: it is assigned the same value twice.
-            penalised = np.take_along_axis(log_probs, past_ids, axis=2) - penalties[past_ids]
+            penalised = np.take_along_axis(log_probs, past_ids, axis=2) - self._penalties[past_ids]
             np.put_along_axis(log_probs, past_ids, penalised, axis=2)
             return log_probs, (*state, past_ids)
 

@@ -1,4 +1,4 @@
-"""Guided decoding, on a decoder of four words whose predictions do not depend on the image."""
+"""Guided decoding, with a decoder that ignores the image: only the predicted mentions read it."""
 
 import numpy as np
 import pytest
@@ -63,6 +63,12 @@ def test_the_beam_finds_words_that_only_the_image_predicts():
     assert find([0, 0, 1], BEAM_SEARCH)[0].text.startswith("dog")
 
 
+def test_a_word_loses_eight_times_what_its_score_lacks_and_gains_nothing():
+    scores = np.array([-0.25, 0.5, 0], "float32")
+    (biases,) = Guide(CONFIDENCE, longest_caption=3).extend_context((), scores)
+    assert biases.tolist() == [-2, 0, 0]
+
+
 def test_a_content_word_is_penalised_where_it_repeats():
     greedy_beam = SearchSettings(1, 0.7, "beam")
     assert find(ALL_WORDS, greedy_beam)[0].text == "dog dog dog"
@@ -105,3 +111,12 @@ def test_a_model_without_confidence_is_not_guided():
 def test_a_search_for_rewards_is_not_guided():
     (hypotheses,) = make_decoder().search(np.array([[[0, 0, 1]]], "float32"), BEAM_SEARCH)
     assert hypotheses[0].ids[0] == DOG
+
+
+def test_stored_maps_are_averaged_in_float32():
+    decoder, maps = make_decoder(), np.full((1, 4096, 3), 100, "float16")
+    seen = []
+    decoder.confidence = lambda ids, log_prob, pooled: seen.append(pooled) or 0.5
+    next(find_captions(decoder, maps, BEAM_SEARCH, 1))
+    assert seen[0].dtype == "float32"
+    assert seen[0].tolist() == [100, 100, 100]  # their sum is no number in float16
