@@ -20,7 +20,7 @@ from captioning.inference.decoder import Decoder
 from captioning.inference.decoding import find_best_captions
 from captioning.inference.extract_features import encode_images, extract_feature_maps
 from captioning.paths import Paths, find_model
-from captioning.settings import BEAM_SEARCH, TrainingSettings
+from captioning.settings import BEAM_SEARCH, SearchSettings, TrainingSettings
 
 # Batches of 64 images train this decoder as well as those of 32, and faster: docs/findings.md.
 SETTINGS = TrainingSettings(
@@ -69,7 +69,7 @@ def search(folder: Path, images: int, beam_width: int) -> Work:
     maps = np.random.default_rng(0).random((images, 1, FEATURE_WIDTH), dtype="float32")
 
     def work() -> int:
-        captions = find_best_captions(decoder, maps, replace(BEAM_SEARCH, beam_width=beam_width))
+        captions = find_best_captions(decoder, maps, SearchSettings(beam_width, decoding="beam"))
         shortest = min(len(caption.text.split()) for caption in captions)
         if shortest < CAPTION_LENGTH:
             raise ValueError(f"Expected captions of {CAPTION_LENGTH} words, got {shortest}.")

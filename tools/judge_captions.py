@@ -28,6 +28,7 @@ from captioning.evaluation.metrics import score_confidences  # noqa: E402
 from captioning.settings import SPLITS, USUAL_SEARCHES, SearchSettings  # noqa: E402
 
 VERDICTS = ("right", "minor", "wrong")
+DECODINGS = {decoding: SearchSettings(decoding=decoding) for decoding in USUAL_SEARCHES}
 COLUMNS = ("caption", "image", "decoding", "text", "log_prob", "confidence")
 _PER_SHEET, _ROWS = 10, 2
 
@@ -44,14 +45,14 @@ def draw_sheets(root: Path, split: str, count: int, seed: int, output: Path) -> 
     names = np.random.default_rng(seed).permutation(dataset.splits[split])[:count]
     images = [dataset.images / name for name in names]
     captioner = Captioner.load(root)
-    captions = {}
-    for decoding in USUAL_SEARCHES:
-        search = SearchSettings(decoding=decoding)
-        captions[decoding] = [best for (best,) in captioner.caption_batch(images, search=search)]
+    captions = {
+        decoding: [best for (best,) in captioner.caption_batch(images, search=search)]
+        for decoding, search in DECODINGS.items()
+    }
     order = np.random.default_rng([seed, count])
     rows = []
     for number, name in enumerate(names, start=1):
-        for letter, decoding in zip("ab", order.permutation(list(USUAL_SEARCHES)), strict=True):
+        for letter, decoding in zip("ab", order.permutation(list(DECODINGS)), strict=True):
             caption = captions[decoding][number - 1]
             numbers = caption.log_prob, caption.confidence
             values = (f"{number}{letter}", name, decoding, caption.text, *numbers)

@@ -20,7 +20,7 @@ from captioning.inference.beam_search import Hypothesis
 from captioning.inference.decoder import Decoder
 from captioning.models.backend import uses_xla
 from captioning.models.caption_model import rebuild_caption_model
-from captioning.settings import BEAM_SEARCH, TrainingSettings
+from captioning.settings import SearchSettings, TrainingSettings
 from captioning.training.batches import EncodedCaptions, Variant, pad
 from captioning.training.checkpoints import Run
 from captioning.training.cross_entropy import (
@@ -106,7 +106,7 @@ class SelfCriticalBatches:
         self._variants = variants
         self._decoder = decoder
         self._batch_size = settings.batch_size
-        self._search = replace(BEAM_SEARCH, beam_width=settings.samples)
+        self._search = SearchSettings(settings.samples, decoding="beam")
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
         stems, weight = number_stems(decoder.vocabulary), settings.support_weight
