@@ -128,12 +128,14 @@ class TrainingSettings:
     fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14
     fine_tuning_epochs: int = setting(6, at_least(1))
     fine_tuning_learning_rate: float = setting(3e-4, above(0))  # low: the weights are pretrained
+    fine_tuning_soft_target_share: float = setting(0.5, between(0, 1))
 
     # Ensemble and distillation.
     members: int = setting(2, at_least(1))  # models in the ensemble; a third adds little
     student: bool = setting(True, ANY)  # whether to distil them into one model, as fast as one
     student_epochs: int = setting(16, at_least(1))  # soft targets overfit later than captions
     student_dropout: float = setting(0.3, A_SHARE)  # lower, for the same reason
+    soft_target_share: float = setting(1.0, between(0, 1))  # people's words have the rest
 
     seed: int = setting(0, at_least(0))
 

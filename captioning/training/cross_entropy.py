@@ -1,8 +1,9 @@
 """The first stage of training: the model learns to predict the next word of the captions.
 
 At every position it reads the words of the reference caption, not those that it has predicted
-(teacher forcing). The targets are the words of the captions or, in distillation, the probabilities
-of a teacher. Fine-tuning runs the same epochs with a part of the encoder before the caption model.
+(teacher forcing). The targets are the words of the captions; in distillation, the probabilities of
+a teacher replace them or are mixed with them. Fine-tuning runs the same epochs with a part of the
+encoder before the caption model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,8 +65,8 @@ def run_stage(
     settings: TrainingSettings,
     teacher: keras.Model | None = None,
 ) -> None:
-    """Runs the remaining epochs of this stage. The probabilities of a `teacher` (see
-    `build_teacher`) replace the words as targets, for the development captions as well."""
+    """Runs the remaining epochs of this stage. With a `teacher` (see `build_teacher`), the targets
+    are its probabilities, of the development captions as well: see `DistillationBatches`."""
     validator = Validator(data, vocabulary, settings)
 
     def build() -> keras.Model:
@@ -98,7 +99,9 @@ def run_epochs(
         if teacher_data:
             teacher_batches = _make_all_batches(teacher_data, vocabulary, settings)
         all_batches = [
-            DistillationBatches(batches, teacher, run.folder, read_by_teacher.variants)
+            DistillationBatches(
+                batches, teacher, run.folder, read_by_teacher.variants, settings.soft_target_share
+            )
             for batches, read_by_teacher in zip(all_batches, teacher_batches, strict=True)
         ]
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction="sum")

@@ -25,10 +25,12 @@ _BATCH_SIZE = 32  # images in a prediction of the teacher
 
 
 class DistillationBatches(keras.utils.PyDataset):
-    """Batches as `CaptionBatches`, with soft targets: the teacher's probabilities (images, captions
-    * length, vocabulary_size) float32.
+    """Batches as `CaptionBatches`, whose targets are probabilities (images, captions * length,
+    vocabulary_size) float32: the soft targets, which are the teacher's probabilities, have a share
+    of them, and the words of the captions have the rest.
 
-    They are exact for the `TOP_K` most probable words; the other words share the rest evenly.
+    Soft targets are exact for the `TOP_K` most probable words; the other words share the rest
+    evenly.
     """
 
     def __init__(
@@ -37,12 +39,15 @@ class DistillationBatches(keras.utils.PyDataset):
         teacher: keras.Model,
         folder: Path,
         teacher_variants: Sequence[Variant] | None = None,
+        share: float = 1.0,
     ):
         """The `teacher` (see `build_teacher`) makes all its predictions here, and keeps them in
         `folder`: see `SoftTargets`. It reads the first of the `teacher_variants`, by default those
-        of the batches, that is not flipped, and the first that is."""
+        of the batches, that is not flipped, and the first that is. `share`: that of the soft
+        targets."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self.batch_size = batches.batch_size
+        self._share = share
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
         soft_targets = {}  # by whether the images are flipped
@@ -58,9 +63,10 @@ class DistillationBatches(keras.utils.PyDataset):
         inputs, targets, weights = self._batches[index]
         probabilities = np.zeros((*targets.shape, self._vocabulary_size), "float32")
         for row, (image_name, variant) in enumerate(self._batches.images_in(index)):
-            is_word = targets[row] != PADDING
-            soft_targets = self._soft_targets[variant].read(image_name, is_word.sum())
-            probabilities[row, is_word] = self._spread(soft_targets)
+            positions = np.flatnonzero(targets[row] != PADDING)
+            soft_targets = self._soft_targets[variant].read(image_name, len(positions))
+            probabilities[row, positions] = self._share * self._spread(soft_targets)
+            probabilities[row, positions, targets[row, positions]] += 1 - self._share
         return inputs, probabilities, weights
 
     def on_epoch_end(self) -> None:

@@ -142,6 +142,7 @@ def fine_tune(
         settings.for_student(),
         epochs=settings.fine_tuning_epochs,
         learning_rate=settings.fine_tuning_learning_rate,
+        soft_target_share=settings.fine_tuning_soft_target_share,
     )
 
     def build() -> keras.Model:

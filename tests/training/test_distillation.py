@@ -69,6 +69,19 @@ def test_words_below_the_top_k_share_the_rest_evenly(teacher, batches, monkeypat
     )
 
 
+def test_soft_targets_have_a_share_and_the_words_of_the_captions_the_rest(
+    teacher, batches, tmp_path
+):
+    _, soft, weights = DistillationBatches(batches, teacher, tmp_path)[0]
+    _, mixed, _ = DistillationBatches(batches, teacher, tmp_path, share=0.3)[0]
+    _, words, _ = DistillationBatches(batches, teacher, tmp_path, share=0.0)[0]
+    _, targets, _ = batches[0]
+    is_word = weights > 0
+    np.testing.assert_array_equal(words[is_word], np.eye(WORDS)[targets[is_word]])
+    np.testing.assert_allclose(mixed[is_word], (0.3 * soft + 0.7 * words)[is_word], atol=1e-6)
+    assert not mixed[~is_word].any() and not words[~is_word].any()
+
+
 def test_a_teacher_predicts_each_caption_once_from_the_whole_image(
     teacher, batches, monkeypatch, tmp_path
 ):

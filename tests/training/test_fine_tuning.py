@@ -107,8 +107,8 @@ def finished(float32, encoder, pretrained, world, tmp_path_factory):
     folder, teacher_variants = tmp_path_factory.mktemp("finished"), []
 
     class RecordingBatches(DistillationBatches):
-        def __init__(self, batches, teacher, folder, variants):
-            super().__init__(batches, teacher, folder, variants)
+        def __init__(self, batches, teacher, folder, variants, share):
+            super().__init__(batches, teacher, folder, variants, share)
             teacher_variants.append(variants)
 
     encoder.last_blocks.set_weights(pretrained)
