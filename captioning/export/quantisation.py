@@ -17,6 +17,7 @@ from captioning.data.images import load_image
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import UserError
 from captioning.evaluation.evaluate import evaluate
+from captioning.export.unsigned_activations import store_unsigned
 from captioning.inference.decoder import Decoder, RunNetwork
 from captioning.inference.encoder import Encoder
 from captioning.inference.extract_features import extract_feature_maps
@@ -106,6 +107,7 @@ def quantise_encoder(source: Path, image_paths: Sequence[Path], target: Path) ->
         lambda path: load_image(path, size)[None],
         lambda operation: operation.get_type_name() != "Add",
     )
+    store_unsigned(quantised)
     if encoder_id := read_encoder_id(network):
         write_metadata(quantised, {ENCODER_ID_KEY: f"{encoder_id} int8"})
     target.mkdir(parents=True, exist_ok=True)

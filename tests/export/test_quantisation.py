@@ -71,6 +71,15 @@ def test_a_quantised_encoder_gives_nearly_the_same_feature_maps(quantised, drawi
     assert np.abs(integers - floats).max() > 0  # nearly, but not exactly
 
 
+def test_activations_of_a_quantised_encoder_are_stored_unsigned(quantised, drawings, monkeypatch):
+    stored = []
+    monkeypatch.setattr("captioning.export.quantisation.store_unsigned", stored.append)
+    floats, _ = quantised
+    quantise_encoder(floats, drawings[:1], floats.parent / "once_more")
+    (network,) = stored
+    assert "FakeQuantize" in {operation.get_type_name() for operation in network.get_ops()}
+
+
 def integer_weights(path: Path) -> list[np.ndarray]:
     return [
         operation.data
