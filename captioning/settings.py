@@ -135,7 +135,7 @@ class TrainingSettings:
     student: bool = setting(True, ANY)  # whether to distil them into one model, as fast as one
     student_epochs: int = setting(16, at_least(1))  # soft targets overfit later than captions
     student_dropout: float = setting(0.3, A_SHARE)  # lower, for the same reason
-    soft_target_share: float = setting(1.0, between(0, 1))  # people's words have the rest
+    soft_target_share: float = setting(1.0, between(0, 1))  # the rest: the words of the captions
 
     seed: int = setting(0, at_least(0))
 

@@ -28,6 +28,7 @@ def test_small_data_sets_have_smaller_batches_and_more_epochs():
         {"clip_norm": 0.0}, {"weight_decay": -0.1}, {"bleu_weight": nan}, {"warmup_epochs": 6},
         {"warmup_epochs": -0.5}, {"self_critical_epochs": -1}, {"decoder": "transformer"},
         {"heads": 513}, {"min_word_count": 0}, {"seed": -1},
+        {"soft_target_share": 1.1}, {"fine_tuning_soft_target_share": -0.1},
         {"epochs": 2.5}, {"epochs": "9"}, {"epochs": True}, {"epochs": None},
         {"dropout": "0.4"}, {"dropout": False}, {"student": 1}, {"decoder": ["merge"]},
     ],

@@ -173,8 +173,11 @@ def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
             f"Expected the record of a training run in {path}, got a damaged file ({error}). "
             "Delete it to train again."
         ) from error
-    # Runs of older versions, whose records lack "start", began from scratch.
-    if differences := list(_differences({"start": None} | record, identity)):
+    # Runs of older versions, whose records lack "start", began from scratch, and fine-tuning then
+    # had nothing but soft targets.
+    past = {"start": None} | record
+    past["settings"] = {"fine_tuning_soft_target_share": 1.0} | record.get("settings", {})
+    if differences := list(_differences(past, identity)):
         raise UserError(
             f"Expected the record of this run in {path}, got that of another run: "
             f"{'; '.join(differences)}. Delete it to begin a new run, or restore what you changed "

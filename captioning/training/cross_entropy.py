@@ -65,8 +65,8 @@ def run_stage(
     settings: TrainingSettings,
     teacher: keras.Model | None = None,
 ) -> None:
-    """Runs the remaining epochs of this stage. With a `teacher` (see `build_teacher`), the targets
-    are its probabilities, of the development captions as well: see `DistillationBatches`."""
+    """Runs the remaining epochs of this stage. With a `teacher` (see `build_teacher`), the training
+    and the development captions have the targets of `DistillationBatches`."""
     validator = Validator(data, vocabulary, settings)
 
     def build() -> keras.Model:

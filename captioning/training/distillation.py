@@ -25,9 +25,9 @@ _BATCH_SIZE = 32  # images in a prediction of the teacher
 
 
 class DistillationBatches(keras.utils.PyDataset):
-    """Batches as `CaptionBatches`, whose targets are probabilities (images, captions * length,
-    vocabulary_size) float32: the soft targets, which are the teacher's probabilities, have a share
-    of them, and the words of the captions have the rest.
+    """Batches as `CaptionBatches`, with probabilities as targets (images, captions * length,
+    vocabulary_size) float32. A target is the weighted mean of the teacher's probabilities, the soft
+    target, and of the word of the caption, without label smoothing.
 
     Soft targets are exact for the `TOP_K` most probable words; the other words share the rest
     evenly.
@@ -39,15 +39,15 @@ class DistillationBatches(keras.utils.PyDataset):
         teacher: keras.Model,
         folder: Path,
         teacher_variants: Sequence[Variant] | None = None,
-        share: float = 1.0,
+        soft_target_share: float = 1.0,
     ):
         """The `teacher` (see `build_teacher`) makes all its predictions here, and keeps them in
         `folder`: see `SoftTargets`. It reads the first of the `teacher_variants`, by default those
-        of the batches, that is not flipped, and the first that is. `share`: that of the soft
-        targets."""
+        of the batches, that is not flipped, and the first that is. `soft_target_share`: the weight
+        of the soft target, from 0 to 1."""
         super().__init__(workers=batches.workers, max_queue_size=batches.max_queue_size)
         self.batch_size = batches.batch_size
-        self._share = share
+        self._soft_target_share = soft_target_share
         self._batches = batches
         self._vocabulary_size = teacher.output.shape[-1]
         soft_targets = {}  # by whether the images are flipped
@@ -65,8 +65,9 @@ class DistillationBatches(keras.utils.PyDataset):
         for row, (image_name, variant) in enumerate(self._batches.images_in(index)):
             positions = np.flatnonzero(targets[row] != PADDING)
             soft_targets = self._soft_targets[variant].read(image_name, len(positions))
-            probabilities[row, positions] = self._share * self._spread(soft_targets)
-            probabilities[row, positions, targets[row, positions]] += 1 - self._share
+            share = self._soft_target_share
+            probabilities[row, positions] = share * self._spread(soft_targets)
+            probabilities[row, positions, targets[row, positions]] += 1 - share
         return inputs, probabilities, weights
 
     def on_epoch_end(self) -> None:

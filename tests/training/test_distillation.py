@@ -73,8 +73,8 @@ def test_soft_targets_have_a_share_and_the_words_of_the_captions_the_rest(
     teacher, batches, tmp_path
 ):
     _, soft, weights = DistillationBatches(batches, teacher, tmp_path)[0]
-    _, mixed, _ = DistillationBatches(batches, teacher, tmp_path, share=0.3)[0]
-    _, words, _ = DistillationBatches(batches, teacher, tmp_path, share=0.0)[0]
+    _, mixed, _ = DistillationBatches(batches, teacher, tmp_path, soft_target_share=0.3)[0]
+    _, words, _ = DistillationBatches(batches, teacher, tmp_path, soft_target_share=0.0)[0]
     _, targets, _ = batches[0]
     is_word = weights > 0
     np.testing.assert_array_equal(words[is_word], np.eye(WORDS)[targets[is_word]])

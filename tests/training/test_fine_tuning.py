@@ -1,5 +1,7 @@
 """The last block of a tiny encoder is fine-tuned together with a caption model, on drawings."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -99,24 +101,26 @@ class Finished(NamedTuple):
     history: list[dict]
     encoder_weights: dict[str, list[np.ndarray]]
     teacher_features: list  # of each variant of the training images
+    soft_target_shares: list[float]  # for the training and the development images
 
 
 @pytest.fixture(scope="module")
 def finished(float32, encoder, pretrained, world, tmp_path_factory):
     """A finished run."""
-    folder, teacher_variants = tmp_path_factory.mktemp("finished"), []
+    folder, teacher_variants, shares = tmp_path_factory.mktemp("finished"), [], []
 
     class RecordingBatches(DistillationBatches):
-        def __init__(self, batches, teacher, folder, variants, share):
-            super().__init__(batches, teacher, folder, variants, share)
+        def __init__(self, batches, teacher, folder, variants, soft_target_share):
+            super().__init__(batches, teacher, folder, variants, soft_target_share)
             teacher_variants.append(variants)
+            shares.append(soft_target_share)
 
     encoder.last_blocks.set_weights(pretrained)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("captioning.training.cross_entropy.DistillationBatches", RecordingBatches)
         history = fine_tune(encoder, *world, SETTINGS, folder)
     features = [variant.features for variant in teacher_variants[0]]
-    return Finished(folder, history, get_layer_weights(encoder), features)
+    return Finished(folder, history, get_layer_weights(encoder), features, shares)
 
 
 def get_layer_weights(encoder):
@@ -169,6 +173,26 @@ def test_the_teacher_reads_the_maps_of_the_pretrained_encoder(world, finished):
     np.testing.assert_array_equal(plain[f"{name}#0"], data.features[name])
     expected = data.augmented_features[HORIZONTAL_FLIP][name]
     np.testing.assert_array_equal(flipped[f"{name}#0"], expected)
+
+
+@pytest.mark.slow
+def test_half_of_each_target_is_the_teachers(finished):
+    assert finished.soft_target_shares == [0.5, 0.5]
+
+
+@pytest.mark.slow
+def test_a_run_of_an_older_version_with_other_targets_is_not_resumed(
+    encoder, world, finished, tmp_path
+):
+    shutil.copytree(finished.folder, tmp_path / "older")
+    record_path = tmp_path / "older" / "training.json"
+    record = json.loads(record_path.read_text(encoding="utf-8"))
+    del record["settings"]["fine_tuning_soft_target_share"]
+    record_path.write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ValueError, match="fine_tuning_soft_target_share 1.0 instead of 0.5"):
+        fine_tune(encoder, *world, SETTINGS, tmp_path / "older")
+    soft_only = replace(SETTINGS, fine_tuning_soft_target_share=1.0)
+    assert fine_tune(encoder, *world, soft_only, tmp_path / "older") == finished.history
 
 
 @pytest.mark.slow
