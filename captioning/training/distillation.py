@@ -62,10 +62,10 @@ class DistillationBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int):
         inputs, targets, weights = self._batches[index]
         probabilities = np.zeros((*targets.shape, self._vocabulary_size), "float32")
+        share = self._soft_target_share
         for row, (image_name, variant) in enumerate(self._batches.images_in(index)):
             positions = np.flatnonzero(targets[row] != PADDING)
             soft_targets = self._soft_targets[variant].read(image_name, len(positions))
-            share = self._soft_target_share
             probabilities[row, positions] = share * self._spread(soft_targets)
             probabilities[row, positions, targets[row, positions]] += 1 - share
         return inputs, probabilities, weights
