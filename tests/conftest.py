@@ -39,6 +39,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
 
 
+def pytest_collection_finish():
+    """The modules are imported now, and stay: the garbage collector need not look at their objects
+    after every test."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_model_cache(tmp_path_factory):
     """No test reads or fills the model cache of whoever runs the tests."""
