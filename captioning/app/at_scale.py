@@ -6,8 +6,9 @@ module divides a manifest into jobs, runs them, and counts the captions at the e
 
 import logging
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from captioning.app.console import caption_status, print_error
 from captioning.app.manifest import read_manifest
 from captioning.app.ray_cluster import count_cpus, fit_workers, start_ray
 from captioning.app.row_captioner import RowCaptioner, identify
-from captioning.app.storage import is_uri, open_storage
+from captioning.app.storage import open_storage
 from captioning.errors import UserError
 from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
@@ -62,7 +63,7 @@ def caption_at_scale(
     store = CaptionStore(output)
     identity = identify(root)
     captioner_arguments = (root, threads, search, identity, load)
-    with nullcontext() if is_uri(output) else _only_writer_of_output(Path(output)):
+    with _only_writer_of(store.local_folder):
         store.bind(identity | {"search": repr(search), "manifest": fingerprint})
         parts = [ids[first : first + PART_ROWS] for first in range(0, len(ids), PART_ROWS)]
         missing = []
@@ -72,13 +73,11 @@ def caption_at_scale(
                 missing[part] += store.forget_errors(part)
         if any(missing):
             with start_ray(address, workers, threads) as workers:
+                job = _Job(manifest, columns, store, workers, threads, captioner_arguments)
                 for part, part_ids in enumerate(parts):
                     if missing[part]:
                         id_range = (part_ids[0], part_ids[-1]) if len(parts) > 1 else None
-                        rows = _read_rows(manifest, columns, id_range, workers)
-                        block_rows = count_block_rows(missing[part], workers, columns)
-                        pool = min(workers, ceil(missing[part] / block_rows)), threads
-                        _caption_rows(rows, block_rows, *pool, captioner_arguments, store, part)
+                        job.caption(part, missing[part], id_range)
         return _report(store, parts)
 
 
@@ -92,68 +91,93 @@ def count_block_rows(missing: int, workers: int, columns: list[str]) -> int:
     return max(ceil(rows), _BATCH_ROWS)
 
 
-def _only_writer_of_output(folder: Path) -> AbstractContextManager:
+@contextmanager
+def _only_writer_of(folder: Path | None) -> Iterator[None]:
+    """Keeps other jobs out of the folder, if it is on this machine."""
+    if folder is None:
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
-    return only_writer(folder)
+    with only_writer(folder):
+        yield
 
 
-def _read_rows(manifest: str, columns: list[str], id_range: tuple[int, int] | None, workers: int):
-    """Returns a data set of Ray with the rows of a manifest for so many `workers`: all rows, or
-    those with the ids from the first to the last of `id_range`."""
-    from ray.data import DataContext, read_parquet
-    from ray.data.expressions import col
+@dataclass(frozen=True)
+class _Job:
+    """What all parts of a job share. `captioner_arguments`: those of a `RowCaptioner`."""
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # raised errors are printed anyway
-    context = DataContext.get_current()
-    context.enable_progress_bars = sys.stderr.isatty()
-    context.use_datasource_v2 = False  # the second version reads with more processes
-    file_system, path = open_storage(manifest)
-    rows = read_parquet(path, filesystem=file_system, concurrency=ceil(workers / _WORKERS_A_READER))
-    rows = rows.select_columns(columns)
-    if id_range:
-        first, last = map(int, id_range)
-        rows = rows.filter(expr=(col("id") >= first) & (col("id") <= last))
-    return rows
+    manifest: str
+    columns: list[str]
+    store: CaptionStore
+    workers: int
+    threads: int
+    captioner_arguments: tuple
+
+    def caption(self, part: int, missing: int, id_range: tuple[int, int] | None) -> None:
+        """Captions the rows of a part that have no checkpoint yet, `missing` ones, a block at a
+        time in each worker. `id_range`: see `_read_rows`."""
+        from ray.data import ActorPoolStrategy, SaveMode
+
+        block_rows = count_block_rows(missing, self.workers, self.columns)
+        workers = min(self.workers, ceil(missing / block_rows))
+        rows = self._read_rows(id_range)
+        rows.context.checkpoint_config = self._checkpoints(part)
+        captions = rows.repartition(target_num_rows_per_block=block_rows).map_batches(
+            RowCaptioner,
+            fn_constructor_args=self.captioner_arguments,
+            batch_format="pyarrow",
+            batch_size=_BATCH_ROWS,
+            num_cpus=self.threads,
+            compute=ActorPoolStrategy(size=workers),
+        )
+        with _errors_of_workers():
+            captions.write_parquet(
+                self.store.captions_folder(part),
+                filesystem=self.store.file_system,
+                mode=SaveMode.APPEND,
+                concurrency=ceil(workers / _WORKERS_A_WRITER),
+            )
+
+    def _read_rows(self, id_range: tuple[int, int] | None):
+        """Returns a data set of Ray with the rows of the manifest: all, or those with the ids from
+        the first to the last of `id_range`."""
+        from ray.data import DataContext, read_parquet
+        from ray.data.expressions import col
+
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # raised errors are printed anyway
+        context = DataContext.get_current()
+        context.enable_progress_bars = sys.stderr.isatty()
+        context.use_datasource_v2 = False  # the second version reads with more processes
+        file_system, path = open_storage(self.manifest)
+        readers = ceil(self.workers / _WORKERS_A_READER)
+        rows = read_parquet(path, filesystem=file_system, concurrency=readers)
+        rows = rows.select_columns(self.columns)
+        if id_range:
+            first, last = map(int, id_range)
+            rows = rows.filter(expr=(col("id") >= first) & (col("id") <= last))
+        return rows
+
+    def _checkpoints(self, part: int):
+        from ray.data.checkpoint import CheckpointConfig
+
+        checkpoints = CheckpointConfig(
+            "id",
+            self.store.checkpoints_folder(part),
+            override_filesystem=self.store.file_system,
+            delete_checkpoint_on_success=False,
+        )
+        checkpoints.checkpoint_actor_pool_max_size = 1
+        return checkpoints
 
 
-def _caption_rows(
-    rows,
-    block_rows: int,
-    workers: int,
-    threads: int,
-    captioner_arguments: tuple,
-    store: CaptionStore,
-    part: int,
-) -> None:
-    """Captions the rows of a part that have no checkpoint yet, a block at a time in each of the
-    `workers` with so many `threads`. `captioner_arguments`: those of a `RowCaptioner`."""
-    from ray.data import ActorPoolStrategy, SaveMode
-    from ray.data.checkpoint import CheckpointConfig
+@contextmanager
+def _errors_of_workers() -> Iterator[None]:
+    """Raises a UserError of a worker again: Ray's error holds it as text only."""
     from ray.exceptions import RayTaskError
 
-    rows.context.checkpoint_config = CheckpointConfig(
-        "id",
-        store.checkpoints_folder(part),
-        override_filesystem=store.file_system,
-        delete_checkpoint_on_success=False,
-    )
-    rows.context.checkpoint_config.checkpoint_actor_pool_max_size = 1
-    captions = rows.repartition(target_num_rows_per_block=block_rows).map_batches(
-        RowCaptioner,
-        fn_constructor_args=captioner_arguments,
-        batch_format="pyarrow",
-        batch_size=_BATCH_ROWS,
-        num_cpus=threads,
-        compute=ActorPoolStrategy(size=workers),
-    )
     try:
-        captions.write_parquet(
-            store.captions_folder(part),
-            filesystem=store.file_system,
-            mode=SaveMode.APPEND,
-            concurrency=ceil(workers / _WORKERS_A_WRITER),
-        )
-    except RayTaskError as error:  # holds the error of a worker as text only
+        yield
+    except RayTaskError as error:
         _, is_user_error, message = str(error).rpartition(f"{UserError.__name__}: ")
         if not is_user_error:
             raise
@@ -161,8 +185,8 @@ def _caption_rows(
 
 
 def _report(store: CaptionStore, parts: list[np.ndarray]) -> int:
-    """Prints how many images have captions and how many failed, and returns the exit status. Raises
-    UserError if rows are missing."""
+    """Repairs the store a last time, prints how many images have captions and how many failed, and
+    returns the exit status. Raises UserError if rows are missing."""
     rows = sum(store.repair(part) for part in range(len(parts)))
     expected = sum(map(len, parts))
     if rows != expected:

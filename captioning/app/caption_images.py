@@ -143,15 +143,17 @@ class _Extras:
                 )
             )
 
-    def add(self, path: str, caption: Caption) -> Iterator[str]:
-        """Writes the files of one image. Yields the error of each file that cannot be written."""
+    def add(self, path: str, caption: Caption) -> list[str]:
+        """Writes the files of one image. Returns the errors of those that cannot be written."""
+        errors = []
         for write in self._writers:
             try:
                 write(path, caption)
             except (OSError, UserError) as error:
-                yield str(error)
+                errors.append(str(error))
         if self._gallery_path:
             self._captions[Path(path)] = mark_unsure(caption)
+        return errors
 
     def finish(self) -> None:
         """Writes the gallery of all images added."""

@@ -10,13 +10,14 @@ This module makes both agree again where a run was killed or files were deleted.
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, FileType
+from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from captioning.app.row_captioner import CAPTIONS
-from captioning.app.storage import open_storage
+from captioning.app.storage import open_storage, replace_when_written
 from captioning.errors import UserError
 
 _HAS_ERROR = ds.field("error").is_valid()
@@ -29,6 +30,11 @@ class CaptionStore:
         """`name`: a folder or URI."""
         self.name = name.rstrip("/")
         self.file_system, self._root = open_storage(self.name)
+
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder, if it is on this machine."""
+        return Path(self._root) if isinstance(self.file_system, LocalFileSystem) else None
 
     def captions_folder(self, part: int) -> str:
         """The path, in `file_system`, of the captions of a part."""
@@ -44,9 +50,11 @@ class CaptionStore:
         path = f"{self._root}/job.json"
         if self.file_system.get_file_info(path).type == FileType.NotFound:
             self.file_system.create_dir(self._root, recursive=True)
-            with self.file_system.open_output_stream(f"{path}.unfinished") as stream:
+            with (
+                replace_when_written(self.file_system, path) as unfinished,
+                self.file_system.open_output_stream(unfinished) as stream,
+            ):
                 stream.write(json.dumps(dict(job), indent=1).encode())
-            self.file_system.move(f"{path}.unfinished", path)
             return
         with self.file_system.open_input_stream(path) as stream:
             try:
@@ -90,7 +98,8 @@ class CaptionStore:
             self.file_system.delete_file(checkpoint)  # first: captions without one are deleted
             if rows:
                 pq.write_table(rows, path, filesystem=self.file_system)
-                pq.write_table(rows.select(["id"]), checkpoint, filesystem=self.file_system)
+                with replace_when_written(self.file_system, checkpoint) as unfinished:
+                    pq.write_table(rows.select(["id"]), unfinished, filesystem=self.file_system)
             else:
                 self.file_system.delete_file(path)
         return len(failed)

@@ -41,73 +41,45 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(lambda: options.run(paths, options) or 0, FAILED)
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Step:
+    """`help`: its line in the list of steps; its own help page begins with the `description`, by
+    default the same line."""
+
     name: str
     run: RunStep
-    option_groups: tuple[AddOptions, ...]
     help: str
-    description: str | None
+    option_groups: tuple[AddOptions, ...] = ()
+    description: str | None = None
 
 
-_STEPS: list[_Step] = []  # in the order of the help
-
-
-def _step(
-    name: str, *option_groups: AddOptions, help: str, description: str | None = None
-) -> Callable[[RunStep], RunStep]:
-    """Decorates the function that runs the step `name`. `help` is its line in the list of steps;
-    its own help page begins with the `description`, by default the same line."""
-
-    def register(run: RunStep) -> RunStep:
-        _STEPS.append(_Step(name, run, option_groups, help, description))
-        return run
-
-    return register
-
-
-@_step("download", add_source, help="download the images and captions of Flickr8k")
 def _download(paths: Paths, options: argparse.Namespace) -> None:
     pipeline.download(paths, options.source)
 
 
-@_step("check", add_data, help="check images and captions, and leave out unusable ones")
 def _check(paths: Paths, options: argparse.Namespace) -> None:
     dataset, findings = pipeline.check(paths, options.captions, options.images)
     print(findings)
     print(dataset)
 
 
-@_step("features", add_encoder, help="extract the features of every image")
 def _features(paths: Paths, options: argparse.Namespace) -> None:
     pipeline.extract_features(paths, options.encoder, options.weights, options.pooled)
 
 
-@_step("train", add_training, help="train the caption model; write models/ and tokenizer.p")
 def _train(paths: Paths, options: argparse.Namespace) -> None:
     settings = _settings(paths, options)
     pipeline.train(paths, settings, options.devices, options.on_the_fly, options.start)
 
 
-@_step(
-    "fine-tune",
-    add_pretrained_weights,
-    add_settings,
-    help="fine-tune the image encoder; write models/fine_tuned.weights.h5",
-    description="Fine-tune the last blocks of the image encoder together with the caption model in "
-    "models/, their teacher. Go on in another --root: `features --weights` builds the encoder from "
-    "models/fine_tuned.weights.h5, and `train --start` continues models/fine_tuning of this one.",
-)
 def _fine_tune(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.fine_tune(paths, _settings(paths, options), options.weights))
 
 
-@_step("calibrate", help="fit the confidence in captions; write models/confidence.json")
 def _calibrate(paths: Paths, options: argparse.Namespace) -> None:
     print(f"fitted on {pipeline.calibrate(paths):,} captions")
 
 
-@_step("evaluate", add_evaluation, help="caption the images of a split, and score the captions")
 def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
     _, scores = pipeline.evaluate(paths, options.split, make_search_settings(options))
     if options.json:
@@ -118,39 +90,19 @@ def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
         print(format_scores(scores))
 
 
-@_step("export", help="export models/decoder_* again from models/caption_model.keras")
 def _export(paths: Paths, options: argparse.Namespace) -> None:
     pipeline.export(paths)
 
 
-@_step(
-    "quantise",
-    help="quantise encoder and decoder to 8 bits, so that they run faster",
-    description="Replace models/encoder and models/decoder_* by their 8-bit versions if the "
-    "captions of the development split lose at most 0.5 CIDEr. Run `features` and `train` first.",
-)
 def _quantise(paths: Paths, options: argparse.Namespace) -> None:
     before, after = pipeline.quantise(paths)
     print(f"development CIDEr {before * 100:.1f} before, {after * 100:.1f} after: kept")
 
 
-@_step(
-    "report",
-    add_report,
-    help="write a page about a training run: curves, scores, captions, confused words",
-)
 def _report(paths: Paths, options: argparse.Namespace) -> None:
     print(pipeline.report(paths, options.split, make_search_settings(options), options.output))
 
 
-@_step(
-    "all",
-    add_data,
-    add_encoder,
-    add_training,
-    add_evaluation,
-    help="run check, features, train, calibrate and evaluate",
-)
 def _all(paths: Paths, options: argparse.Namespace) -> None:
     require_package("keras")  # before minutes of feature extraction, as for wrong settings
     options.pooled |= options.on_the_fly  # which `calibrate` needs
@@ -158,32 +110,17 @@ def _all(paths: Paths, options: argparse.Namespace) -> None:
         run(paths, options)
 
 
-@_step(
-    "recipe",
-    add_data,
-    add_pretrained_weights,
-    add_settings,
-    help="go from ImageNet weights to a model that is fine-tuned, quantised and calibrated",
-)
 def _recipe(paths: Paths, options: argparse.Namespace) -> None:
     _check(paths, options)
     follow_recipe(paths, _settings(paths, options), options.weights)
 
 
-@_step(
-    "serve",
-    add_demo,
-    help="serve a page that captions photographs in the browser",
-    description="Serve a page that captions photographs in the browser, until you press Ctrl-C. "
-    "Only this computer can open it. It needs no network, and soon deletes each photograph.",
-)
 def _serve(paths: Paths, options: argparse.Namespace) -> None:
     if options.root is None and not paths.vocabulary.exists():
         paths = Paths(find_model())
     pipeline.serve(paths, options.port, options.open)
 
 
-@_step("manifest", add_manifest, help="list photographs in a manifest, for at-scale")
 def _manifest(paths: Paths, options: argparse.Namespace) -> int:
     from captioning.app.manifest import write_manifest
 
@@ -194,30 +131,22 @@ def _manifest(paths: Paths, options: argparse.Namespace) -> int:
     return FAILED if problems else 0
 
 
-@_step(
-    "at-scale",
-    add_at_scale,
-    add_search,
-    help="caption the images of a manifest, on one machine or a Ray cluster",
-    description="Caption the images of a manifest into Parquet files, on all processors of this "
-    "machine or on a Ray cluster, with the model in --root, or the shipped one. A job that was "
-    "stopped resumes. The exit status is 0 if every image was captioned, 1 if some failed or the "
-    "job could not run, 2 if every image failed.",
-)
 def _at_scale(paths: Paths, options: argparse.Namespace) -> int:
     require_package("ray")  # first: its extra also has pyarrow, which is imported before it
     from captioning.app.at_scale import caption_at_scale
 
-    search = make_search_settings(options)
-    where = (options.manifest, options.output, options.root)
-    machines = (options.workers, options.threads, options.address)
-    return caption_at_scale(*where, *machines, options.retry_errors, search)
+    return caption_at_scale(
+        options.manifest,
+        options.output,
+        root=options.root,
+        workers=options.workers,
+        threads=options.threads,
+        address=options.address,
+        retry_errors=options.retry_errors,
+        search=make_search_settings(options),
+    )
 
 
-@_step(
-    "clear-cache",
-    help="delete the compiled networks in your cache folder, or in that of CAPTIONING_CACHE",
-)
 def _clear_cache(paths: Paths, options: argparse.Namespace) -> None:
     from captioning.inference.model_cache import clear_cache
 
@@ -230,6 +159,79 @@ def _clear_cache(paths: Paths, options: argparse.Namespace) -> None:
 
 def _settings(paths: Paths, options: argparse.Namespace) -> TrainingSettings:
     return pipeline.default_settings(paths, {"seed": options.seed, **dict(options.set)})
+
+
+_STEPS = (  # in the order of the help
+    _Step("download", _download, "download the images and captions of Flickr8k", (add_source,)),
+    _Step("check", _check, "check images and captions, and leave out unusable ones", (add_data,)),
+    _Step("features", _features, "extract the features of every image", (add_encoder,)),
+    _Step(
+        "train", _train, "train the caption model; write models/ and tokenizer.p", (add_training,)
+    ),
+    _Step(
+        "fine-tune",
+        _fine_tune,
+        "fine-tune the image encoder; write models/fine_tuned.weights.h5",
+        (add_pretrained_weights, add_settings),
+        "Fine-tune the last blocks of the image encoder together with the caption model in "
+        "models/, their teacher. Go on in another --root: `features --weights` builds the encoder "
+        "from models/fine_tuned.weights.h5, and `train --start` continues models/fine_tuning of "
+        "this one.",
+    ),
+    _Step("calibrate", _calibrate, "fit the confidence in captions; write models/confidence.json"),
+    _Step("evaluate", _evaluate, "caption a split, and score the captions", (add_evaluation,)),
+    _Step("export", _export, "export models/decoder_* again from models/caption_model.keras"),
+    _Step(
+        "quantise",
+        _quantise,
+        "quantise encoder and decoder to 8 bits, so that they run faster",
+        description="Replace models/encoder and models/decoder_* by their 8-bit versions if the "
+        "captions of the development split lose at most 0.5 CIDEr. Run `features` and `train` "
+        "first.",
+    ),
+    _Step(
+        "report",
+        _report,
+        "write a page about a training run: curves, scores, captions, confused words",
+        (add_report,),
+    ),
+    _Step(
+        "all",
+        _all,
+        "run check, features, train, calibrate and evaluate",
+        (add_data, add_encoder, add_training, add_evaluation),
+    ),
+    _Step(
+        "recipe",
+        _recipe,
+        "go from ImageNet weights to a model that is fine-tuned, quantised and calibrated",
+        (add_data, add_pretrained_weights, add_settings),
+    ),
+    _Step(
+        "serve",
+        _serve,
+        "serve a page that captions photographs in the browser",
+        (add_demo,),
+        "Serve a page that captions photographs in the browser, until you press Ctrl-C. Only this "
+        "computer can open it. It needs no network, and soon deletes each photograph.",
+    ),
+    _Step("manifest", _manifest, "list photographs in a manifest, for at-scale", (add_manifest,)),
+    _Step(
+        "at-scale",
+        _at_scale,
+        "caption the images of a manifest, on one machine or a Ray cluster",
+        (add_at_scale, add_search),
+        "Caption the images of a manifest into Parquet files, on all processors of this machine or "
+        "on a Ray cluster, with the model in --root, or the shipped one. A job that was stopped "
+        "resumes. The exit status is 0 if every image was captioned, 1 if some failed or the job "
+        "could not run, 2 if every image failed.",
+    ),
+    _Step(
+        "clear-cache",
+        _clear_cache,
+        "delete the compiled networks in your cache folder, or in that of CAPTIONING_CACHE",
+    ),
+)
 
 
 def _parser() -> argparse.ArgumentParser:

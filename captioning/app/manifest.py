@@ -16,7 +16,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-from captioning.app.storage import is_uri, open_storage, read_content
+from captioning.app.storage import is_uri, open_storage, read_content, replace_when_written
 from captioning.data.image_paths import find_images, image_extensions
 from captioning.errors import UserError, one_line, printable
 
@@ -41,21 +41,20 @@ def write_manifest(
     images = _list_images(sources, problems)
     file_system, path = open_storage(manifest)
     _refuse_to_overwrite(file_system, path)
-    unfinished = f"{path}.unfinished"
     schema, rows_at_once = (_CONTENTS, _CONTENTS_AT_ONCE) if contents else (_PATHS, _ROWS_AT_ONCE)
     rows = 0
     file_system.create_dir(path.rpartition("/")[0] or "/", recursive=True)
-    with pq.ParquetWriter(unfinished, schema, filesystem=file_system) as writer:
-        while paths := list(islice(images, rows_at_once)):
-            columns = [np.arange(rows, rows + len(paths)), paths]
-            if contents:
-                columns.append([_read(path, problems) for path in paths])
-            writer.write_table(pa.table(columns, schema))
-            rows += len(paths)
-    if not rows:
-        file_system.delete_file(unfinished)
-        raise FileNotFoundError("\n".join(problems))
-    file_system.move(unfinished, path)
+    with replace_when_written(file_system, path) as unfinished:
+        with pq.ParquetWriter(unfinished, schema, filesystem=file_system) as writer:
+            while paths := list(islice(images, rows_at_once)):
+                columns = [np.arange(rows, rows + len(paths)), paths]
+                if contents:
+                    columns.append([_read(path, problems) for path in paths])
+                writer.write_table(pa.table(columns, schema))
+                rows += len(paths)
+        if not rows:
+            file_system.delete_file(unfinished)
+            raise FileNotFoundError("\n".join(problems))
     return rows, problems
 
 

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 from captioning.app import pipeline
+from captioning.app.console import require_package
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 
@@ -21,12 +22,14 @@ def follow_recipe(
 
     One caption model is trained: the settings `members` and `student` are not used. `pretrained/`
     keeps the first features and models; all features together take 12 GB for Flickr8k. Resumes a
-    recipe that was stopped. Raises the errors of the steps, such as ValueError if settings,
-    captions or weights have changed since then.
+    recipe that was stopped. Raises ModuleNotFoundError if a package is missing, and the errors of
+    the steps, such as ValueError if settings, captions or weights have changed since then.
     """
     from captioning.data.augmentation import HORIZONTAL_FLIP
     from captioning.data.dataset import Dataset
 
+    for package in ("keras", "nncf"):  # before hours of training
+        require_package(package)
     settings = settings or pipeline.default_settings(paths)
     augmentations = [HORIZONTAL_FLIP]
     pretrained = Paths(paths.root / _PRETRAINED)

@@ -34,6 +34,7 @@ CAPTIONS = pa.schema(
         ("error", pa.string()),
     ]
 )
+_RESULTS = pa.schema(list(CAPTIONS)[2:])
 
 _READERS = 8  # threads that wait for object storage, which takes some 0.05 s a file
 
@@ -49,7 +50,7 @@ class RowCaptioner:
         threads: int,
         search: SearchSettings,
         identity: dict[str, str],
-        load: Callable[[Path | None], Captioner] = Captioner.load,
+        load: Callable[[Path | None], Captioner],
     ):
         """Uses the model that `load` returns for `root`, with so many `threads` for each of its
         networks. `identity`: what `identify` returned on the machine that started the job."""
@@ -64,16 +65,23 @@ class RowCaptioner:
         caption, its log-probability and its confidence, or with the error of its image. Raises
         UserError if the model or the code on this machine is not that of the job, or if the model
         is missing or damaged."""
-        results = []  # caption, log-probability, confidence, error
+        results = []
         with ThreadPoolExecutor(_READERS) as pool:
             for _, result in self._captioner.stream(list(_images(rows, pool)), search=self._search):
                 if isinstance(result, Exception):
-                    results.append((None, None, None, printable(result)))
+                    results.append({"error": printable(result)})
                 else:
                     best = result[0]
-                    results.append((best.text, best.log_prob, best.confidence, None))
+                    results.append(
+                        {
+                            "caption": best.text,
+                            "log_prob": best.log_prob,
+                            "confidence": best.confidence,
+                        }
+                    )
         paths = rows["path"] if "path" in rows.column_names else pa.nulls(len(rows))
-        return pa.table([rows["id"], paths, *map(list, zip(*results, strict=True))], CAPTIONS)
+        found = pa.Table.from_pylist(results, _RESULTS)  # what a result lacks is null
+        return pa.table([rows["id"], paths, *found.columns], CAPTIONS)
 
     @cached_property
     def _captioner(self) -> Captioner:

@@ -6,6 +6,8 @@ the provider (AWS_ACCESS_KEY_ID, AWS_REGION, AWS_ENDPOINT_URL).
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from pyarrow.fs import FileSystem, FileType, LocalFileSystem
@@ -42,6 +44,15 @@ def read_content(name: str) -> bytes:
                 f"There is no file {name}. Check the name and the folder."
             ) from error
         raise OSError(f"{name} cannot be read ({one_line(error)}). Try it again later.") from error
+
+
+@contextmanager
+def replace_when_written(file_system: FileSystem, path: str) -> Iterator[str]:
+    """Yields the path of an unfinished file, which becomes `path` at the end of the block. It stays
+    unfinished if the block raises an error."""
+    unfinished = f"{path}.unfinished"
+    yield unfinished
+    file_system.move(unfinished, path)
 
 
 @cache

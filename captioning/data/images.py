@@ -103,6 +103,8 @@ def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Ima
             if hasattr(image, "seekable") and image.seekable():
                 image.seek(0)
             image = image.read()
+        except UserError:  # of an object that explains its own error
+            raise
         except ValueError as error:  # it is closed, or opened as text, which it is not
             raise UnreadableImage(
                 name, f"cannot be read ({_describe(error)})", 'Open it in binary mode: "rb".'

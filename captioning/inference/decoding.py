@@ -55,8 +55,9 @@ def _find_captions(
     decoder: Decoder, features: FeatureMaps, search: SearchSettings, num_captions: int
 ) -> Iterator[list[Caption]]:
     confidence = decoder.confidence
-    is_guided = search.decoding == "consensus" and confidence
-    guide = Guide(confidence, decoder.longest_caption) if is_guided else None
+    guide = None
+    if confidence and search.decoding == "consensus":
+        guide = Guide(confidence, decoder.longest_caption)
     # Of the images in the search, in order: pooled features and, with a guide, word scores.
     waiting: deque[tuple[np.ndarray, np.ndarray | None]] = deque()
 

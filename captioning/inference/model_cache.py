@@ -67,13 +67,15 @@ def load_network(
 def clear_cache(cache: Path) -> tuple[int, int]:
     """Deletes the networks in the folder `cache`, and the folder if nothing else is in it. Returns
     their number and their bytes."""
-    paths = list(cache.glob(_PATTERN))
-    size = sum(path.stat().st_size for path in paths)
-    for path in paths:
-        path.unlink()
+    networks, size = 0, 0
+    for path in cache.glob(_PATTERN):
+        with suppress(FileNotFoundError):  # another process has renamed or deleted it
+            network_size = path.stat().st_size
+            path.unlink()
+            networks, size = networks + 1, size + network_size
     with suppress(OSError):  # other files, or no folder
         cache.rmdir()
-    return len(paths), size
+    return networks, size
 
 
 def _key(xml: bytes, weights: bytes, options: dict[str, str]) -> str:

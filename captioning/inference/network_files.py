@@ -129,7 +129,8 @@ def require_decoder_layout(
     prefill_path, path = folder / DECODER_PREFILL, folder / DECODER_STEP
     for name, limit in MAX_NUMBERS.items():
         text = metadata[name]
-        if not (text.isascii() and text.isdecimal() and 1 <= int(text[:10]) <= limit):
+        is_number = text.isascii() and text.isdecimal()
+        if not (is_number and len(text) <= len(str(limit)) and 1 <= int(text) <= limit):
             raise UserError(
                 f"Expected {name} from 1 to {limit:,} in the metadata of {path}, got {text[:80]!r}."
                 " Export the model again."

@@ -125,8 +125,8 @@ def to_data_url(figure: Figure) -> str:
 
 def _describe_training(name: str, epochs: Sequence[Mapping]) -> dict:
     """The values of the template for the training of one model."""
-    names = dict.fromkeys(key for epoch in epochs for key in epoch)
-    columns = [name for name in names if name not in (MEMBER_KEY, CONTINUATION_KEY)]
+    keys = dict.fromkeys(key for epoch in epochs for key in epoch)
+    columns = [key for key in keys if key not in (MEMBER_KEY, CONTINUATION_KEY)]
     return {
         "name": name,
         "stages": list(dict.fromkeys(epoch[STAGE_KEY] for epoch in epochs)),

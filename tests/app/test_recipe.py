@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from captioning.app import pipeline
+from captioning.app import pipeline, recipe
 from captioning.app.recipe import follow_recipe
 from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.dataset import Dataset
@@ -74,3 +74,16 @@ def test_without_settings_the_defaults_suit_the_data(paths, calls):
     follow_recipe(paths)
     ((settings, _),) = [call[2:] for call in calls if call[:2] == ("train", ".")]
     assert settings == pipeline.default_settings(paths)
+
+
+@pytest.mark.parametrize("package", ["keras", "nncf"])
+def test_a_missing_package_is_named_before_hours_of_training(paths, calls, monkeypatch, package):
+    is_found = recipe.require_package
+
+    def require(name):
+        is_found("no_such_package" if name == package else name)
+
+    monkeypatch.setattr(recipe, "require_package", require)
+    with pytest.raises(ModuleNotFoundError):
+        follow_recipe(paths, SETTINGS)
+    assert calls == []

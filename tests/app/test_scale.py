@@ -23,6 +23,7 @@ from captioning.app.manifest import read_manifest, write_manifest
 from captioning.app.ray_cluster import fit_workers
 from captioning.app.row_captioner import CAPTIONS, RowCaptioner, identify
 from captioning.errors import UserError
+from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
 from captioning.settings import SearchSettings
 
@@ -190,6 +191,11 @@ def test_the_error_of_bytes_names_their_path_or_their_id():
     assert "image 3" in errors[2]
 
 
+def test_the_error_of_a_path_in_unknown_storage_says_what_is_expected():
+    (row,) = caption([{"id": 1, "path": "http://host/a.jpg"}], Captioner.load)
+    assert row["error"].startswith("Expected a path, or a URI that begins with s3:// or gs://")
+
+
 THREADS = """
 import sys, os
 from captioning.inference.openvino_runtime import limit_threads
@@ -325,6 +331,34 @@ def test_only_the_rows_with_errors_are_forgotten(store):
     assert ids(store.captions_folder(0)) == ids(store.checkpoints_folder(0)) == [0, 1, 2, 3, 4]
     assert (store.repair(0), store.count_errors(0)) == (5, 0)
     assert store.forget_errors(0) == 0
+
+
+def test_a_run_that_is_stopped_while_it_forgets_errors_leaves_no_half_checkpoint(
+    store, monkeypatch
+):
+    write = pq.write_table
+
+    def write_half(table, path, filesystem):
+        write(table, path, filesystem=filesystem)
+        if table.column_names == ["id"]:
+            Path(path).write_bytes(Path(path).read_bytes()[:100])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pq, "write_table", write_half)
+    with pytest.raises(KeyboardInterrupt):
+        store.forget_errors(0)
+    assert store.repair(0) == 4
+    assert ids(store.captions_folder(0)) == ids(store.checkpoints_folder(0)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_two_jobs_do_not_write_the_same_folder_of_this_machine(tmp_path, capsys, scheme):
+    manifest = write_rows(tmp_path / "photos.parquet", [{"id": 1, "path": "a.jpg"}])
+    output = tmp_path / "captions"
+    output.mkdir()
+    with only_writer(output):
+        assert cli.main(["at-scale", "--manifest", manifest, "--output", f"{scheme}{output}"]) == 1
+    assert capsys.readouterr().err.startswith("Expected one run at a time that writes ")
 
 
 def test_a_store_belongs_to_one_job(store):

@@ -224,6 +224,15 @@ def test_processes_that_start_at_once_get_the_same_caption_and_leave_one_file_a_
     assert [path.suffix for path in cached_files(cache)] == [".network"] * 3
 
 
+def test_clearing_goes_on_where_another_process_has_deleted_a_file(full_cache, cache):
+    shutil.copytree(full_cache, cache)
+    first = cached_files(cache)[0]
+    listed = first.with_name(f"{first.name}.0123abcd.tmp")
+    listed.symlink_to(cache / "deleted")  # so it is listed, but not found
+    assert clear_cache(cache)[0] == 3
+    assert cached_files(cache) == [listed]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_processes_killed_at_any_moment_spoil_no_later_start(cache):
