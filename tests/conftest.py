@@ -5,10 +5,12 @@ Each fixture imports its modules itself, so that tests without Keras start in a 
 
 import gc
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from tiny_world import build_tiny_encoder, make_tiny_data, write_archives
 
 from captioning.paths import Paths
@@ -114,20 +116,31 @@ def tiny_settings() -> TrainingSettings:
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory, tiny_settings) -> Path:
-    """A root folder after all steps of the pipeline, from `download` to `calibrate`."""
+    """A root folder after all steps of the pipeline, from `download` to `calibrate`: a copy for
+    each process of the tests, of the one that the first of them made."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # which all processes share
+    made = folder / "made_tiny_root"
+    with FileLock(folder / "tiny_root.lock"):
+        if not made.exists():
+            unfinished = tmp_path_factory.mktemp("unfinished_root")
+            _make_tiny_root(Paths(unfinished), tmp_path_factory.mktemp("archives"), tiny_settings)
+            unfinished.rename(made)
+    return shutil.copytree(made, tmp_path_factory.mktemp("tiny_root"), dirs_exist_ok=True)
+
+
+def _make_tiny_root(paths: Paths, archives: Path, settings: TrainingSettings) -> None:
     from captioning.app import pipeline
     from captioning.export.keras_to_openvino import export_encoder
 
-    paths = Paths(tmp_path_factory.mktemp("tiny_root"))
-    archives = tmp_path_factory.mktemp("archives")
     write_archives(archives)
     pipeline.download(paths, archives)
     pipeline.check(paths)
     export_encoder(build_tiny_encoder(), paths.models)
     pipeline.extract_features(paths)
-    pipeline.train(paths, tiny_settings)
+    pipeline.train(paths, settings)
     pipeline.calibrate(paths)
-    return paths.root
 
 
 @pytest.fixture(scope="session")

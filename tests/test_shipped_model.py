@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -21,6 +22,7 @@ from captioning.data.vocabulary import START
 from captioning.evaluation.evaluate import evaluate_end_to_end
 from captioning.export.keras_to_openvino import make_encoder_id
 from captioning.export.unsigned_activations import store_unsigned
+from captioning.inference.decoding import Caption
 from captioning.inference.network_files import ENCODER, read_network
 from captioning.inference.openvino_runtime import (
     Network,
@@ -45,12 +47,19 @@ def captioner():
     return captioning.load()
 
 
+@pytest.fixture(scope="module")
+def captions(captioner) -> dict[str, Caption]:
+    """File name -> caption of each example."""
+    paths = sorted((PATHS.root / "examples").glob("*.jpg"))
+    return {path.name: captioner.caption(path) for path in paths}
+
+
 @pytest.mark.parametrize("document, photographs", [("README.md", 5), ("docs/gallery.md", 23)])
-def test_the_captions_shown_are_those_of_the_shipped_model(document, photographs, captioner):
+def test_the_captions_shown_are_those_of_the_shipped_model(document, photographs, captions):
     text = (PATHS.root / document).read_text(encoding="utf-8")
-    shown = dict(re.findall(r'<img src="[./]*(examples/\w+\.jpg)"[^>]*><br>([^<|]+?) *\|', text))
+    shown = dict(re.findall(r'<img src="[./]*examples/(\w+\.jpg)"[^>]*><br>([^<|]+?) *\|', text))
     assert len(shown) == photographs
-    assert {path: captioner.caption(PATHS.root / path).text for path in shown} == shown
+    assert {name: captions[name].text for name in shown} == shown
 
 
 def test_the_readme_shows_what_the_first_command_prints(captioner):
@@ -59,11 +68,10 @@ def test_the_readme_shows_what_the_first_command_prints(captioner):
     assert captioner.caption(PATHS.root / path).text == printed
 
 
-def test_the_examples_of_low_confidence_are_those_that_the_document_lists(captioner):
+def test_the_examples_of_low_confidence_are_those_that_the_document_lists(captions):
     text = (PATHS.root / "docs" / "errors.md").read_text(encoding="utf-8")
     listed = {name: float(value) for name, value in re.findall(r"(\w+) \((0\.\d{2,3})\)", text)}
-    paths = sorted((PATHS.root / "examples").glob("*.jpg"))
-    confidences = {path.stem: captioner.caption(path).confidence for path in paths}
+    confidences = {Path(name).stem: caption.confidence for name, caption in captions.items()}
     low = {name: value for name, value in confidences.items() if value < 0.5}
     assert len(low) == 8
     assert listed == pytest.approx(low, abs=0.006)
