@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 @dataclass(frozen=True)
 class _Step:
-    """`help`: its line in the list of steps; its own help page begins with the `description`, by
-    default the same line."""
+    """A step of the command line. `help`: its line in the list of steps; its own help page begins
+    with the `description`, by default the same line."""
 
     name: str
     run: RunStep
@@ -165,21 +165,19 @@ _STEPS = (  # in the order of the help
     _Step("download", _download, "download the images and captions of Flickr8k", (add_source,)),
     _Step("check", _check, "check images and captions, and leave out unusable ones", (add_data,)),
     _Step("features", _features, "extract the features of every image", (add_encoder,)),
-    _Step(
-        "train", _train, "train the caption model; write models/ and tokenizer.p", (add_training,)
-    ),
+    _Step("train", _train, "train a caption model; write models/ and tokenizer.p", (add_training,)),
     _Step(
         "fine-tune",
         _fine_tune,
         "fine-tune the image encoder; write models/fine_tuned.weights.h5",
         (add_pretrained_weights, add_settings),
-        "Fine-tune the last blocks of the image encoder together with the caption model in "
-        "models/, their teacher. Go on in another --root: `features --weights` builds the encoder "
-        "from models/fine_tuned.weights.h5, and `train --start` continues models/fine_tuning of "
-        "this one.",
+        description="Fine-tune the last blocks of the image encoder together with the caption "
+        "model in models/, their teacher. Go on in another --root: `features --weights` builds the "
+        "encoder from models/fine_tuned.weights.h5, and `train --start` continues "
+        "models/fine_tuning of this one.",
     ),
     _Step("calibrate", _calibrate, "fit the confidence in captions; write models/confidence.json"),
-    _Step("evaluate", _evaluate, "caption a split, and score the captions", (add_evaluation,)),
+    _Step("evaluate", _evaluate, "score captions of the images of a split", (add_evaluation,)),
     _Step("export", _export, "export models/decoder_* again from models/caption_model.keras"),
     _Step(
         "quantise",
@@ -212,8 +210,9 @@ _STEPS = (  # in the order of the help
         _serve,
         "serve a page that captions photographs in the browser",
         (add_demo,),
-        "Serve a page that captions photographs in the browser, until you press Ctrl-C. Only this "
-        "computer can open it. It needs no network, and soon deletes each photograph.",
+        description="Serve a page that captions photographs in the browser, until you press "
+        "Ctrl-C. Only this computer can open it. It needs no network, and soon deletes each "
+        "photograph.",
     ),
     _Step("manifest", _manifest, "list photographs in a manifest, for at-scale", (add_manifest,)),
     _Step(
@@ -221,10 +220,10 @@ _STEPS = (  # in the order of the help
         _at_scale,
         "caption the images of a manifest, on one machine or a Ray cluster",
         (add_at_scale, add_search),
-        "Caption the images of a manifest into Parquet files, on all processors of this machine or "
-        "on a Ray cluster, with the model in --root, or the shipped one. A job that was stopped "
-        "resumes. The exit status is 0 if every image was captioned, 1 if some failed or the job "
-        "could not run, 2 if every image failed.",
+        description="Caption the images of a manifest into Parquet files, on all processors of "
+        "this machine or on a Ray cluster, with the model in --root, or the shipped one. A job "
+        "that was stopped resumes. The exit status is 0 if every image was captioned, 1 if some "
+        "failed or the job could not run, 2 if every image failed.",
     ),
     _Step(
         "clear-cache",

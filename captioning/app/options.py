@@ -35,7 +35,7 @@ def add_root(parser: ArgumentParser, default: str | None = SUPPRESS) -> None:
         default=default,
         metavar="FOLDER",
         help="the folder of all files that the steps read and write (default: the current folder; "
-        "serve uses the shipped model if that holds none, at-scale always)",
+        "for serve, if that folder holds no model, and for at-scale, the shipped model)",
     )
 
 

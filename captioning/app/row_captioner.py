@@ -80,8 +80,8 @@ class RowCaptioner:
                         }
                     )
         paths = rows["path"] if "path" in rows.column_names else pa.nulls(len(rows))
-        found = pa.Table.from_pylist(results, _RESULTS)  # what a result lacks is null
-        return pa.table([rows["id"], paths, *found.columns], CAPTIONS)
+        columns = pa.Table.from_pylist(results, _RESULTS).columns  # what a result lacks is null
+        return pa.table([rows["id"], paths, *columns], CAPTIONS)
 
     @cached_property
     def _captioner(self) -> Captioner:

@@ -103,7 +103,7 @@ def _file_or_image(image: ImageLike) -> tuple[str | PathLike | bytes | Image.Ima
             if hasattr(image, "seekable") and image.seekable():
                 image.seek(0)
             image = image.read()
-        except UserError:  # of an object that explains its own error
+        except UserError:  # the object says itself what is wrong
             raise
         except ValueError as error:  # it is closed, or opened as text, which it is not
             raise UnreadableImage(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,13 @@ def processes(job) -> list[psutil.Process]:
     """The command, Ray's own processes, and the workers."""
     command = psutil.Process(job.pid)
     return [command, *command.children(recursive=True)]
+
+
+def name_of(process: psutil.Process) -> str:
+    """The name of a process, or nothing if it has ended."""
+    with suppress(psutil.NoSuchProcess):
+        return process.name()
+    return ""
 
 
 def workers(job) -> list[psutil.Process]:
@@ -184,7 +192,7 @@ def test_killed_workers_and_jobs_lose_and_double_no_row_and_leave_no_process(tmp
     running = processes(job)
     # Two helpers, which compute nothing, wait 60 s for the rest of Ray.
     helpers = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
-    computing = [process for process in running if process.name() not in helpers]
+    computing = [process for process in running if name_of(process) not in helpers]
     job.kill()
     job.communicate()
     _, left = psutil.wait_procs(computing, timeout=45)

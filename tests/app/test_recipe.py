@@ -78,12 +78,12 @@ def test_without_settings_the_defaults_suit_the_data(paths, calls):
 
 @pytest.mark.parametrize("package", ["keras", "nncf"])
 def test_a_missing_package_is_named_before_hours_of_training(paths, calls, monkeypatch, package):
-    is_found = recipe.require_package
-
-    def require(name):
-        is_found("no_such_package" if name == package else name)
-
-    monkeypatch.setattr(recipe, "require_package", require)
+    require_package = recipe.require_package
+    monkeypatch.setattr(
+        recipe,
+        "require_package",
+        lambda name: require_package("no_such_package" if name == package else name),
+    )
     with pytest.raises(ModuleNotFoundError):
         follow_recipe(paths, SETTINGS)
     assert calls == []
