@@ -12,6 +12,7 @@ from typing import IO
 from captioning.errors import UserError
 
 _LONGEST_NAME = 240  # bytes; file systems allow 255
+_LONGEST_ENDING = 16
 
 
 @contextmanager
@@ -48,10 +49,15 @@ def replace_when_written(path: Path) -> Iterator[Path]:
 
 def _temporary_name(path: Path) -> str:
     """Always the same: the next run overwrites what a killed run left."""
-    name = path.name
-    if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = hashlib.sha256(os.fsencode(name)).hexdigest() + path.suffix
-    return f".saving-{name}"
+    return f".saving-{_short_name(path)}"
+
+
+def _short_name(path: Path) -> str:
+    """The name of the file or, if other names could not contain it, a digest with its ending."""
+    name = os.fsencode(path.name)
+    if len(name) <= _LONGEST_NAME:
+        return path.name
+    return hashlib.sha256(name).hexdigest() + path.suffix[:_LONGEST_ENDING]
 
 
 @contextmanager
@@ -91,7 +97,9 @@ def only_writer(path: Path) -> Iterator[None]:
 
     path = path.resolve()
     is_folder = path.is_dir()
-    lock_path = path / ".captioning.lock" if is_folder else path.with_name(f".{path.name}.lock")
+    lock_path = (
+        path / ".captioning.lock" if is_folder else path.with_name(f".{_short_name(path)}.lock")
+    )
     lock = FileLock(lock_path)
     try:
         lock.acquire(timeout=0)

@@ -7,7 +7,7 @@ settings: they are counted, or read from the saved files.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from math import ceil, isfinite
+from math import ceil, inf
 from numbers import Integral, Real
 from typing import Any
 
@@ -193,7 +193,7 @@ def require_valid(settings: object) -> None:
         check = attribute.metadata["check"]
         type_name, types = _TYPES[attribute.type]
         has_type = isinstance(value, types) and isinstance(value, bool) == (types is bool)
-        is_finite = not isinstance(value, Real) or isfinite(value)
+        is_finite = not isinstance(value, Real) or abs(value) < inf
         if not (has_type and is_finite and check.is_valid(value)):
             expected = f"{type_name} {check.expected}".rstrip()
             raise UserError(f"Expected {attribute.name} to be {expected}, got {value!r}.")

@@ -145,3 +145,13 @@ def test_a_shared_file_is_written_by_several_at_once_and_each_time_whole(tmp_pat
         assert path.read_text() == "second"
     assert path.read_text() == "the first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_of_the_longest_name_can_be_locked(tmp_path):
+    for ending in ("", f".{'b' * 240}"):
+        path = tmp_path / f"{'a' * (252 - len(ending))}{ending}"
+        with only_writer(path), pytest.raises(BlockingIOError), only_writer(path):
+            pass
+        with write_atomically(path, "w") as file:
+            file.write("text")
+        assert path.read_text() == "text"

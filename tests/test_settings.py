@@ -105,3 +105,8 @@ def test_each_decoding_has_its_usual_numbers_unless_others_are_given():
     assert SearchSettings(decoding="beam") == SearchSettings(3, 0.7, "beam")
     assert SearchSettings(5, decoding="beam") == SearchSettings(5, 0.7, "beam")
     assert SearchSettings(length_normalisation=0) == SearchSettings(12, 0, "consensus")
+
+
+def test_a_number_beyond_all_floats_is_refused():
+    with pytest.raises(ValueError, match="Expected beam_width to be a whole number from 1 to 100"):
+        SearchSettings(beam_width=10**400)

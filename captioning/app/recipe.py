@@ -17,8 +17,9 @@ def follow_recipe(
 ) -> list[dict]:
     """Trains a caption model on the features of an encoder built from `weights` (see
     `build_encoder`), and fine-tunes the encoder together with it. On the features of the fine-tuned
-    encoder, the caption model continues with rewards. Quantises both, and calibrates the
-    confidence. Run `pipeline.check` first. Returns the history of the caption model.
+    encoder, the caption model continues with rewards. Quantises both, unless captions become worse,
+    and calibrates the confidence. Run `pipeline.check` first. Returns the history of the caption
+    model.
 
     One caption model is trained: the settings `members` and `student` are not used. `pretrained/`
     keeps the first features and models; all features together take 12 GB for Flickr8k. Resumes a
@@ -27,6 +28,7 @@ def follow_recipe(
     """
     from captioning.data.augmentation import HORIZONTAL_FLIP
     from captioning.data.dataset import Dataset
+    from captioning.export.quantisation import QualityLoss
 
     for package in ("keras", "nncf"):  # before hours of training
         require_package(package)
@@ -45,6 +47,9 @@ def follow_recipe(
 
     pipeline.extract_features(paths, weights=str(fine_tuned_weights), augmentations=augmentations)
     history = pipeline.train(paths, settings, start=pretrained.fine_tuning)
-    pipeline.quantise(paths)
+    try:
+        pipeline.quantise(paths)
+    except QualityLoss as error:  # the networks in floats are a result, too
+        print(error)
     pipeline.calibrate(paths)
     return history

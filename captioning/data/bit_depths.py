@@ -46,7 +46,7 @@ def scale_to_bytes(values: np.ndarray) -> np.ndarray:
     if values.dtype == bool:
         return values.astype("uint8") * np.uint8(255)
     black, white = _float_range(values) if values.dtype.kind == "f" else _integer_range(values)
-    dtype = np.promote_types(values.dtype, "float32") if values.dtype.kind == "f" else "float32"
+    dtype = np.promote_types(values.dtype, "float32")
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = values.astype(dtype)
         scaled -= black

@@ -31,7 +31,7 @@ def read_json(text: str, path: Path) -> Iterator[Row]:
     file `path`. Raises UserError, naming the entries or lines, if it has none of the layouts."""
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         if _is_caption(_parse_line(text.lstrip().partition("\n")[0])):
             return _read_lines(text, path)
         raise UserError(
@@ -57,7 +57,7 @@ def _read_lines(text: str, path: Path) -> Iterator[Row]:
     def parse(located_line: tuple[str, str]) -> list[Row]:
         where, line = located_line
         entry = _parse_line(line)
-        image_name, text = (_get(entry, key, str, where) for key in (image, caption))
+        image_name, text = _get_name(entry, image, where), _get(entry, caption, str, where)
         split = require_split(str(entry.get(SPLIT_COLUMN) or ""), where)
         return [(image_name, text, split)]
 
@@ -68,7 +68,7 @@ def _parse_line(line: str) -> Any:
     """Returns the value of a line; None if it is no JSON."""
     try:
         return json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 
@@ -79,7 +79,7 @@ def _is_caption(entry: Any) -> bool:
 def _read_coco(images: list, annotations: list, path: Path) -> Iterator[Row]:
     def parse_image(located_image: tuple[str, Any]) -> list[tuple[str, str]]:
         where, image = located_image
-        return [(_get_id(image, "id", where), _get(image, "file_name", str, where))]
+        return [(_get_id(image, "id", where), _get_name(image, "file_name", where))]
 
     names = dict(parse_rows(_numbered(images, "images", path), parse_image))
 
@@ -98,7 +98,7 @@ def _read_coco(images: list, annotations: list, path: Path) -> Iterator[Row]:
 
 def _parse_karpathy(located_image: tuple[str, Any]) -> list[Row]:
     where, image = located_image
-    name = _get(image, "filename", str, where)
+    name = _get_name(image, "filename", where)
     if "filepath" in image:
         name = f"{_get(image, 'filepath', str, where)}/{name}"
     split = require_split(_get(image, "split", str, where), where)
@@ -114,6 +114,14 @@ def _numbered(entries: list, name: str, path: Path) -> Iterable[tuple[str, Any]]
 def _get_id(entry: Any, key: str, where: str) -> str:
     """An id, which may be a number in one list and the same number as text in the other."""
     return str(_get(entry, key, int | str, where))
+
+
+def _get_name(entry: Any, key: str, where: str) -> str:
+    """The name of an image."""
+    name = _get(entry, key, str, where)
+    if not name.strip():
+        raise UserError(f'{where}: Expected the name of an image in "{key}", got none. Add it.')
+    return name
 
 
 def _get(entry: Any, key: str, kind: Any, where: str) -> Any:

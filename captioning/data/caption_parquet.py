@@ -33,7 +33,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
             def parse(numbered_row: tuple[int, dict[str, Any]]) -> list[Row]:
                 number, row = numbered_row
                 where = f"{path}, row {number}"
-                if not row[image] or row[caption] is None:
+                if not (row[image] or "").strip() or row[caption] is None:
                     raise UserError(
                         f"{where}: Expected an image and a caption, got {row[image]!r:.80} and "
                         f"{row[caption]!r:.80}. Correct the row, or delete it."
@@ -43,7 +43,7 @@ def read_parquet(path: Path) -> Iterator[Row]:
 
             rows = (row for part in file.iter_batches(columns=columns) for row in part.to_pylist())
             yield from parse_rows(enumerate(rows, start=1), parse)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"Expected a whole Parquet file in {path}, got a damaged one ({one_line(error)}). "
             "Fetch the file again, or write it again."
@@ -64,6 +64,11 @@ def _choose_columns(schema: Any, path: Path) -> list[str]:
     if SPLIT_COLUMN in schema.names:
         columns.append(SPLIT_COLUMN)
     for name in columns:
+        if schema.names.count(name) > 1:
+            raise UserError(
+                f"Expected one column {name} in {path}, got {schema.names.count(name)}. Rename the "
+                "others."
+            )
         kind = schema.field(name).type
         values = kind.value_type if types.is_dictionary(kind) else kind
         if not (types.is_string(values) or types.is_large_string(values) or types.is_null(values)):

@@ -49,10 +49,11 @@ def check_dataset(dataset: Dataset) -> Findings:
     in a language that puts no spaces between words."""
     captions, splits = dataset.captions, dataset.splits
     _require_spaces(captions)
-    files = set(list_image_names(dataset.images))
+    image_names = sorted(list_image_names(dataset.images))
+    files = set(image_names)
     unreadable = {
         name: reason
-        for name in tqdm(sorted(files), desc="images", unit="image")
+        for name in tqdm(image_names, desc="images", unit="image")
         if (reason := _why_unreadable(dataset.images / name))
     }
     short, placeholders, long = [], [], []
@@ -67,7 +68,7 @@ def check_dataset(dataset: Dataset) -> Findings:
                 long.append(f"{name}#{number}")
     split_counts = Counter(name for names in splits.values() for name in dict.fromkeys(names))
     missing = [name for name in captions if name not in files]
-    similar = similar_images(missing, files)
+    similar = similar_images(missing, image_names)
     return Findings(
         {
             "captioned images that do not exist": [

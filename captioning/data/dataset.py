@@ -62,7 +62,7 @@ class Dataset:
         is stored relative to that, so that you can move both together."""
         images, here = self.images.resolve(), path.parent.resolve()
         folder = images.relative_to(here) if images.is_relative_to(here) else images
-        content = {"images": str(folder), "splits": self.splits, "captions": self.captions}
+        content = {"images": folder.as_posix(), "splits": self.splits, "captions": self.captions}
         with write_atomically(path, "w") as file:
             json.dump(content, file, indent=1)
 
@@ -154,7 +154,7 @@ def _unescape(match: re.Match) -> str:
 
 def load_with_descriptions(path: Path, descriptions_path: Path) -> tuple[Dataset, Captions]:
     """Reads a data set and its cleaned captions, which one check has written. Raises
-    FileNotFoundError or ValueError if one is missing, is damaged or comes from another check."""
+    FileNotFoundError or ValueError if one is missing, is damaged or has other images."""
     dataset, descriptions = Dataset.load(path), read_descriptions(descriptions_path)
     if descriptions.keys() != dataset.captions.keys():
         raise UserError(

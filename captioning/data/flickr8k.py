@@ -92,7 +92,7 @@ def read_captions(path: Path) -> Captions:
         return [(*match.groups(), None)]
 
     captions: Captions = {}
-    numbered_lines = ((number, line) for number, line in enumerate(lines, start=1) if line)
+    numbered_lines = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
     for image_name, caption, _ in parse_rows(numbered_lines, parse):
         captions.setdefault(image_name, []).append(caption)
     return captions
@@ -153,4 +153,4 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line for line in read_text(path, _ADVICE).split("\n") if line]
+    return [line.strip() for line in read_text(path, _ADVICE).split("\n") if line.strip()]

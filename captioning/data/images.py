@@ -174,7 +174,11 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # convert() would clip these, not scale
-        image = Image.fromarray(scale_to_bytes(np.asarray(image)))
+        values, transparent = np.asarray(image), image.info.get("transparency")
+        image = Image.fromarray(scale_to_bytes(values))
+        if transparent is not None:  # this value, in PNG files of 16 bits
+            opacity = (values != transparent).astype("uint8") * np.uint8(255)
+            image.putalpha(Image.fromarray(opacity))
     if not image.has_transparency_data:
         return image if image.mode == "RGB" else image.convert("RGB")
     if image.mode not in ("LA", "RGBA"):

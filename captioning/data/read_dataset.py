@@ -122,7 +122,10 @@ def match_image_names(names: Iterable[str], images: Iterable[str]) -> dict[str, 
             may_match = key not in (_folded_stem, _folded_file_stem) or not _has_ending(path)
             if matches[path] == path and is_only_name and may_match:
                 matches[path] = only.get(key(path), path)
-    return {name: matches[path] for name, path in paths.items()}
+    fits = Counter(matches.values())
+    return {
+        name: matches[path] if fits[matches[path]] == 1 else path for name, path in paths.items()
+    }
 
 
 def similar_images(names: Iterable[str], images: Iterable[str]) -> dict[str, str]:

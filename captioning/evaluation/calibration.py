@@ -127,13 +127,14 @@ def _fit_logistic(signals: np.ndarray, targets: np.ndarray) -> np.ndarray:
     `signals` (captions, signals). The smooth targets of Platt ("Probabilistic outputs for support
     vector machines", 1999) keep them finite where the signals separate the targets."""
     from scipy.optimize import minimize
+    from scipy.special import expit
 
     positives, negatives = targets.sum(), (~targets).sum()
     smooth = np.where(targets, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
     def loss_and_gradient(coefficients: np.ndarray) -> tuple[float, np.ndarray]:
         logits = signals @ coefficients
-        gradient = signals.T @ (1 / (1 + np.exp(-logits)) - smooth)
+        gradient = signals.T @ (expit(logits) - smooth)
         return (np.logaddexp(0, logits) - smooth * logits).sum(), gradient
 
     return minimize(loss_and_gradient, np.zeros(signals.shape[1]), jac=True).x

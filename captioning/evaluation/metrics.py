@@ -151,8 +151,13 @@ def score_confidences(confidences: np.ndarray, supported: np.ndarray) -> dict[st
     the expected one (Guo et al., 2017) with `BINS` bins of equally many captions: the mean
     difference between the confidence of a bin and its share of supported captions.
     """
-    pairs = confidences[supported][:, None] - confidences[~supported]
-    auroc = ((pairs > 0) + (pairs == 0) / 2).mean() if pairs.size else 0.5
+    from scipy.stats import mannwhitneyu
+
+    positives, negatives = confidences[supported], confidences[~supported]
+    auroc = 0.5
+    if len(positives) and len(negatives):
+        wins = mannwhitneyu(positives, negatives, method="asymptotic").statistic  # of all pairs
+        auroc = wins / (len(positives) * len(negatives))
     differences = [
         abs(confidence - share) * number
         for confidence, share, number in find_reliability(confidences, supported)

@@ -99,7 +99,7 @@ def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_capti
         lambda inputs: _predict(prefill, inputs),
         lambda inputs: _predict(step, inputs),
         vocabulary,
-        longest_caption,
+        longest_caption=longest_caption,
         feature_width=prefill.input_shape[-1],
         units=_units(step),
         search_batch_size=_SEARCH_BATCH_SIZE,

@@ -165,7 +165,7 @@ def _require_tolerable(before: float, after: float, in_floats: list[str], models
 class _RecordingDecoder(Decoder):
     """Records all inputs of its two networks in the form that NNCF expects."""
 
-    def __init__(self, prefill: RunNetwork, step: RunNetwork, *others):
+    def __init__(self, prefill: RunNetwork, step: RunNetwork, vocabulary: Vocabulary, **others):
         self.prefill_inputs: list[dict[int, np.ndarray]] = []
         self.step_inputs: list[dict[int, np.ndarray]] = []
 
@@ -176,9 +176,8 @@ class _RecordingDecoder(Decoder):
 
             return record_and_run
 
-        super().__init__(
-            record(prefill, self.prefill_inputs), record(step, self.step_inputs), *others
-        )
+        prefill, step = record(prefill, self.prefill_inputs), record(step, self.step_inputs)
+        super().__init__(prefill, step, vocabulary, **others)
 
 
 @without_telemetry()

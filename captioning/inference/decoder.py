@@ -10,7 +10,7 @@ import numpy as np
 from captioning.data.vocabulary import END, PADDING, START, UNKNOWN, Vocabulary
 from captioning.errors import UserError
 from captioning.inference.beam_search import Hypothesis, ImageContext, State, beam_search
-from captioning.inference.confidence import load_confidence
+from captioning.inference.confidence import Confidence, load_confidence
 from captioning.inference.encoder import ENCODER_BATCH_SIZE
 from captioning.inference.guidance import Guide
 from captioning.inference.model_cache import load_network
@@ -53,10 +53,13 @@ class Decoder:
         prefill: RunNetwork,
         step: RunNetwork,
         vocabulary: Vocabulary,
+        *,
         longest_caption: int,
         feature_width: int,
         units: int,
         encoder_id: str | None = None,
+        fingerprint: str | None = None,
+        confidence: Confidence | None = None,
         search_batch_size: int = SEARCH_BATCH_SIZE,
     ):
         """`prefill([features])` returns the image context, computed once an image. `step([ids,
@@ -64,6 +67,8 @@ class Decoder:
         beams, vocabulary), the new hidden and cell state of the LSTM (images, beams, units) and, if
         the network attends to cells, its attention weights (images, beams, cells)."""
         self.encoder_id = encoder_id
+        self.fingerprint = fingerprint
+        self.confidence = confidence
         self.feature_width = feature_width
         self.vocabulary = vocabulary
         self.longest_caption = longest_caption
@@ -72,7 +77,6 @@ class Decoder:
         self._run_step = step
         self._search_batch_size = search_batch_size
         self._units = units
-        self.fingerprint = self.confidence = None  # of loaded decoders only
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Vocabulary, cache: Path | None = None) -> "Decoder":
@@ -87,18 +91,17 @@ class Decoder:
         prefill_metadata = read_decoder_metadata(prefill, folder / DECODER_PREFILL)
         require_one_run(prefill_metadata, metadata, vocabulary, folder)
         require_decoder_layout(prefill, step, metadata, len(vocabulary), folder)
-        decoder = cls(
+        return cls(
             run_prefill,
             run_step,
             vocabulary,
-            int(metadata["longest_caption"]),
-            int(metadata["feature_width"]),
-            int(metadata["units"]),
-            read_encoder_id(step) or DEFAULT_ENCODER,  # older files have no ID
+            longest_caption=int(metadata["longest_caption"]),
+            feature_width=int(metadata["feature_width"]),
+            units=int(metadata["units"]),
+            encoder_id=read_encoder_id(step) or DEFAULT_ENCODER,  # older files have no ID
+            fingerprint=metadata["weights"],
+            confidence=load_confidence(folder, metadata, len(vocabulary)),
         )
-        decoder.fingerprint = metadata["weights"]
-        decoder.confidence = load_confidence(folder, metadata, len(vocabulary))
-        return decoder
 
     def require_encoder(self, encoder_id: str | None) -> None:
         """Raises ValueError if the decoder was trained with another encoder. None matches all."""

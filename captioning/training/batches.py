@@ -65,7 +65,7 @@ class CaptionBatches(keras.utils.PyDataset):
         epoch n resumes with `epoch=n`. Raises ValueError if an image has no features."""
         super().__init__(workers=_WORKERS, max_queue_size=_MAX_QUEUE_SIZE)
         for variant in variants:
-            _require_features(variant.captions, variant.features)
+            require_features(variant.captions, variant.features)
         self.variants = variants
         captions = variants[0].captions
         self._image_names = list(captions)
@@ -170,7 +170,8 @@ def pad(
     return words, targets.reshape(len(captions), -1)
 
 
-def _require_features(captions: EncodedCaptions, features: Features) -> None:
+def require_features(captions: EncodedCaptions, features: Features) -> None:
+    """Raises UserError if an image with captions has no features."""
     missing = [image_name for image_name in captions if image_name not in features]
     if missing:
         raise UserError(

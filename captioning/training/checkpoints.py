@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from types import MappingProxyType
 
 import keras
 
@@ -35,7 +34,6 @@ FINE_TUNED_ENCODER = "fine-tuned encoder"  # in a record: the ID of the encoder 
 ENSEMBLE_STAGE = "ensemble"  # marks the entry with the scores of the ensemble, which is no epoch
 
 _LARGEST = 1e30  # larger numbers in a history mean that it is damaged
-_NO_IDENTITY = MappingProxyType({})
 
 
 class Run:
@@ -47,11 +45,13 @@ class Run:
         equal runs. `stages`: name -> number of epochs. A stage ends early after `patience` epochs
         without a better one. Raises ValueError if the run in `folder` has another identity, or if
         its record is damaged."""
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._stages = stages
         self._patience = patience
         self._record = read_record(folder, identity)
+        if not self.history and is_first_process():
+            (folder / MODEL).unlink(missing_ok=True)  # the result of a run before this one
 
     @property
     def history(self) -> list[dict]:
@@ -150,13 +150,14 @@ def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
     return model, vocabulary, record
 
 
-def read_record(folder: Path, identity: Mapping = _NO_IDENTITY) -> dict:
+def read_record(folder: Path, identity: Mapping | None = None) -> dict:
     """Reads the identity and the `history` of the run in `folder`. Without a record, returns the
     given identity and an empty history.
 
     Raises ValueError if the run has another identity, or if the record is damaged. A setting that
     is missing in the record did not exist at the time of the run, and is accepted.
     """
+    identity = identity or {}
     path = folder / RECORD
     if not path.exists():
         return {**identity, "history": []}

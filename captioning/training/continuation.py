@@ -42,11 +42,13 @@ def load_start(
     model, record = load_model(folder), read_record(folder)
     encoder_id = record.get(FINE_TUNED_ENCODER, record.get("encoder"))
     if is_other_encoder(encoder_id, data.encoder_id):
-        weights = Paths(folder.parent.parent).fine_tuned_weights
+        weights = ""
+        if FINE_TUNED_ENCODER in record:  # the folder is models/fine_tuning of a root
+            weights = f", with --weights {Paths(folder.parent.parent).fine_tuned_weights}"
         raise UserError(
             f"Expected the features of {encoder_id}, the encoder of the caption model in {folder}, "
             f"got those of {data.encoder_id}. Extract the features with that encoder, in another "
-            f"--root; after fine-tuning, with --weights {weights}."
+            f"--root{weights}."
         )
     network = {name: getattr(settings, name) for name in NETWORK_SETTINGS}
     trained = record.get("settings", {})
@@ -83,5 +85,5 @@ def continue_training(
 def number_continuation(history: Sequence[Mapping], past_epochs: Sequence[Mapping]) -> list[dict]:
     """Returns the `history` of a run that continued a model with these `past_epochs`, marked with
     its number."""
-    number = 1 + max(epoch.get(CONTINUATION_KEY, 0) for epoch in past_epochs)
+    number = 1 + max((epoch.get(CONTINUATION_KEY, 0) for epoch in past_epochs), default=0)
     return [{**epoch, CONTINUATION_KEY: number} for epoch in history]

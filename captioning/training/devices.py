@@ -33,10 +33,15 @@ def use_devices(devices: int | None = None) -> Iterator[None]:
     cards, or without any on the processor. Prints their names, unless it is one processor. The
     environment sets the number of processes; several of them use all devices.
 
-    Raises UserError if the backend of Keras finds fewer devices, or cannot use several devices or
-    processes, or if the environment numbers the processes wrongly.
+    Raises UserError if the backend of Keras is neither JAX nor TensorFlow, finds fewer devices or
+    cannot use several processes, or if the environment numbers the processes wrongly.
     """
     backend = keras.backend.backend()
+    if backend not in ("jax", "tensorflow"):
+        raise UserError(
+            f"Expected the backend jax or tensorflow for training, got {backend}. Set "
+            "KERAS_BACKEND=tensorflow."
+        )
     processes = _read_number(_NUM_PROCESSES, default=1, least=1)
     if processes > 1 and backend != "jax":
         raise UserError(
@@ -191,7 +196,7 @@ def _distribute(names: Sequence[str], backend: str) -> Iterator[None]:
         distribution = keras.distribution.DataParallel(devices=names, auto_shard_dataset=False)
         with distribution.scope():
             yield
-    elif backend == "tensorflow":
+    else:
         import tensorflow
 
         _strategy = tensorflow.distribute.MirroredStrategy(list(names))
@@ -199,8 +204,3 @@ def _distribute(names: Sequence[str], backend: str) -> Iterator[None]:
             yield
         finally:
             _strategy = None
-    else:
-        raise UserError(
-            f"Expected the backend jax or tensorflow for {len(names)} devices, got {backend}. Set "
-            "KERAS_BACKEND, or train on one device."
-        )

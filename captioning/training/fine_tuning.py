@@ -136,7 +136,6 @@ def fine_tune(
         "encoder": make_encoder_id(encoder.whole),
         "teacher": make_fingerprint(teacher),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, identity, {STAGE: settings.fine_tuning_epochs}, settings.patience)
     settings = replace(
         settings.for_student(),

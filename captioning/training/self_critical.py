@@ -21,7 +21,7 @@ from captioning.inference.decoder import Decoder
 from captioning.models.backend import uses_xla
 from captioning.models.caption_model import rebuild_caption_model
 from captioning.settings import SearchSettings, TrainingSettings
-from captioning.training.batches import EncodedCaptions, Variant, pad
+from captioning.training.batches import EncodedCaptions, Variant, pad, require_features
 from captioning.training.checkpoints import Run
 from captioning.training.cross_entropy import (
     SmoothedCrossentropy,
@@ -54,6 +54,8 @@ def run_stage(
     batches = SelfCriticalBatches(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
+    for variant in data.encode_development(vocabulary):
+        require_features(variant.captions, variant.features)  # before an epoch
     validator = Validator(data, vocabulary, settings)
     shape = make_shaper(settings.batch_size)
     while run.stage == STAGE:
@@ -102,7 +104,8 @@ class SelfCriticalBatches:
 
     def __init__(self, variants: Sequence[Variant], decoder: Decoder, settings: TrainingSettings):
         """`variants`: see `CaptionBatches`. Beam search of width `settings.samples` generates that
-        many captions of an image: similar enough to be good, and different enough to compare."""
+        many captions of an image: similar enough to be good, and different enough to compare.
+        Raises ValueError if an image has no features."""
         self._variants = variants
         self._decoder = decoder
         self._batch_size = settings.batch_size
@@ -112,6 +115,7 @@ class SelfCriticalBatches:
         stems, weight = number_stems(decoder.vocabulary), settings.support_weight
         rewards = {}  # by the identity of the captions, which most variants share
         for variant in variants:
+            require_features(variant.captions, variant.features)
             if id(variant.captions) not in rewards:
                 support = Support(variant.captions, stems, weight) if weight else None
                 captions = _without_start(variant.captions)

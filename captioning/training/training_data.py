@@ -178,6 +178,7 @@ def identify_run(data: TrainingData, vocabulary: Vocabulary, settings: TrainingS
         "vocabulary": vocabulary.fingerprint,
         "captions": data.fingerprint,
         "augmentations": len(data.augmented_features),
+        "augmentation names": sorted(augmentation.name for augmentation in data.augmented_features),
     }
     if data.encoder_id:
         identity["encoder"] = without_precision(data.encoder_id)

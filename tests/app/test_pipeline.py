@@ -320,3 +320,21 @@ def test_a_model_is_not_exported_with_the_vocabulary_of_another_model(tiny_root,
     Vocabulary(["a", "dog"]).save(paths.vocabulary)
     with pytest.raises(ValueError, match="Expected the vocabulary of .*caption_model.keras in"):
         pipeline.export(paths)
+
+
+def test_a_check_that_is_killed_leaves_no_data_set_of_another_check(
+    tmp_path, archives, monkeypatch
+):
+    paths = Paths(tmp_path)
+    pipeline.download(paths, archives)
+    pipeline.check(paths)
+
+    def write_and_die(path, captions):
+        path.write_text("other captions")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("captioning.data.dataset.write_descriptions", write_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.check(paths)
+    with pytest.raises(FileNotFoundError, match="dataset.json"):
+        pipeline.default_settings(paths)

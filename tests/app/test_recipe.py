@@ -8,6 +8,7 @@ from captioning.app import pipeline, recipe
 from captioning.app.recipe import follow_recipe
 from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.dataset import Dataset
+from captioning.export.quantisation import QualityLoss
 from captioning.paths import Paths
 from captioning.settings import TrainingSettings
 
@@ -87,3 +88,13 @@ def test_a_missing_package_is_named_before_hours_of_training(paths, calls, monke
     with pytest.raises(ModuleNotFoundError):
         follow_recipe(paths, SETTINGS)
     assert calls == []
+
+
+def test_a_model_that_would_lose_by_quantisation_stays_in_floats(paths, calls, monkeypatch, capsys):
+    def quantise(paths):
+        raise QualityLoss("Expected at most 0.5 CIDEr less, got 2.")
+
+    monkeypatch.setattr(pipeline, "quantise", quantise)
+    assert follow_recipe(paths, SETTINGS) == [{"stage": "self-critical"}]
+    assert calls[-1][0] == "calibrate"
+    assert "got 2." in capsys.readouterr().out

@@ -118,3 +118,9 @@ def test_scaling_does_not_change_the_values_of_the_caller():
 def test_values_that_are_all_infinite_or_nan_are_refused():
     with pytest.raises(ValueError, match="Expected finite pixel values, got none"):
         scale_to_bytes(np.array([np.nan, np.inf]))
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "int64"])
+def test_neighbouring_values_of_32_bits_stay_apart(dtype):
+    values = 4_000_000_000 + np.arange(256).astype(dtype)
+    assert scale_to_bytes(values.astype(dtype)).tolist() == [*range(256)]

@@ -91,3 +91,32 @@ def test_without_pyarrow_the_error_names_it(write, monkeypatch):
     with pytest.raises(ModuleNotFoundError) as caught:
         list(read_parquet(path))
     assert caught.value.name == "pyarrow"
+
+
+def test_text_that_is_no_utf_8_is_a_damaged_file(write):
+    image = pa.array([b"\xff.jpg"], pa.binary()).view(pa.string())
+    with pytest.raises(ValueError, match="Expected a whole Parquet file in .*captions.parquet"):
+        list(read_parquet(write({"image": image, "caption": ["A dog ."]})))
+
+
+def test_bytes_that_changed_make_a_damaged_file(write):
+    numbers = range(2000)
+    path = write({"image": [f"{n}.jpg" for n in numbers], "caption": [f"dog {n}" for n in numbers]})
+    content = bytearray(path.read_bytes())
+    content[100 : len(content) // 2] = bytes(len(content) // 2 - 100)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="captions.parquet"):
+        list(read_parquet(path))
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "captions.parquet"
+    names = ["image", "image", "caption"]
+    parquet.write_table(pa.Table.from_arrays([["a.jpg"], ["b.jpg"], ["A dog ."]], names), path)
+    with pytest.raises(ValueError, match="Expected one column image in .*, got 2"):
+        list(read_parquet(path))
+
+
+def test_a_blank_image_name_is_refused(write):
+    with pytest.raises(ValueError, match="row 1: Expected an image and a caption, got ' '"):
+        list(read_parquet(write({"image": [" "], "caption": ["A dog ."]})))

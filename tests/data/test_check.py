@@ -176,3 +176,10 @@ def test_the_flaws_of_flickr8k_are_found(shared, tmp_path):
     assert names["unreadable images"] == []
     assert len(names["captions of more than 30 words"]) == 11
     assert all(name.count("#") == 1 for name in names["captions of no or one word"])
+
+
+def test_of_several_similar_images_the_check_names_the_same_in_every_run(tmp_path):
+    for name in ("q.png", "q.gif", "q.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    names = check_dataset(Dataset(tmp_path, {"x/q.bmp": ["A dog runs ."]}, {})).names
+    assert names["captioned images that do not exist"] == ["x/q.bmp (there is q.png)"]

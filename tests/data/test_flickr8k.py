@@ -192,3 +192,11 @@ def test_the_official_text_archive_is_read_whole(shared, tmp_path):
     assert (len(captions), sum(map(len, captions.values()))) == (8092, 40460)
     sizes = {split: len(names) for split, names in read_splits(tmp_path).items()}
     assert sizes == {"train": 6000, "development": 1000, "test": 1000}
+
+
+def test_blank_lines_and_blanks_at_the_end_of_names_do_no_harm(tmp_path):
+    captions = tmp_path / "captions.txt"
+    captions.write_text("a.jpg#0\tA dog .\n  \nb.jpg#0\tA cat .\n")
+    assert read_captions(captions) == {"a.jpg": ["A dog ."], "b.jpg": ["A cat ."]}
+    (tmp_path / "Flickr_8k.trainImages.txt").write_text("a.jpg \n \nb.jpg\n")
+    assert read_splits(tmp_path) == {"train": ["a.jpg", "b.jpg"]}

@@ -304,3 +304,21 @@ def test_json_lines_with_two_captions_in_a_line_are_refused(entries):
 def test_the_message_for_a_wrong_entry_names_it(entries, content, message):
     with pytest.raises(ValueError, match=message):
         entries(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"image": "a.jpg", "caption": "A dog ."}\n{"image": " ", "caption": "A cat ."}',
+        {"images": [{"id": 1, "file_name": ""}], "annotations": []},
+        {"images": [{"filename": "", "split": "train", "sentences": []}]},
+    ],
+)
+def test_an_empty_image_name_is_refused(entries, content):
+    with pytest.raises(ValueError, match="(line 2|images.0.): Expected the name of an image"):
+        entries(content)
+
+
+def test_a_number_of_thousands_of_digits_is_no_json(entries):
+    with pytest.raises(ValueError, match="Expected whole JSON in .*my.json"):
+        entries('{"images": [' + "1" * 5000 + "]}")

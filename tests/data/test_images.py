@@ -481,3 +481,11 @@ def test_open_image_returns_a_copy_of_a_pillow_image(tmp_path):
     opened = open_image(image)
     opened.paste((0, 0, 0), (0, 0, 60, 40))
     assert image.getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_a_transparent_value_of_16_bits_becomes_white(tmp_path):
+    values = np.zeros((40, 60), "uint16")
+    values[:, :30] = 30_000
+    path = saved(tmp_path, Image.fromarray(values), "transparent.png", transparency=0)
+    left, right = left_and_right(load_image(path, SIZE))
+    assert (left, right) == ([117] * 3, [255] * 3)

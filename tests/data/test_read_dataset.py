@@ -295,3 +295,8 @@ def test_a_file_without_captions_is_named(images, tmp_path, content):
     path.write_text(content)
     with pytest.raises(ValueError, match=r"Expected captions in .*empty\.csv, got none"):
         read_dataset([path], images)
+
+
+def test_names_that_fit_the_same_image_in_different_ways_are_not_matched():
+    names = ["y/a.jpg", "x/A.jpg"]  # by the name of the file, and but for the case of a letter
+    assert match_image_names(names, ["x/a.jpg"]) == dict(zip(names, names, strict=True))

@@ -1,5 +1,7 @@
 """How well confidences predict which captions references support."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,13 @@ def test_the_calibration_error_is_the_mean_distance_of_confidence_and_share_in_t
 def test_fewer_captions_than_bins_have_a_bin_each():
     bins = find_reliability(np.array([0.75, 0.25]), np.array([True, False]))
     assert bins == [(0.25, 0.0, 1), (0.75, 1.0, 1)]
+
+
+def test_the_memory_of_the_auroc_grows_with_the_captions_not_with_their_pairs():
+    confidences = np.random.default_rng(0).random(20_000)
+    tracemalloc.start()
+    try:
+        score_confidences(confidences, confidences > 0.5)
+        assert tracemalloc.get_traced_memory()[1] < 20e6  # all pairs: 100 million
+    finally:
+        tracemalloc.stop()

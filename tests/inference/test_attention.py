@@ -23,7 +23,14 @@ def fake_decoder(has_attention: bool, ids_seen: list | None = None) -> Decoder:
         attention = np.eye(4, dtype="float32")[ids % 4]
         return [log_probs, hidden, cell, *([attention] if has_attention else [])]
 
-    return Decoder(lambda inputs: [inputs[0].sum(axis=1)], step, VOCABULARY, 5, 2, 1)
+    return Decoder(
+        lambda inputs: [inputs[0].sum(axis=1)],
+        step,
+        VOCABULARY,
+        longest_caption=5,
+        feature_width=2,
+        units=1,
+    )
 
 
 def test_a_decoder_with_attention_returns_its_own_weights():

@@ -34,11 +34,15 @@ def make_decoder(longest_caption=3):
         ids, hidden, cell, _ = inputs
         return [np.where((ids == START)[:, :, None], FIRST, LATER), hidden, cell]
 
-    decoder = Decoder(
-        lambda inputs: [inputs[0].mean(axis=1)], step, VOCABULARY, longest_caption, 3, units=1
+    return Decoder(
+        lambda inputs: [inputs[0].mean(axis=1)],
+        step,
+        VOCABULARY,
+        longest_caption=longest_caption,
+        feature_width=3,
+        units=1,
+        confidence=CONFIDENCE,
     )
-    decoder.confidence = CONFIDENCE
-    return decoder
 
 
 def find(features, search=SearchSettings(), num_captions=1, decoder=None):

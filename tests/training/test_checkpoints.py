@@ -4,6 +4,7 @@ import pytest
 
 from captioning.training.checkpoints import (
     MONITOR,
+    Run,
     find_best_epoch,
     load_model,
     read_record,
@@ -60,3 +61,15 @@ def test_a_record_whose_settings_have_no_names_is_damaged(tmp_path):
     (tmp_path / "training.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(ValueError, match="damaged file .its settings have no names"):
         read_record(tmp_path)
+
+
+def test_a_new_run_removes_the_result_of_an_earlier_one(tmp_path):
+    model = tmp_path / "caption_model.keras"
+    model.write_bytes(b"of a run whose record was deleted")
+    Run(tmp_path, {}, {"fine-tuning": 2}, patience=1)
+    assert not model.exists()
+    record = {"history": [{"stage": "fine-tuning", MONITOR: 0.5}]}
+    (tmp_path / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    model.write_bytes(b"of this run")
+    Run(tmp_path, {}, {"fine-tuning": 1}, patience=1)
+    assert model.exists()

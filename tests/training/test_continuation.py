@@ -9,6 +9,7 @@ import pytest
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.settings import TrainingSettings
+from captioning.training.continuation import number_continuation
 from captioning.training.train import train
 
 pytestmark = pytest.mark.usefixtures("float32")
@@ -100,3 +101,20 @@ def test_the_features_are_those_of_the_fine_tuned_encoder(
     with pytest.raises(ValueError, match="Expected the features of tiny 02.*got those of tiny 01"):
         train(data, vocabulary, SETTINGS, tmp_path / "a", start)
     train(replace(data, encoder_id="tiny 02"), vocabulary, SETTINGS, tmp_path / "b", start)
+
+
+def test_a_start_that_was_not_fine_tuned_gets_no_advice_on_fine_tuned_weights(
+    tiny_data, vocabulary, finished, tmp_path
+):
+    start = shutil.copytree(finished[0], tmp_path / "start")
+    record = json.loads((start / "training.json").read_text(encoding="utf-8"))
+    record |= {"encoder": "tiny 01"}
+    (start / "training.json").write_text(json.dumps(record), encoding="utf-8")
+    data = replace(tiny_data, encoder_id="tiny 02")
+    with pytest.raises(ValueError, match="with that encoder, in another --root[.]$"):
+        train(data, vocabulary, SETTINGS, tmp_path / "models", start)
+
+
+def test_a_continuation_of_a_model_without_history_is_the_first():
+    epoch = {"stage": "self-critical"}
+    assert number_continuation([epoch], []) == [{**epoch, "continuation": 1}]

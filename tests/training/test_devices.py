@@ -213,3 +213,10 @@ def test_with_jax_too_the_precision_is_that_of_the_graphics_card(
     monkeypatch.setattr("keras.distribution.list_devices", lambda: ["gpu:0"])
     monkeypatch.setattr(jax, "local_devices", lambda: [card])
     assert devices.training_precision() == precision
+
+
+def test_a_backend_that_cannot_train_is_refused(monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    expected = "Expected the backend jax or tensorflow for training, got torch"
+    with pytest.raises(ValueError, match=expected), devices.use_devices():
+        pass

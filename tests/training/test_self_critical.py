@@ -153,3 +153,10 @@ def test_a_training_step_raises_the_weighted_log_probability_of_the_captions(
     before = weighted_log_prob()
     model.train_on_batch(inputs, targets, weights)
     assert weighted_log_prob() > before
+
+
+def test_an_image_without_features_is_an_error_before_the_first_batch(decoder, variants):
+    captions, features, *_ = variants[0]
+    missing = {name: maps for name, maps in features.items() if name != "3.jpg"}
+    with pytest.raises(ValueError, match="got none of 1, such as 3.jpg"):
+        SelfCriticalBatches([Variant(captions, missing)], decoder, SETTINGS)

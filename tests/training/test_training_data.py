@@ -6,7 +6,8 @@ from captioning.data.augmentation import AUGMENTATIONS, HORIZONTAL_FLIP
 from captioning.data.dataset import Dataset
 from captioning.data.feature_store import FeatureStore
 from captioning.data.vocabulary import Vocabulary
-from captioning.training.training_data import TrainingData
+from captioning.settings import TrainingSettings
+from captioning.training.training_data import TrainingData, identify_run
 
 CAPTIONS = {"dog.jpg": ["a dog on the left"]}
 
@@ -69,3 +70,18 @@ def test_pooled_features_keep_the_encoder_that_the_caller_names():
         dataset, CAPTIONS, vectors, encoder_id="Xception 0123456789abcdef"
     )
     assert data.encoder_id == data.pooled().encoder_id == "Xception 0123456789abcdef"
+
+
+def test_other_augmentations_make_another_run():
+    features = {"dog.jpg": np.zeros((1, 2))}
+    vocabulary = Vocabulary(["a", "dog"])
+    flipped, cropped = (
+        identify_run(
+            TrainingData(CAPTIONS, CAPTIONS, CAPTIONS, features, {augmentation: features}),
+            vocabulary,
+            TrainingSettings(),
+        )
+        for augmentation in AUGMENTATIONS[:2]
+    )
+    assert flipped["augmentations"] == cropped["augmentations"] == 1
+    assert flipped != cropped
