@@ -81,7 +81,7 @@ def check(
     dataset = read_dataset(captions or [paths.texts], images or paths.images)
     findings = check_dataset(dataset)
     dataset = keep_usable(dataset, findings)
-    paths.dataset.unlink(missing_ok=True)  # comes last: if it is there, both are of one check
+    paths.dataset.unlink(missing_ok=True)  # written last: while it exists, both are of one check
     write_descriptions(paths.descriptions, clean_captions(dataset.captions))
     dataset.save(paths.dataset)
     return dataset, findings

@@ -44,6 +44,8 @@ def read_parquet(path: Path) -> Iterator[Row]:
             rows = (row for part in file.iter_batches(columns=columns) for row in part.to_pylist())
             yield from parse_rows(enumerate(rows, start=1), parse)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if getattr(error, "errno", None) is not None:  # of the disk, such as a missing file
+            raise
         raise UserError(
             f"Expected a whole Parquet file in {path}, got a damaged one ({one_line(error)}). "
             "Fetch the file again, or write it again."

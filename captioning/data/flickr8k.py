@@ -153,4 +153,4 @@ def _visible_files(folder: Path) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in read_text(path, _ADVICE).split("\n") if line.strip()]
+    return [line.rstrip() for line in read_text(path, _ADVICE).split("\n") if line.strip()]

@@ -176,7 +176,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(("I", "F")):  # convert() would clip these, not scale
         values, transparent = np.asarray(image), image.info.get("transparency")
         image = Image.fromarray(scale_to_bytes(values))
-        if transparent is not None:  # this value, in PNG files of 16 bits
+        if isinstance(transparent, int):  # of PNG files; other modes leave a colour or bytes
             opacity = (values != transparent).astype("uint8") * np.uint8(255)
             image.putalpha(Image.fromarray(opacity))
     if not image.has_transparency_data:

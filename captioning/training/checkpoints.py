@@ -41,7 +41,8 @@ class Run:
     of the last and the best epoch, `epoch-<n>.keras`."""
 
     def __init__(self, folder: Path, identity: Mapping, stages: Mapping[str, int], patience: int):
-        """Begins a run, or resumes the run in `folder`. `identity`, in JSON types, is equal for
+        """Resumes the run in `folder` or, if no epoch of it is finished, begins one and deletes the
+        trained model that an earlier run left there. `identity`, in JSON types, is equal for
         equal runs. `stages`: name -> number of epochs. A stage ends early after `patience` epochs
         without a better one. Raises ValueError if the run in `folder` has another identity, or if
         its record is damaged."""

@@ -54,8 +54,7 @@ def run_stage(
     batches = SelfCriticalBatches(
         data.encode(vocabulary), to_decoder(model, vocabulary, data.longest_caption), settings
     )
-    for variant in data.encode_development(vocabulary):
-        require_features(variant.captions, variant.features)  # before an epoch
+    require_features(data.development, data.features)  # before an epoch, not after it
     validator = Validator(data, vocabulary, settings)
     shape = make_shaper(settings.batch_size)
     while run.stage == STAGE:

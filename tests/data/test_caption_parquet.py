@@ -120,3 +120,8 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
 def test_a_blank_image_name_is_refused(write):
     with pytest.raises(ValueError, match="row 1: Expected an image and a caption, got ' '"):
         list(read_parquet(write({"image": [" "], "caption": ["A dog ."]})))
+
+
+def test_a_missing_file_is_not_called_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list(read_parquet(tmp_path / "captions.parquet"))

@@ -489,3 +489,10 @@ def test_a_transparent_value_of_16_bits_becomes_white(tmp_path):
     path = saved(tmp_path, Image.fromarray(values), "transparent.png", transparency=0)
     left, right = left_and_right(load_image(path, SIZE))
     assert (left, right) == ([117] * 3, [255] * 3)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_transparent_colour_from_before_a_conversion_does_no_harm(mode):
+    image = Image.new("RGB", (8, 8))
+    image.info["transparency"] = (0, 0, 0)
+    assert load_image(image.convert(mode), (8, 8)).shape == (8, 8, 3)
