@@ -18,12 +18,7 @@ from captioning.errors import UserError
 from captioning.models.backend import uses_xla
 from captioning.models.caption_model import build_caption_model
 from captioning.settings import TrainingSettings
-from captioning.training.batches import (
-    CaptionBatches,
-    Variant,
-    require_features,
-    separate_captions,
-)
+from captioning.training.batches import CaptionBatches, Variant, separate_captions
 from captioning.training.checkpoints import Run
 from captioning.training.device_batches import for_devices
 from captioning.training.devices import model_scope, training_precision
@@ -140,15 +135,12 @@ def _make_all_batches(
 def make_batches(
     variants: Sequence[Variant], settings: TrainingSettings, epoch: int = 0
 ) -> CaptionBatches:
-    """Makes batches of `settings.batch_size` images with all their captions. From pooled features,
-    maps of one cell, a batch has as many captions, each in a row of its own."""
-    for variant in variants:
-        require_features(variant.captions, variant.features)
-    captions, features, _ = variants[0]
-    if len(features[next(iter(captions))]) > 1:
+    """Makes batches of `settings.batch_size` images with all their captions. For the merge decoder,
+    which uses pooled features, a batch has as many captions, each in a row of its own."""
+    if not settings.uses_pooled_features:
         return CaptionBatches(variants, settings.batch_size, settings.seed, epoch)
     rows = [separate_captions(variant) for variant in variants]
-    batch_size = settings.batch_size * len(rows[0].captions) // len(captions)
+    batch_size = settings.batch_size * len(rows[0].captions) // len(variants[0].captions)
     return CaptionBatches(rows, batch_size, settings.seed, epoch, _BATCHES_PER_GROUP_OF_ROWS)
 
 

@@ -1,13 +1,10 @@
 import threading
-from collections.abc import Mapping
 
 import keras
 import numpy as np
 import pytest
 
-from captioning.settings import TrainingSettings
 from captioning.training.batches import CaptionBatches, Variant, pad, separate_captions
-from captioning.training.cross_entropy import make_batches
 
 CAPTIONS = {"dog.jpg": [[1, 7, 8, 2], [1, 9, 2]], "cat.jpg": [[1, 5, 6, 7, 8, 2]]}
 FEATURES = {
@@ -224,29 +221,3 @@ def test_batches_are_drawn_by_threads_of_keras():
     assert set(shape_threads) == {threading.main_thread()}
     assert len(epoch_threads) == 2 * 3
     assert all(thread.name.endswith("(worker)") for thread in epoch_threads)
-
-
-def test_maps_of_several_cells_are_read_once_for_all_captions_of_an_image():
-    """Those of the merge decoder, too, while the encoder is fine-tuned: they may be computed."""
-    captions, maps = make_variant(images=10)
-    reads = []
-
-    class Computed(Mapping):
-        def __getitem__(self, name):
-            reads.append(name)
-            return maps[name]
-
-        def __iter__(self):
-            return iter(maps)
-
-        def __len__(self):
-            return len(maps)
-
-        def __contains__(self, name):
-            return name in maps
-
-    settings = TrainingSettings(decoder="merge", batch_size=4)
-    batches = make_batches([Variant(captions, Computed())], settings)
-    assert len(reads) == 1  # for the number of cells
-    assert (len(batches), batches[0][0]["features"].shape) == (3, (4, 2, 3))
-    assert len(reads) == 1 + 4
