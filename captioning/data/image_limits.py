@@ -20,7 +20,7 @@ MAX_PIXELS = 2**26  # 8192 x 8192
 _SHARES_OF_FORMATS = {"AVIF": 3 / 4, "HEIF": 3 / 4, "WEBP": 1 / 2, "JPEG2000": 1 / 8}
 _WIDE_MODES = ("I", "F")  # 16-bit, 32-bit and float
 _SHARE_OF_WIDE_MODES = 1 / 2
-_SHARE_OF_PYTHON = 1 / 32  # Pillow's decoders in Python take up to two seconds a megapixel
+_SHARE_OF_PYTHON = 1 / 64  # Pillow's decoders in Python take up to six seconds a megapixel
 
 # A JPEG file is reduced while it is decoded. The decoder keeps only a few lines of most files in
 # memory; of files with several scans, it keeps all coefficients, two bytes each.

@@ -209,7 +209,7 @@ def test_postscript_is_refused_before_ghostscript_runs_it():
 
 
 def test_formats_that_pillow_decodes_in_python_have_a_small_share_of_the_budget(monkeypatch):
-    monkeypatch.setattr(image_limits, "MAX_PIXELS", 32 * 10)
+    monkeypatch.setattr(image_limits, "MAX_PIXELS", 64 * 10)
     assert open_image(b"P3 5 2 255 " + b"9 " * 30).size == (5, 2)
     refused(b"P3 6 2 255 " + b"9 " * 36, "too large .6 x 2 pixels; at most 10")
     assert open_image(b"P6 6 2 255 " + b"9" * 36).size == (6, 2)  # decoded in C
