@@ -7,7 +7,7 @@ module divides a manifest into jobs, runs them, and counts the captions at the e
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -63,7 +63,10 @@ def caption_at_scale(
     store = CaptionStore(output)
     identity = identify(root)
     captioner_arguments = (root, threads, search, identity, load)
-    with _only_writer_of(store.local_folder):
+    folder = store.local_folder
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder) if folder else nullcontext():
         store.bind(identity | {"search": repr(search), "manifest": fingerprint})
         parts = [ids[first : first + PART_ROWS] for first in range(0, len(ids), PART_ROWS)]
         missing = []
@@ -89,17 +92,6 @@ def count_block_rows(missing: int, workers: int, columns: list[str]) -> int:
     if "bytes" not in columns:
         rows = max(rows, min(share / _LARGE_BLOCKS_A_WORKER, _LARGE_BLOCK_ROWS))
     return max(ceil(rows), _BATCH_ROWS)
-
-
-@contextmanager
-def _only_writer_of(folder: Path | None) -> Iterator[None]:
-    """Keeps other jobs out of the folder, if it is on this machine."""
-    if folder is None:
-        yield
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with only_writer(folder):
-        yield
 
 
 @dataclass(frozen=True)

@@ -122,5 +122,5 @@ def test_values_that_are_all_infinite_or_nan_are_refused():
 
 @pytest.mark.parametrize("dtype", ["uint32", "int64"])
 def test_neighbouring_values_of_32_bits_stay_apart(dtype):
-    values = 4_000_000_000 + np.arange(256).astype(dtype)
-    assert scale_to_bytes(values.astype(dtype)).tolist() == [*range(256)]
+    values = (4_000_000_000 + np.arange(256)).astype(dtype)
+    assert scale_to_bytes(values).tolist() == [*range(256)]
