@@ -33,8 +33,8 @@ def load(root: "str | Path | None" = None, cache: bool = True) -> "Captioner":
     `root`: the folder that holds `models/` and `tokenizer.p`; by default the folder that the
     environment variable CAPTIONING_MODEL names, else the model that comes with this package.
     `cache`: whether compiled networks are kept in the user's cache folder, which makes the next
-    start faster. Raises FileNotFoundError if a part of the model is missing, ValueError if a part
-    is damaged or the parts do not belong together.
+    start faster. Raises FileNotFoundError if a part of the model is missing, UserError, a
+    ValueError, if a part is damaged or the parts do not belong together.
     """
     from captioning.inference.captioner import Captioner
 

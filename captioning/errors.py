@@ -1,4 +1,4 @@
-"""The errors that a user can mend, and how messages quote file names and the errors of other
+"""The errors that a user can fix, and how messages quote file names and the errors of other
 libraries."""
 
 import re
@@ -8,11 +8,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class UserError(ValueError):
-    """An error that the user can mend: a file, an option or an argument that is not as expected.
+    """An error that the user can fix: a file, an option or an argument that is not as expected.
 
-    Its message says what was expected, what came instead and what to do. The commands print it in
-    one line, as they do an OSError. Every other error is a fault of this program, and keeps its
-    traceback.
+    Its message says what was expected, what came instead and what to do. The commands print
+    the message alone, as they do for an OSError. Every other error is a fault of this program, and
+    keeps its traceback.
     """
 
 

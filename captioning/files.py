@@ -131,7 +131,7 @@ def require_mark(path: Path, mark: str) -> None:
 def read_text(path: Path, advice: str, characters: int = -1) -> str:
     """Returns the text of a UTF-8 file, or its first `characters`, without a byte order mark and
     with "\\n" at all line ends. Raises FileNotFoundError, with `advice`, if the file is missing,
-    ValueError if it is not UTF-8."""
+    UserError if it is not UTF-8."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             return file.read(characters)

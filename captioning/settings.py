@@ -6,7 +6,7 @@ settings: they are counted, or read from the saved files.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from math import ceil, inf
 from numbers import Integral, Real
 from typing import Any
@@ -79,17 +79,6 @@ class SearchSettings:
 
 
 @dataclass(frozen=True)
-class SplitSettings:
-    """The share of the images in each split that is drawn because no caption file names it."""
-
-    development: float = setting(0.1, A_SHARE)  # Flickr8k's eighth is too much of a small data set
-    test: float = setting(0.1, A_SHARE)
-
-    def __post_init__(self):
-        require_valid(self)
-
-
-@dataclass(frozen=True)
 class TrainingSettings:
     """A training run: trains members with cross-entropy, distils a student from their ensemble, and
     continues the student with self-critical training (Rennie et al., 2017). Without a student, each
@@ -120,7 +109,7 @@ class TrainingSettings:
     self_critical_learning_rate: float = setting(2e-5, above(0))  # rewards are noisy
     self_critical_dropout: float = setting(0.4, A_SHARE)  # of the image features
     self_critical_momentum: float = setting(0.995, A_SHARE)  # averages the last 200 batches or so
-    samples: int = setting(5, between(2, WIDEST_BEAM))  # captions an image, compared to each other
+    samples: int = setting(5, between(2, WIDEST_BEAM))  # captions per image, compared to each other
     bleu_weight: float = setting(2.0, at_least(0))  # of BLEU-4 in the reward, beside CIDEr's 1
     support_weight: float = setting(0.5, at_least(0))  # of a content word; English only: `Support`
 
@@ -149,10 +138,6 @@ class TrainingSettings:
                 f"Expected warmup_epochs to be less than {shortest}, the fewest epochs of a stage, "
                 f"got {self.warmup_epochs}."
             )
-
-    def for_student(self) -> "TrainingSettings":
-        """Returns the settings with the student's own epochs and dropout."""
-        return replace(self, epochs=self.student_epochs, dropout=self.student_dropout)
 
     @property
     def uses_pooled_features(self) -> bool:
@@ -186,7 +171,7 @@ _TYPES = {
 
 
 def require_valid(settings: object) -> None:
-    """Raises ValueError, naming the setting, for the first value that has the wrong type or fails
+    """Raises UserError, naming the setting, for the first value that has the wrong type or fails
     its check. NaN and infinity fail."""
     for attribute in fields(settings):
         value = getattr(settings, attribute.name)

@@ -4,9 +4,9 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from captioning.settings import SearchSettings, SplitSettings, TrainingSettings
+from captioning.settings import SearchSettings, TrainingSettings
 
-ALL = (SearchSettings, SplitSettings, TrainingSettings)
+ALL = (SearchSettings, TrainingSettings)
 
 
 def test_small_data_sets_have_smaller_batches_and_more_epochs():
@@ -78,12 +78,6 @@ def test_an_invalid_length_normalisation_is_refused(value):
         SearchSettings(length_normalisation=value)
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.0])
-def test_an_invalid_share_of_images_is_refused(value):
-    with pytest.raises(ValueError, match="Expected test to be a number from 0 to less than 1"):
-        SplitSettings(test=value)
-
-
 def test_numpy_numbers_are_accepted():
     assert SearchSettings(np.int64(5), np.float32(0.5)).beam_width == 5
 
@@ -92,12 +86,6 @@ def test_numpy_numbers_are_accepted():
 def test_every_setting_has_a_default_and_a_check(settings):
     settings()
     assert all("check" in field.metadata for field in fields(settings))
-
-
-def test_a_student_has_its_own_epochs_and_dropout():
-    settings = TrainingSettings(epochs=3, student_epochs=5, dropout=0.4, student_dropout=0.1)
-    student = settings.for_student()
-    assert (student.epochs, student.dropout, student.units) == (5, 0.1, 512)
 
 
 def test_each_decoding_has_its_usual_numbers_unless_others_are_given():

@@ -51,9 +51,9 @@ def caption_at_scale(
     `output` (see `captioning.app.caption_store`) with the model that `load` returns for `root`.
     Returns the exit status, as `caption_images` does.
 
-    The captions come from `workers` processes, by default as many as fit, with so many `threads`
-    each. They run on this machine or, with an `address` (that of a Ray cluster, or "auto"), on the
-    machines of the cluster. Images that have captions are skipped, and those with errors too,
+    The captions come from `workers` processes, by default as many as fit, each with `threads`
+    threads. They run on this machine or, with an `address` (that of a Ray cluster, or "auto"), on
+    the machines of the cluster. Images that have captions are skipped, and those with errors too,
     unless `retry_errors`. Raises OSError or UserError if the job cannot start, or if rows are
     missing at its end.
     """
@@ -85,8 +85,9 @@ def caption_at_scale(
 
 
 def count_block_rows(missing: int, workers: int, columns: list[str]) -> int:
-    """Returns the number of rows of a block, of a job or part with so many `missing` rows in these
-    columns of its manifest. The column `bytes` takes some 0.1 MB a row: such blocks stay small."""
+    """Returns the number of rows of a block, for a job or part with `missing` rows to caption and
+    these columns in its manifest. The column `bytes` takes some 0.1 MB a row: such blocks stay
+    small."""
     share = missing / workers
     rows = min(share / _BLOCKS_A_WORKER, _BLOCK_ROWS)
     if "bytes" not in columns:
@@ -96,7 +97,8 @@ def count_block_rows(missing: int, workers: int, columns: list[str]) -> int:
 
 @dataclass(frozen=True)
 class _Job:
-    """What all parts of a job share. `captioner_arguments`: those of a `RowCaptioner`."""
+    """The values that all parts of a job share. `captioner_arguments`: those of a
+    `RowCaptioner`."""
 
     manifest: str
     columns: list[str]

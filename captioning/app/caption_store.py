@@ -65,7 +65,7 @@ class CaptionStore:
         differing = [key for key in job if bound.get(key) != job[key]]
         if differing:
             raise UserError(
-                f"Expected the {' and '.join(differing)} with which {self.name} was begun, got "
+                f"Expected the {' and '.join(differing)} that {self.name} was started with, got "
                 "another. Name another folder for --output."
             )
 

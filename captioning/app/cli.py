@@ -5,7 +5,9 @@ Parses the command line, runs the step, and prints its result.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,6 @@ from captioning.paths import Paths, find_cache, find_model
 from captioning.settings import TrainingSettings
 
 RunStep = Callable[[Paths, argparse.Namespace], int | None]  # returns the exit status
-AddOptions = Callable[[argparse.ArgumentParser], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,7 +50,7 @@ class _Step:
     name: str
     run: RunStep
     help: str
-    option_groups: tuple[AddOptions, ...] = ()
+    option_groups: tuple[Callable[[argparse.ArgumentParser], None], ...] = ()
     description: str | None = None
 
 
@@ -81,13 +82,10 @@ def _calibrate(paths: Paths, options: argparse.Namespace) -> None:
 
 
 def _evaluate(paths: Paths, options: argparse.Namespace) -> None:
-    _, scores = pipeline.evaluate(paths, options.split, make_search_settings(options))
-    if options.json:
-        print(json.dumps(scores))
-    else:
-        from captioning.evaluation.metrics import format_scores
+    from captioning.evaluation.metrics import format_scores
 
-        print(format_scores(scores))
+    _, scores = pipeline.evaluate(paths, options.split, make_search_settings(options))
+    print(json.dumps(scores) if options.json else format_scores(scores))
 
 
 def _export(paths: Paths, options: argparse.Namespace) -> None:
@@ -106,8 +104,10 @@ def _report(paths: Paths, options: argparse.Namespace) -> None:
 def _all(paths: Paths, options: argparse.Namespace) -> None:
     require_package("keras")  # before minutes of feature extraction, as for wrong settings
     options.pooled |= options.on_the_fly  # which `calibrate` needs
-    for run in (_check, _settings, _features, _train, _calibrate, _evaluate):
-        run(paths, options)
+    with redirect_stdout(sys.stderr):  # so that the scores alone are on standard output
+        for run in (_check, _settings, _features, _train, _calibrate):
+            run(paths, options)
+    _evaluate(paths, options)
 
 
 def _recipe(paths: Paths, options: argparse.Namespace) -> None:
@@ -171,10 +171,10 @@ _STEPS = (  # in the order of the help
         _fine_tune,
         "fine-tune the image encoder; write models/fine_tuned.weights.h5",
         (add_pretrained_weights, add_settings),
-        description="Fine-tune the last blocks of the image encoder together with the caption "
-        "model in models/, their teacher. Go on in another --root: `features --weights` builds the "
-        "encoder from models/fine_tuned.weights.h5, and `train --start` continues "
-        "models/fine_tuning of this one.",
+        description="Fine-tune the last blocks of the image encoder together with a copy of the "
+        "caption model in models/, their teacher. Then continue in another --root: `features "
+        "--weights` builds the encoder from models/fine_tuned.weights.h5 of this one, and `train "
+        "--start` continues the copy, in models/fine_tuning.",
     ),
     _Step("calibrate", _calibrate, "fit the confidence in captions; write models/confidence.json"),
     _Step("evaluate", _evaluate, "score captions of the images of a split", (add_evaluation,)),

@@ -1,4 +1,4 @@
-"""Runs a command at the console: prints any text, and turns expected errors into one line."""
+"""Runs a command at the console: prints any text, and turns expected errors into their messages."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ def require_package(name: str) -> None:
 def run_command(command: Callable[[], int], failed: int) -> int:
     """Runs a command, and returns its exit status.
 
-    An OSError, a UserError or a missing package becomes one line on stderr and the status
+    An OSError, a UserError or a missing package becomes its message on stderr and the status
     `failed`; every other error is a fault of the program and keeps its traceback. Ctrl-C and
     SIGTERM end the command with the line "Stopped." and the status `INTERRUPTED`. A reader that
     closes the pipe early, as `head` does, ends it without a line. The function restores signals and

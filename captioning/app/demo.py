@@ -33,8 +33,8 @@ _OFFLINE = {
     "NO_PROXY": "*",  # Gradio checks that its own page answers, which a proxy would prevent
     "no_proxy": "*",
 }
-_LARGEST_UPLOAD = "20mb"
-_LARGEST_REQUEST = 20 * 2**20 + 2**16  # bytes: an upload with its headers
+_LARGEST_UPLOAD = 20 * 2**20  # bytes
+_LARGEST_REQUEST = _LARGEST_UPLOAD + 2**16  # with its headers
 _MAX_QUEUE_SIZE = 20  # photographs that wait for their captions; further ones are refused
 _MAX_VISITORS = 20  # whose last photograph is kept, 2 MB each, so that the beam width can change
 
@@ -217,7 +217,7 @@ def caption_photograph(
     try:
         attention = compute_attention(decoder, features, captions[0].text)
         overlays = draw_overlays(photograph.picture, attention)
-    except UserError as error:  # a caption without words, or a feature map that is no square
+    except UserError as error:  # a caption without words, or a feature map that is not square
         return best, rows, None, str(error)
     tiles = list(zip(overlays, _labels(attention), strict=True))
     return best, rows, tiles, explain_scale(attention)

@@ -86,9 +86,10 @@ def read_manifest(manifest: str) -> tuple[np.ndarray, list[str], str]:
     if not len(column):
         raise UserError(f"Expected images in {manifest}, got no row. Write the manifest again.")
     ids = np.sort(column.drop_null().to_numpy())
-    doubled = ids[1:][ids[1:] == ids[:-1]]
-    if column.null_count or doubled.size:
-        problem = f"{doubled[0]} twice" if doubled.size else f"{column.null_count} rows without one"
+    repeated = ids[1:][ids[1:] == ids[:-1]]
+    if column.null_count or repeated.size:
+        missing = f"{column.null_count} rows without one"
+        problem = f"{repeated[0]} twice" if repeated.size else missing
         raise UserError(
             f"Expected a different id in each row of {manifest}, got {problem}. Number the rows "
             "again."

@@ -35,7 +35,7 @@ def add_root(parser: ArgumentParser, default: str | None = SUPPRESS) -> None:
         default=default,
         metavar="FOLDER",
         help="the folder of all files that the steps read and write (default: the current folder; "
-        "for serve, if that folder holds no model, and for at-scale, the shipped model)",
+        "at-scale uses the shipped model instead, and so does serve if that folder holds none)",
     )
 
 
@@ -73,7 +73,7 @@ def add_encoder(parser: ArgumentParser) -> None:
         "--weights",
         metavar="FILE",
         help='"imagenet" or a weights file from which to build a new encoder (default: keep '
-        "models/encoder)",
+        "models/encoder; without one, copy the shipped encoder)",
     )
     parser.add_argument(
         "--pooled",

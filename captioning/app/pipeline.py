@@ -64,7 +64,7 @@ def check(
     """Checks the caption files `captions` and the folder `images`, by default those of Flickr8k.
 
     Leaves out unusable images and captions, and writes the others to `dataset.json` and
-    `descriptions.txt`. Returns the usable data set and the findings. Raises ValueError if a split
+    `descriptions.txt`. Returns the usable data set and the findings. Raises UserError if a split
     has no usable image, or if one of the caption files would be overwritten.
     """
     from captioning.data.check import check_dataset, keep_usable

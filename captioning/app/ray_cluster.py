@@ -18,9 +18,9 @@ _OBJECT_STORE_BYTES = 500_000_000  # on this machine; the blocks of all workers 
 
 
 def fit_workers(workers: int | None, threads: int, cpus: Sequence[float], reserved: int = 0) -> int:
-    """Returns the number of workers, with so many `threads` each, for machines with so many `cpus`:
-    `workers` or, if it is None, as many as fit while `reserved` CPUs stay free. Raises UserError if
-    they do not fit."""
+    """Returns the number of workers, each with `threads` threads, for machines with these numbers
+    of `cpus`: `workers` or, if it is None, as many as fit while `reserved` CPUs stay free. Raises
+    UserError if they do not fit."""
     fitting = sum(int(count) // threads for count in cpus)
     fitting = max(0, min(fitting, int(sum(cpus) - reserved) // threads))
     if not 1 <= (workers or 1) <= fitting:

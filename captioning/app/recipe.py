@@ -25,7 +25,7 @@ def follow_recipe(
     One caption model is trained: the settings `members` and `student` are not used. `pretrained/`
     keeps the first features and models; all features together take 12 GB for Flickr8k. Resumes a
     recipe that was stopped. Raises ModuleNotFoundError if a package is missing, and the errors of
-    the steps, such as ValueError if settings, captions or weights have changed since then.
+    the steps, such as UserError if settings, captions or weights have changed since then.
     """
     from captioning.data.augmentation import HORIZONTAL_FLIP
     from captioning.data.dataset import Dataset
@@ -50,7 +50,7 @@ def follow_recipe(
     history = pipeline.train(paths, settings, start=pretrained.fine_tuning)
     try:
         pipeline.quantise(paths)
-    except QualityLoss as error:  # the networks in floats are a result, too
+    except QualityLoss as error:  # the floating-point networks are still usable
         print(f"{error} The recipe goes on.", file=sys.stderr)
     pipeline.calibrate(paths)
     return history

@@ -6,7 +6,7 @@ It needs no Ray, which `captioning.app.at_scale` uses to run it.
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class RowCaptioner:
         identity: dict[str, str],
         load: Callable[[Path | None], Captioner],
     ):
-        """Uses the model that `load` returns for `root`, with so many `threads` for each of its
+        """Uses the model that `load` returns for `root`, with `threads` threads for each of its
         networks. `identity`: what `identify` returned on the machine that started the job."""
         self._root = root
         self._threads = threads
@@ -121,8 +121,16 @@ def _images(rows: pa.Table, pool: ThreadPoolExecutor) -> Iterator[str | _Content
             yield _Content(path or f"The image {number}", lambda content=content: content)
         elif path and is_uri(path):
             yield _Content(path, pool.submit(read_content, path).result)
+        elif path:
+            yield normalise(path)
         else:
-            yield normalise(path or f"without a path, image {number}")
+            yield _Content(f"The image {number}", partial(_refuse_empty_row, number))
+
+
+def _refuse_empty_row(number: int) -> bytes:
+    raise UserError(
+        f"Expected a path or bytes of image {number}, got neither. Correct the manifest."
+    )
 
 
 def identify(root: Path | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from pyarrow.fs import FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSystem, LocalFileSystem
 
 from captioning.errors import UserError, one_line
 
@@ -22,7 +22,7 @@ def is_uri(name: str) -> bool:
 
 def open_storage(name: str) -> tuple[FileSystem, str]:
     """Returns the file system of a path or URI, and the path in it. The characters of a URI stand
-    for themselves: "%20" is no blank. Raises UserError for a URI of unknown storage."""
+    for themselves: "%20" is not a space. Raises UserError for a URI of unknown storage."""
     scheme, separator, rest = name.partition("://")
     if not separator or scheme == "file":
         return LocalFileSystem(), os.path.abspath(rest if separator else name)
@@ -38,11 +38,10 @@ def read_content(name: str) -> bytes:
     try:
         with file_system.open_input_stream(path) as stream:
             return stream.read()
+    except FileNotFoundError as error:
+        problem = f"There is no file {name}. Check the name and the folder."
+        raise FileNotFoundError(problem) from error
     except OSError as error:
-        if file_system.get_file_info(path).type == FileType.NotFound:
-            raise FileNotFoundError(
-                f"There is no file {name}. Check the name and the folder."
-            ) from error
         raise OSError(f"{name} cannot be read ({one_line(error)}). Try it again later.") from error
 
 

@@ -16,7 +16,7 @@ from captioning.data.images import Box, load_image
 # crops of this size.
 _CROP_SHARES = 0.72, 0.95
 
-# The seed of a crop, together with the image name. The words are former names of the augmentations:
+# The seed of a crop, together with the file name. The words are former names of the augmentations:
 # new ones would change the crops, and existing feature maps would no longer fit.
 _CROP_SEED, _FLIPPED_CROP_SEED = "nearer", "nearer_mirrored"
 
@@ -30,7 +30,7 @@ _OTHER_SIDES |= {right: left for left, right in _OTHER_SIDES.items()}
 @dataclass(frozen=True)
 class Augmentation:
     """An augmentation of all training images, whose file of feature maps bears its `name`. The
-    random crop of an image depends only on the image name, on the number of the crop (0: none) and
+    random crop of an image depends only on its file name, on the number of the crop (0: none) and
     on whether the image is flipped.
     """
 
@@ -53,9 +53,9 @@ class Augmentation:
             return caption
         return " ".join(_OTHER_SIDES.get(word, word) for word in caption.split())
 
-    def _box(self, image_name: str) -> Box:
+    def _box(self, file_name: str) -> Box:
         seed = _FLIPPED_CROP_SEED if self.horizontal_flip else _CROP_SEED
-        name_bytes = f"{seed} {image_name}".encode("utf-8", "surrogatepass")
+        name_bytes = f"{seed} {file_name}".encode("utf-8", "surrogatepass")
         random = np.random.default_rng(crc32(name_bytes) + self.crop - 1)
         share = random.uniform(*_CROP_SHARES)
         left, top = random.uniform(0, 1 - share, size=2)
@@ -63,7 +63,7 @@ class Augmentation:
 
 
 def make_augmentations(crops: int) -> tuple[Augmentation, ...]:
-    """Returns the flip and so many random crops, each of the plain and of the flipped image."""
+    """Returns the flip and `crops` random crops, each of the plain and of the flipped image."""
     augmentations = [HORIZONTAL_FLIP]
     for crop in range(1, crops + 1):
         suffix = f"_{crop}" if crop > 1 else ""

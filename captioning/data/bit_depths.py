@@ -39,7 +39,7 @@ def scale_to_bytes(values: np.ndarray) -> np.ndarray:
     - Floats from 0 to 1 are scaled by 255, floats from 0 to 255 only rounded, others scaled by the
       image's own range. NaN becomes black, and the range ignores infinity.
 
-    Raises ValueError if no value is finite.
+    Raises UserError if no value is finite.
     """
     if values.dtype == np.uint8:
         return values

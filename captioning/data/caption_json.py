@@ -65,7 +65,7 @@ def _read_lines(text: str, path: Path) -> Iterator[Row]:
 
 
 def _parse_line(line: str) -> Any:
-    """Returns the value of a line; None if it is no JSON."""
+    """Returns the value of a line; None if it is not JSON."""
     try:
         return json.loads(line)
     except (ValueError, RecursionError):

@@ -33,6 +33,7 @@ _ERRORS_SHOWN = 20
 _BEFORE_HEADER = re.compile(r'(?:\s*\n|"?sep=."?[ \t]*\n)*')
 
 _Source = TypeVar("_Source")
+_Parsed = TypeVar("_Parsed")
 
 
 def find_header(text: str) -> tuple[int, str]:
@@ -111,8 +112,8 @@ def require_split(word: str, where: str) -> str | None:
 
 
 def parse_rows(
-    sources: Iterable[_Source], parse: Callable[[_Source], Iterable[Row]]
-) -> Iterator[Row]:
+    sources: Iterable[_Source], parse: Callable[[_Source], Iterable[_Parsed]]
+) -> Iterator[_Parsed]:
     """Yields the rows that `parse` finds in each source. Raises UserError, after the last one, with
     the errors of all sources: a line for each, 20 at most."""
     errors: list[str] = []

@@ -99,7 +99,7 @@ def check_dataset(dataset: Dataset) -> Findings:
 def keep_usable(dataset: Dataset, findings: Findings) -> Dataset:
     """Returns the data set without unusable captions and without unusable images. Keeps an image
     that is in several splits in one of them: in test, else in development, so that no image is used
-    both for training and for scoring. Raises ValueError, with the findings, if that leaves a split
+    both for training and for scoring. Raises UserError, with the findings, if that leaves a split
     empty."""
     kept = {
         name: [

@@ -16,12 +16,13 @@ from typing import Any
 
 from captioning.errors import UserError
 from captioning.files import read_text, write_atomically
-from captioning.settings import SPLITS, SplitSettings
+from captioning.settings import SPLITS
 
 Captions = dict[str, list[str]]  # image name -> captions
 Splits = dict[str, list[str]]  # "train", "development", "test" -> image names
 
-_ADVICE = "Run the step that writes it: `python -m captioning check`."
+_DRAWN_SHARE = 0.1  # of the training images; Flickr8k's eighth is too much of a small data set
+_ADVICE = "Run the step that writes it: `captioning check`."
 
 # The field's names for the splits. Karpathy's "restval" are COCO validation images for training.
 _SYNONYMS = {
@@ -68,7 +69,7 @@ class Dataset:
 
     @classmethod
     def load(cls, path: Path) -> "Dataset":
-        """Reads a file written by `save`. Raises FileNotFoundError if it is missing, ValueError for
+        """Reads a file written by `save`. Raises FileNotFoundError if it is missing, UserError for
         other content."""
         text = read_text(path, _ADVICE)
         try:
@@ -83,7 +84,7 @@ class Dataset:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(
                 f"Expected a data set in {path}, got a damaged or another file ({error}). Write it "
-                "again: `python -m captioning check`."
+                "again: `captioning check`."
             ) from error
 
 
@@ -94,16 +95,13 @@ def parse_split(word: str) -> str | None:
 
 
 def complete_splits(
-    named: Mapping[str, Sequence[str]],
-    image_names: Sequence[str],
-    shares: SplitSettings = SplitSettings(),
-    source: str = "the data",
+    named: Mapping[str, Sequence[str]], image_names: Sequence[str], source: str = "the data"
 ) -> Splits:
     """Returns all three splits: those in `named`, and the missing ones drawn from the training
     images. If no split is named, all `image_names` are training images. Errors name the `source`.
 
-    A drawn split gets about its share of the training images: one at least, a third at most. Raises
-    ValueError if there are too few training images.
+    A drawn split gets about a tenth of the training images: one at least, a third at most. Raises
+    UserError if there are too few training images.
     """
     splits = {split: list(names) for split, names in named.items()} or {"train": [*image_names]}
     missing = [split for split in ("test", "development") if split not in splits]
@@ -115,7 +113,7 @@ def complete_splits(
             f"{training_images}. Add captioned images, or move some to the training split."
         )
     for split in missing:
-        drawn = _draw(splits["train"], split, getattr(shares, split))
+        drawn = _draw(splits["train"], split)
         splits[split] = [name for name in splits["train"] if name in drawn]
         splits["train"] = [name for name in splits["train"] if name not in drawn]
     return {split: splits[split] for split in SPLITS}
@@ -133,7 +131,7 @@ def write_descriptions(path: Path, captions: Mapping[str, Sequence[str]]) -> Non
 
 def read_descriptions(path: Path) -> Captions:
     """Reads a file written by `write_descriptions`. Raises FileNotFoundError if it is missing,
-    ValueError, naming the line, for other content."""
+    UserError, naming the line, for other content."""
     captions: Captions = {}
     lines = read_text(path, _ADVICE).removesuffix("\n").split("\n")
     for number, line in enumerate(lines if lines != [""] else [], start=1):
@@ -141,7 +139,7 @@ def read_descriptions(path: Path) -> Captions:
         if not tab:
             raise UserError(
                 f"{path}, line {number}: Expected an image name, a tab and a caption, got "
-                f"{line[:80]!r}. Write the file again: `python -m captioning check`."
+                f"{line[:80]!r}. Write the file again: `captioning check`."
             )
         image_name = _ESCAPED.sub(_unescape, image_name)
         captions.setdefault(image_name, []).append(caption)
@@ -154,12 +152,12 @@ def _unescape(match: re.Match) -> str:
 
 def load_with_descriptions(path: Path, descriptions_path: Path) -> tuple[Dataset, Captions]:
     """Reads a data set and its cleaned captions, which one check has written. Raises
-    FileNotFoundError or ValueError if one is missing, is damaged or has other images."""
+    FileNotFoundError or UserError if one is missing, is damaged or has other images."""
     dataset, descriptions = Dataset.load(path), read_descriptions(descriptions_path)
     if descriptions.keys() != dataset.captions.keys():
         raise UserError(
             f"Expected in {descriptions_path} the {len(dataset.captions):,} images of {path}, got "
-            f"{len(descriptions):,} or others. Write both again: `python -m captioning check`."
+            f"{len(descriptions):,} or others. Write both again: `captioning check`."
         )
     return dataset, descriptions
 
@@ -176,10 +174,10 @@ def _has_lists_of_text(value: Any) -> bool:
     )
 
 
-def _draw(image_names: Sequence[str], split: str, share: float) -> set[str]:
+def _draw(image_names: Sequence[str], split: str) -> set[str]:
     numbers = {name: _pseudo_random(name, split) for name in image_names}
     ranked = sorted(numbers, key=numbers.get)
-    count = sum(number < share for number in numbers.values())
+    count = sum(number < _DRAWN_SHARE for number in numbers.values())
     return set(ranked[: max(1, min(count, len(ranked) // 3))])
 
 

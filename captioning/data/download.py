@@ -139,7 +139,7 @@ def unpack(
 
     Checks every member before it writes the first, so that it never touches anything outside
     `folder`. Keeps files of the right size. Raises FileNotFoundError if the archive is missing,
-    ValueError if it is not a zip archive, is damaged, unpacks to more than `max_bytes` or would do
+    UserError if it is not a zip archive, is damaged, unpacks to more than `max_bytes` or would do
     harm.
     """
     with _open_zip(archive_path) as archive:
@@ -188,7 +188,7 @@ def _too_large(path: Path, limit: int, unit: str, count: int) -> UserError:
 
 
 def _checked_parts(member: zipfile.ZipInfo, archive_path: Path) -> tuple[str, ...]:
-    """Returns the folders and the name of a member. Raises ValueError unless it is a plain file or
+    """Returns the folders and the name of a member. Raises UserError unless it is a plain file or
     folder."""
     name = PureWindowsPath(member.filename)  # splits drives and both slashes, on every system
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 if the archive does not state it

@@ -64,7 +64,7 @@ class FeatureStore(Mapping):
 
     def append(self, image_name: str, feature_map: np.ndarray) -> None:
         """Writes a map (cells, feature_width), which can be read after the next `save`. Raises
-        ValueError if the image already has a map, or if the stored maps have another shape."""
+        UserError if the image already has a map, or if the stored maps have another shape."""
         if image_name in self._rows or image_name in self._unsaved:
             raise UserError(
                 f"Expected one feature map of {image_name} in {self._path}, got another. Append "
@@ -139,7 +139,7 @@ class FeatureStore(Mapping):
         self._add_rows(entry["images"])
         self.encoder_id = entry.get("encoder")
         if not isinstance(self.encoder_id, str | None):
-            raise TypeError("its encoder is no text")
+            raise TypeError("its encoder is not text")
 
     def _refuse_other_encoder(self, encoder_id: str | None) -> None:
         is_known = None not in (self.encoder_id, encoder_id)

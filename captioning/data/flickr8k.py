@@ -39,7 +39,7 @@ DIGESTS = {
 }
 MAX_TEXT_BYTES = 10**8  # the official texts take 6 MB
 
-_ADVICE = "Run the step that unpacks it: `python -m captioning download`."
+_ADVICE = "Run the step that unpacks it: `captioning download`."
 _FILE_COUNT = ".unpacked"  # a file with the number of files in a complete folder
 
 
@@ -50,7 +50,7 @@ def download_flickr8k(paths: Paths, source: Path | None = None) -> None:
     downloaded. Unpacks only Flickr8k's images and text files, does not touch a complete folder, and
     resumes after an interruption. Another archive than the official one is refused if it was
     downloaded, and reported on stderr if you name it as the source. Raises FileNotFoundError if the
-    source has neither archive, ValueError for a damaged or another archive and ConnectionError if a
+    source has neither archive, UserError for a damaged or another archive and ConnectionError if a
     download fails.
     """
     if source is not None and not any(
@@ -125,8 +125,8 @@ def _find_or_download(archive_name: str, root: Path, source: Path | None) -> Pat
     path = download(f"{RELEASE}/{archive_name}", root / archive_name)
     if difference := _difference_from_official(path):
         raise UserError(
-            f"{difference} Delete it and download it again or, if you trust it, name it: `python "
-            f"-m captioning download --source {path.parent}`."
+            f"{difference} Delete it and download it again or, if you trust it, name it: "
+            f"`captioning download --source {path.parent}`."
         )
     return path
 
@@ -143,7 +143,7 @@ def _difference_from_official(path: Path) -> str | None:
 def _is_complete(folder: Path) -> bool:
     try:
         count = int((folder / _FILE_COUNT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # a stopped run wrote no number or half of it
+    except (FileNotFoundError, ValueError):  # not unpacked to the end, or damaged
         return False
     return len(_visible_files(folder)) >= count
 

@@ -72,9 +72,9 @@ def decode(
     file: IO[bytes], at_least: int | None, convert: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
     """Decodes the image in the file and returns the result of `convert`. A JPEG or JPEG 2000 file
-    is reduced to a half, a quarter and so on, as long as `at_least` so many pixels a side are left,
-    or to fit the budget. Raises Refusal for an image beyond the budget, and any error of Pillow for
-    a damaged one."""
+    is reduced to a half, a quarter and so on, as long as at least `at_least` pixels a side are
+    left, or to fit the budget. Raises Refusal for an image beyond the budget, and any error of
+    Pillow for a damaged one."""
     with _identify(file) as image:
         size, limit = image.size, pixel_limit(image)
         if not at_least and size[0] * size[1] > limit:

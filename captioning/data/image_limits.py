@@ -61,10 +61,8 @@ _ICON = re.compile(
 
 
 class Refusal(Exception):
-    """A file that is not decoded. `reason` and `advice` follow its name in the message."""
-
-    def __init__(self, reason: str, advice: str):
-        super().__init__(reason, advice)
+    """A file that is not decoded. Its arguments are the reason and the advice that follow the name
+    of the file in the message."""
 
 
 def refuse_costly_file(file: IO[bytes]) -> None:

@@ -53,7 +53,7 @@ def list_image_names(folder: Path) -> list[str]:
     if not images:
         raise FileNotFoundError(
             f"There is no image in {folder}. Name the folder of your photographs, or download "
-            "Flickr8k: `python -m captioning download`."
+            "Flickr8k: `captioning download`."
         )
     return [Path(path).relative_to(folder).as_posix() for path in images.values()]
 

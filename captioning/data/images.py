@@ -57,18 +57,19 @@ def load_image(image: ImageLike, size: tuple[int, int], crop: Box | None = None)
 
 
 def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
-    """Opens an image upright, in RGB, at its own size. With `at_least`, a JPEG file is decoded at a
-    fraction of its size that leaves so many pixels a side, which is faster.
+    """Opens an image upright, in RGB, at its own size, unless that is beyond the pixel budget and a
+    JPEG file can be reduced to fit. With `at_least`, JPEG and JPEG 2000 files and large images are
+    reduced, to at least that many pixels a side, which is faster.
 
-    Grey, palette and CMYK images are converted, 16-bit and float images are scaled by their own
-    range (see `captioning.data.bit_depths`), transparency becomes white, EXIF rotation is applied,
-    and only the first frame of an animation is used. The bytes of a file give the same pixels as
+    Grey, palette and CMYK images are converted, 16-bit and float images are scaled to 8 bits (see
+    `captioning.data.bit_depths`), transparency becomes white, EXIF rotation is applied, and only
+    the first frame of an animation is used. The bytes of a file give the same pixels as
     its path. A file with damaged metadata or a JPEG file without an end marker is read if its
     pixels are whole.
 
-    Raises FileNotFoundError for a missing file. Raises UnreadableImage, a ValueError, for any other
+    Raises FileNotFoundError for a missing file. Raises UnreadableImage, a UserError, for any other
     file that cannot be read: other or damaged files, folders, pipes, and images beyond the limits
-    in `captioning.data.image_limits`. Raises ValueError for an array of another shape, TypeError
+    in `captioning.data.image_limits`. Raises UserError for an array of another shape, TypeError
     for an object of another type.
     """
     image, name = _file_or_image(image)
@@ -152,7 +153,7 @@ def _open(image: str | PathLike | bytes | Image.Image, at_least: int | None) -> 
 
 def _to_upright_rgb(image: Image.Image, at_least: int | None) -> Image.Image:
     """The decoded image, upright, in RGB: `image` itself if it is so already. A large one is
-    reduced, but leaves `at_least` so many pixels a side: the next one needs the memory."""
+    reduced to at least `at_least` pixels a side: the next one needs the memory."""
     image.load()  # the orientation of a PNG file may come after its pixels
     turn = _TURNS.get(_orientation(image))
     rgb = _to_rgb(image)

@@ -27,7 +27,7 @@ PICKLE_PROTOCOL = 5
 MAX_WORDS_BYTES = 10**7
 MAX_VECTORS_BYTES = 4 * 10**9
 
-# Words are printed to terminals: they contain no blanks, control characters or surrogates.
+# Words are printed to terminals: they contain no spaces, control characters or surrogates.
 _WORD = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 # A file has 2 opcodes a word and 30 a vector, after the first. One with many more is refused before
@@ -59,7 +59,7 @@ def save_pickle(path: Path, value: list[str] | dict[str, np.ndarray]) -> None:
 
 
 def load_words(path: Path) -> list[str]:
-    """Reads a pickled list of words. Raises FileNotFoundError if the file is missing, ValueError if
+    """Reads a pickled list of words. Raises FileNotFoundError if the file is missing, UserError if
     it is damaged or contains anything else."""
     try:
         opcodes = _read_opcodes(path, MAX_WORDS_BYTES, "EMPTY_LIST")
@@ -80,14 +80,14 @@ def load_words(path: Path) -> list[str]:
 def load_vectors(path: Path) -> dict[str, np.ndarray]:
     """Reads a pickled dict: image name -> float32 (width,), from finite arrays (width,) or (1,
     width) of equal width, as any version of numpy writes them. Raises FileNotFoundError if the file
-    is missing, ValueError if it is damaged or contains anything else."""
+    is missing, UserError if it is damaged or contains anything else."""
     try:
         arrays = _run(_read_opcodes(path, MAX_VECTORS_BYTES, "EMPTY_DICT"))
         return _as_vectors(arrays, max_bytes=_MAX_GROWTH * path.stat().st_size)
     except (ValueError, TypeError, LookupError) as error:
         raise UserError(
             f"Expected a pickled dict of image name -> vector of floats in {path}, got another "
-            f"file ({error}). Delete it and run `python -m captioning features --pooled`."
+            f"file ({error}). Delete it and run `captioning features --pooled`."
         ) from error
 
 

@@ -3,9 +3,9 @@ data set.
 
 The format is recognised by the content of a file, never by its name: Flickr8k's lines (see
 `captioning.data.flickr8k`), a table (`captioning.data.caption_tables`), JSON
-(`captioning.data.caption_json`) or Parquet (`captioning.data.caption_parquet`). Tables are typed by
-hand, come from another computer, or lost their folders and endings. An image name in them is
-matched with an image in the folder as long as the match is unambiguous.
+(`captioning.data.caption_json`) or Parquet (`captioning.data.caption_parquet`). Tables are often
+typed by hand, come from another computer, or have lost their folders and endings. An image name in
+them is matched with an image in the folder as long as the match is unambiguous.
 """
 
 import os
@@ -24,25 +24,23 @@ from captioning.data.flickr8k import CAPTION_FILE, CAPTION_LINE, read_captions, 
 from captioning.data.image_paths import image_extensions, list_image_names
 from captioning.errors import UserError, printable
 from captioning.files import read_text
-from captioning.settings import SPLITS, SplitSettings
+from captioning.settings import SPLITS
 
 # The caption file of a folder: that of Flickr8k, or of an image folder of Hugging Face.
 _FILES_OF_FOLDERS = (CAPTION_FILE, "metadata.jsonl", "metadata.csv")
 
 _BEGINNING = 10_000  # characters, enough for the first line of any such file
-_ADVICE = "Name the file of your captions, or run `python -m captioning download` for Flickr8k."
+_ADVICE = "Name the file of your captions, or run `captioning download` for Flickr8k."
 
 
-def read_dataset(
-    caption_files: Sequence[Path], images: Path, shares: SplitSettings = SplitSettings()
-) -> Dataset:
+def read_dataset(caption_files: Sequence[Path], images: Path) -> Dataset:
     """Reads the captions of one or several files, and the names of the photographs in the folder
     `images`.
 
     In a folder, the caption file is found: see `read_caption_file`. If there are several files and
     none names splits inside, a file whose name contains "train", "val" or "test" is that split, as
     with COCO. Missing splits are drawn (see `complete_splits`) from the images that exist. For
-    matching image names, see `match_image_names`. Raises FileNotFoundError or ValueError, naming
+    matching image names, see `match_image_names`. Raises FileNotFoundError or UserError, naming
     file and line, if there is nothing to read or the files do not fit together.
     """
     captions, splits = _read_all(caption_files)
@@ -69,7 +67,7 @@ def read_dataset(
         raise UserError(_describe_mismatch(images, list(captions), existing))
     if "train" in splits and splits.keys() < set(SPLITS):  # the others are drawn from it
         splits["train"] = [name for name in splits["train"] if name in existing_names]
-    return Dataset(images, matched, complete_splits(splits, drawable, shares, source))
+    return Dataset(images, matched, complete_splits(splits, drawable, source))
 
 
 def read_caption_file(path: Path) -> tuple[Captions, Splits]:
@@ -195,7 +193,7 @@ def _describe_mismatch(folder: Path, names: Sequence[str], existing: Sequence[st
         name, image = next(iter(similar.items()))
         advice = "They differ in the ending, or several names are alike: correct the captions."
     else:
-        name, image = next(iter(names), "captions"), existing[0]
+        name, image = names[0], existing[0]
         advice = "Name the folder of the images that the captions describe."
     return (
         f"Expected an image of the {len(names)} captioned ones in {folder}, such as {name!r}, got "

@@ -98,7 +98,7 @@ class Vocabulary:
     """Words <-> ids. Ids 0 to 3 are padding, start, end and unknown; the words follow from 4."""
 
     def __init__(self, words: Iterable[str]):
-        """`words` are in the order of their ids, without the reserved ones. Raises ValueError if a
+        """`words` are in the order of their ids, without the reserved ones. Raises UserError if a
         word occurs twice."""
         self.words = [*RESERVED, *words]
         self.ids = {word: word_id for word_id, word in enumerate(self.words)}
@@ -144,9 +144,9 @@ class Vocabulary:
 
     @property
     def rarities(self) -> np.ndarray:
-        """How rare each word is, as the logarithm of its rank: float (len(self),), 0 for reserved
-        ids. The most frequent words come first, and by Zipf's law the inverse document frequency of
-        a word grows with this logarithm."""
+        """How rare each word is, as the logarithm of 1 + its rank: float (len(self),), 0 for
+        reserved ids. The most frequent words come first, and by Zipf's law the inverse document
+        frequency of a word grows with this logarithm."""
         return np.log(np.maximum(np.arange(len(self)) - len(RESERVED) + 2, 1))
 
     @property
@@ -160,6 +160,6 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> "Vocabulary":
-        """Reads a file written by `save`. Raises FileNotFoundError if it is missing, ValueError for
+        """Reads a file written by `save`. Raises FileNotFoundError if it is missing, UserError for
         other content."""
         return cls(load_words(path))

@@ -20,12 +20,12 @@ def evaluate(
     decoder: Decoder,
     features: Mapping[str, np.ndarray],
     references: Mapping[str, Sequence[str]],
-) -> tuple[dict[str, str], dict[str, float]]:
+) -> dict[str, float]:
     """Captions every image of `references` (image name -> reference captions as written) from its
     feature map (cells, feature_width) in `features`, and scores the captions.
 
-    Returns image name -> caption, the most probable one of a beam search, and the scores of
-    `score_captions` without METEOR, which is slow. Raises ValueError if an image has no features,
+    The captions are the most probable ones of a beam search. Returns the scores of
+    `score_captions` without METEOR, which is slow. Raises UserError if an image has no features,
     since only whole splits are comparable, or if another encoder than the decoder's made the
     features.
     """
@@ -39,7 +39,7 @@ def evaluate(
         )
     captions = find_best_captions(decoder, _batches(features, references), BEAM_SEARCH)
     texts = texts_of(dict(zip(references, captions, strict=True)))
-    return texts, score_captions(texts, references, meteor=False)
+    return score_captions(texts, references, meteor=False)
 
 
 def evaluate_end_to_end(

@@ -33,7 +33,7 @@ _OPEN_ENDINGS = frozenset(
     "a an the and or but while as that which with without of to from for at in into on onto by "
     "over under through across along near next behind between beside against".split()
 )
-COUNTS = ("distinct captions", "distinct words", "broken off")  # the scores that are not metrics
+_COUNTS = ("distinct captions", "distinct words", "broken off")  # written as whole numbers
 BINS = 10  # of the calibration error
 
 # Articles, pronouns, prepositions, conjunctions, auxiliaries, and adverbs without content.
@@ -67,7 +67,7 @@ def score_captions(
     "supported words" is the share, from 0 to 1, of content words that occur in the references, and
     "content words" their number in a caption: see `score_content_words`.
     CIDEr weights words by their rarity in these references, so score a whole split. Raises
-    ValueError unless captions and references name the same images.
+    UserError unless captions and references name the same images.
     """
     candidates, references = _tokenize(captions, references)
     bleu, _ = Bleu(4).compute_score(references, candidates, verbose=0)
@@ -197,7 +197,7 @@ def format_scores(scores: Mapping[str, float]) -> str:
 def format_score(name: str, score: float) -> str:
     """Writes a metric times 100, as papers do; a count as it is; a mean of counts with one
     decimal."""
-    if name in COUNTS:
+    if name in _COUNTS:
         return f"{score:,}"
     return f"{score:.1f}" if name == "content words" else f"{score * 100:.1f}"
 
@@ -215,7 +215,7 @@ def _tokenize(
     captions: Mapping[str, str], references: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Returns captions and references as `pycocoevalcap` takes them: image name -> lines of tokens
-    joined by blanks, with the images in the same order."""
+    joined by spaces, with the images in the same order."""
     if captions.keys() != references.keys() or not captions:
         unmatched = sorted(captions.keys() ^ references.keys())
         raise UserError(

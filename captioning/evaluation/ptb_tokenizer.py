@@ -15,7 +15,7 @@ stay, as "-lrb-", because the original lower-cases them and then removes the upp
 one token with a no-break space.
 
 This module does not reproduce what captions hardly contain: HTML entities (`&amp;`), telephone
-numbers with blanks or brackets, the path after a web address without "http", file names that begin
+numbers with spaces or brackets, the path after a web address without "http", file names that begin
 with a digit, smileys without a mouth like ")", typographic hyphens inside words, text joined to a
 curly contraction ("don’ts") or, by a single letter, to an abbreviation ("etc.x"), and rare symbols
 that the original drops. Nor does it read the next caption: the original turns the "A." that ends a

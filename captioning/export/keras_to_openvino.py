@@ -90,7 +90,7 @@ def to_encoder(encoder: keras.Model) -> Encoder:
 
 
 def to_decoder(caption_model: keras.Model, vocabulary: Vocabulary, longest_caption: int) -> Decoder:
-    """Returns the caption model as a decoder in memory, which always has the present weights of the
+    """Returns the caption model as a decoder in memory, which always has the current weights of the
     model. `longest_caption`: the limit of the search in words."""
     prefill, step = build_step_models(caption_model)
     for network in (prefill, step):

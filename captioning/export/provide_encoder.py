@@ -28,7 +28,7 @@ def provide_encoder(folder: Path, name: str | None = None, weights: str | None =
 
     `name` is an image network of `keras.applications`; by default that of the encoder in `folder`,
     else `DEFAULT_ENCODER`. With `weights` ("imagenet" or the path of a weights file), a new encoder
-    is built. Without them, the shipped encoder is copied if it has this name. Raises ValueError if
+    is built. Without them, the shipped encoder is copied if it has this name. Raises UserError if
     this would replace the encoder that made the feature maps in the root folder, and the errors of
     `build_encoder`.
     """
@@ -107,5 +107,5 @@ def _replacement_error(path: Path, encoder_id: str | None, new_id: str | None) -
     return UserError(
         f"Expected {encoder_id or DEFAULT_ENCODER}, the encoder that made {path}, got "
         f"{new_id or DEFAULT_ENCODER}, which would replace it. Delete the feature maps and their "
-        ".json files to start again, or name neither another encoder nor weights."
+        ".json files to start again, or leave out --encoder and --weights."
     )

@@ -58,7 +58,7 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
 
     Training images calibrate the networks. Returns the development CIDEr, from 0 to 10, before and
     after. Raises `QualityLoss`, and leaves all files as they were, if it falls too far. Raises
-    ValueError if all networks are quantised already, or if encoder and decoder do not belong
+    UserError if all networks are quantised already, or if encoder and decoder do not belong
     together.
     """
     dataset = Dataset.load(paths.dataset)
@@ -66,12 +66,12 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
     networks = {name: read_network(paths.models / name) for name in (*_DECODER_FILES, ENCODER)}
     encoder_id = read_encoder_id(networks[ENCODER])
     Decoder.load(paths.models, vocabulary).require_encoder(encoder_id)
-    in_floats = [name for name, network in networks.items() if not _is_quantised(network)]
-    if not in_floats:
+    unquantised = [name for name, network in networks.items() if not _is_quantised(network)]
+    if not unquantised:
         raise UserError(
-            f"Expected encoder or decoder in {paths.models} in floats, got both quantised already. "
-            "To quantise them again, make new ones: `python -m captioning features --weights "
-            "FILE`, then `python -m captioning export`."
+            f"Expected an unquantised encoder or decoder in {paths.models}, got both quantised. "
+            "To quantise them again, make new ones: `captioning features --weights FILE`, "
+            "then `captioning export`."
         )
     references = dataset.captions_of("development")
 
@@ -79,17 +79,17 @@ def quantise_within_tolerance(paths: Paths) -> tuple[float, float]:
         # The maps are closed when this function returns, because Windows removes no open file.
         maps = extract_feature_maps(Encoder(models), dataset.images, references, maps_path)
         decoder = Decoder.load(models, vocabulary)
-        return evaluate(decoder, maps, references)[1]["CIDEr"]
+        return evaluate(decoder, maps, references)["CIDEr"]
 
     with replace_networks(paths.models) as trial:
         for name in networks:
             copy_network(paths.models / name, trial / name)
-        _quantise_trial(paths.models, trial, in_floats, dataset, vocabulary)
+        _quantise_trial(paths.models, trial, unquantised, dataset, vocabulary)
         before = development_cider(paths.models, trial / "before.bin")
         # An encoder that stays the same makes the same maps.
-        after_maps = "after.bin" if ENCODER in in_floats else "before.bin"
+        after_maps = "after.bin" if ENCODER in unquantised else "before.bin"
         after = development_cider(trial, trial / after_maps)
-        _require_tolerable(before, after, in_floats, paths.models)
+        _require_tolerable(before, after, unquantised, paths.models)
     return before, after
 
 
@@ -137,28 +137,28 @@ def quantise_decoder(
 
 
 def _quantise_trial(
-    models: Path, trial: Path, in_floats: list[str], dataset: Dataset, vocabulary: Vocabulary
+    models: Path, trial: Path, unquantised: list[str], dataset: Dataset, vocabulary: Vocabulary
 ) -> None:
-    """Quantises the networks in the folder `models` whose names are `in_floats`, and writes them to
-    the folder `trial`."""
+    """Quantises the networks in the folder `models` whose names are `unquantised`, and writes them
+    to the folder `trial`."""
     train = dataset.splits["train"]
     names = random.Random(0).sample(train, min(CALIBRATION_IMAGES, len(train)))
-    if ENCODER in in_floats:
+    if ENCODER in unquantised:
         quantise_encoder(models, [dataset.images / name for name in names], trial)
-    if any(name in in_floats for name in _DECODER_FILES):
+    if any(name in unquantised for name in _DECODER_FILES):
         names = names[:DECODER_CALIBRATION_IMAGES]
         maps_path = trial / "calibration.bin"
         maps = extract_feature_maps(Encoder(trial), dataset.images, names, maps_path)
         quantise_decoder(models, vocabulary, np.stack(list(maps.values())), trial)
 
 
-def _require_tolerable(before: float, after: float, in_floats: list[str], models: Path) -> None:
+def _require_tolerable(before: float, after: float, unquantised: list[str], models: Path) -> None:
     loss = before - after
     if loss > TOLERANCE:
         raise QualityLoss(
             f"Expected development CIDEr to fall by at most {TOLERANCE * 100:.1f}, got "
             f"{loss * 100:.2f} ({before * 100:.2f} before, {after * 100:.2f} after) with "
-            f"{', '.join(in_floats)} in 8-bit integers. {models} stays as it is: use it in floats."
+            f"{', '.join(unquantised)} in 8-bit integers. Use {models} as it is, unquantised."
         )
 
 

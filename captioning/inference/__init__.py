@@ -2,5 +2,5 @@
 
 Takes images (paths, bytes, Pillow images, arrays) and the exported networks in `models/`; returns
 captions with log-probabilities, features and attention maps. Start reading with `captioner`. Never
-imports `captioning.models`, Keras or TensorFlow, nor any folder above `models` and `data`.
+imports `captioning.models`, Keras or TensorFlow, nor any folder above this one.
 """

@@ -7,6 +7,7 @@ has as much weight as the word's log-probability falls without it. For drawing t
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isqrt
 
 import numpy as np
@@ -29,7 +30,7 @@ class AttentionMaps:
 
     @property
     def maps(self) -> np.ndarray:
-        """The weights as square maps (words, rows, columns). Raises ValueError if the number of
+        """The weights as square maps (words, rows, columns). Raises UserError if the number of
         cells is not a square."""
         words, cells = self.weights.shape
         side = isqrt(cells)
@@ -44,7 +45,7 @@ class AttentionMaps:
 def compute_attention(decoder: Decoder, features: np.ndarray, caption: str) -> AttentionMaps:
     """Returns the attention of each word of `caption` to the feature map (cells, feature_width) of
     an image. The caption may come from anywhere: the decoder scores it word by word. Raises
-    ValueError for a caption without words."""
+    UserError for a caption without words."""
     words = tuple(clean_caption(caption).split())
     if not words:
         raise UserError(f"Expected a caption of one word or more, got {caption!r}.")
@@ -76,13 +77,13 @@ def _occlude(
 def _score_words(
     decoder: Decoder, features: np.ndarray, word_ids: list[int]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Takes feature maps (images, cells, feature_width) and the ids of a caption after the start
-    id. Returns the log-probability of each word (images, words) and the decoder's attention weights
-    (images, words, cells), or None."""
+    """Takes feature maps (images, cells, feature_width) and the ids of a caption, with START as the
+    first. Returns the log-probability of each word (images, words) and the decoder's attention
+    weights (images, words, cells), or None."""
     image_context = decoder.prefill(features)
     state = decoder.initial_state(len(features))
     log_probs, weights = [], []
-    for last_id, word_id in zip(word_ids, word_ids[1:], strict=False):
+    for last_id, word_id in pairwise(word_ids):
         last_ids = np.full((len(features), 1), last_id)
         next_log_probs, state, attention = decoder.step_with_attention(
             last_ids, state, image_context

@@ -43,7 +43,7 @@ class Captioner:
     """
 
     def __init__(self, encoder: Encoder, decoder: Decoder):
-        """Raises ValueError if the decoder was trained with another encoder."""
+        """Raises UserError if the decoder was trained with another encoder."""
         if encoder.feature_width != decoder.feature_width:
             raise UserError(
                 f"Expected an encoder with the decoder's {decoder.feature_width} features a cell, "
@@ -58,7 +58,7 @@ class Captioner:
         """Loads the model in the folder `root`, which contains `models/` and `tokenizer.p`; by
         default, the model that `captioning.paths.find_model` finds. `cache`: whether compiled
         networks are kept for the next start, in the folder that `captioning.paths.find_cache`
-        finds. Raises FileNotFoundError if a part is missing, ValueError if a part is damaged or the
+        finds. Raises FileNotFoundError if a part is missing, UserError if a part is damaged or the
         parts do not belong together."""
         paths = Paths(find_model(root))
         folder = find_cache() if cache else None
@@ -69,7 +69,7 @@ class Captioner:
         return cls(encoder, decoder.result())
 
     def caption(self, image: ImageLike, search: SearchSettings = SearchSettings()) -> Caption:
-        """Returns the best caption of an image. Raises FileNotFoundError, ValueError or TypeError
+        """Returns the best caption of an image. Raises FileNotFoundError, UserError or TypeError
         if the image cannot be read, as `captioning.data.images.load_image` does."""
         ((best,),) = self.caption_batch([image], search=search)
         return best
@@ -82,7 +82,7 @@ class Captioner:
     ) -> list[list[Caption]]:
         """Returns for each image its `num_captions` best captions, best first. Widens a beam that
         is narrower than `num_captions`. Raises the error of the first image that cannot be read, as
-        `caption` does, and ValueError unless `num_captions` is from 1 to 100."""
+        `caption` does, and UserError unless `num_captions` is from 1 to 100."""
         captions = []
         for _, result in self.stream(images, num_captions, search):
             if isinstance(result, Exception):
@@ -113,7 +113,7 @@ class Captioner:
 
     def attention(self, image: ImageLike, caption: Caption | str) -> AttentionMaps:
         """Returns how much each word of the caption, which may come from anywhere, attends to each
-        cell of the image. Raises the errors of `caption`, and ValueError for a caption without
+        cell of the image. Raises the errors of `caption`, and UserError for a caption without
         words."""
         pixels = load_image(image, self.encoder.image_size)
         (features,) = self.encoder(pixels[None])
@@ -141,12 +141,9 @@ def _repeat(
     results: Iterator[_Result], start: Callable[[], Iterator[_Result]]
 ) -> Iterator[_Result]:
     """Yields the results, and those of each new start, until there are no more."""
-    is_ended = False
-    while not is_ended:
-        is_ended = True
-        for result in results:
-            is_ended = False
-            yield result
+    while (first := next(results, None)) is not None:
+        yield first
+        yield from results
         results = start()
 
 

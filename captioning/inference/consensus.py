@@ -1,10 +1,11 @@
 """Consensus decoding: of the candidates of a beam search, the one that agrees best with the others.
 
 Minimum Bayes risk decoding (Kumar and Byrne, 2004). The candidates, weighted by their
-probabilities without guidance, stand for the captions that people might write. CIDEr and BLEU-4
-against these estimate how well a candidate would score. A second model predicts which words people
-would mention: these raise the score of a candidate, and other content words lower it. The same
-predictions have guided the search already. Works on ids and arrays only, like the beam search.
+length-normalised probabilities without guidance, stand for the captions that people might write.
+CIDEr and BLEU-4 against these estimate how well a candidate would score. A second model predicts
+which words people would mention: these raise the score of a candidate, and other content words
+lower it. The same predictions have guided the search already. Works on ids and arrays only, like
+the beam search.
 """
 
 from collections import Counter
@@ -31,8 +32,9 @@ def rank_by_consensus(
     length_normalisation: float,
     word_scores: np.ndarray | None = None,
 ) -> list[Hypothesis]:
-    """Returns the hypotheses, best first. The score of a hypothesis is its agreement with the
-    others plus its weighted log-probability, divided by length ** `length_normalisation`. With
+    """Returns the hypotheses, best first. The score of a hypothesis is its mean agreement with all
+    of them, weighted by their probabilities, plus its own weighted log-probability; both from
+    log-probabilities that are divided by length ** `length_normalisation`. With
     `word_scores` (vocabulary,), see `Confidence.score_words`, the weighted sum of the scores of its
     words is added: a positive score counts once for each word, a negative one every time.
 

@@ -62,7 +62,7 @@ class Decoder:
         confidence: Confidence | None = None,
         search_batch_size: int = SEARCH_BATCH_SIZE,
     ):
-        """`prefill([features])` returns the image context, computed once an image. `step([ids,
+        """`prefill([features])` returns the image context, computed once per image. `step([ids,
         hidden, cell, *image_context])` returns the log-probabilities of the next word (images,
         beams, vocabulary), the new hidden and cell state of the LSTM (images, beams, units) and, if
         the network attends to cells, its attention weights (images, beams, cells)."""
@@ -82,7 +82,7 @@ class Decoder:
     def load(cls, folder: Path, vocabulary: Vocabulary, cache: Path | None = None) -> "Decoder":
         """Reads `decoder_prefill.xml`, `decoder_step.xml` and their .bin files in `folder`.
         `cache`: a folder for compiled networks, see `model_cache.load_network`. Raises
-        FileNotFoundError if a file is missing, ValueError if the two networks come from different
+        FileNotFoundError if a file is missing, UserError if the two networks come from different
         exports or were trained with another vocabulary."""
         (prefill, run_prefill), (step, run_step) = (
             load_network(folder / name, cache=cache) for name in (DECODER_PREFILL, DECODER_STEP)
@@ -104,7 +104,7 @@ class Decoder:
         )
 
     def require_encoder(self, encoder_id: str | None) -> None:
-        """Raises ValueError if the decoder was trained with another encoder. None matches all."""
+        """Raises UserError if the decoder was trained with another encoder. None matches all."""
         if is_other_encoder(self.encoder_id, encoder_id):
             raise UserError(
                 f"Expected the encoder that the decoder was trained with, {self.encoder_id}, got "

@@ -40,7 +40,7 @@ def find_captions(
     decoder: Decoder, features: FeatureMaps, search: SearchSettings, num_captions: int
 ) -> Iterator[list[Caption]]:
     """Yields for each image the `num_captions` best captions, best first; fewer if the search finds
-    fewer. Widens a beam that is narrower than `num_captions`. Raises ValueError unless
+    fewer. Widens a beam that is narrower than `num_captions`. Raises UserError unless
     `num_captions` is from 1 to `WIDEST_BEAM`."""
     if not isinstance(num_captions, Integral) or not 1 <= num_captions <= WIDEST_BEAM:
         raise UserError(

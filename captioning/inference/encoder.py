@@ -22,7 +22,7 @@ class Encoder:
     def __init__(self, folder: Path, precision: str = "f32", cache: Path | None = None):
         """Reads `encoder.xml` and `encoder.bin` in `folder`; `precision`: "f32" or "bf16", see
         `openvino_runtime.compile_options`; `cache`: a folder for compiled networks, see
-        `model_cache.load_network`. Raises FileNotFoundError or ValueError for missing or damaged
+        `model_cache.load_network`. Raises FileNotFoundError or UserError for missing or damaged
         files."""
         network, self._run = load_network(
             folder / ENCODER, precision, cache, check=require_encoder_layout

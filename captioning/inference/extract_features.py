@@ -59,7 +59,7 @@ def extract_feature_maps(
     With `pooled`, a map has one cell, the mean of all cells.
 
     Skips maps that are already in the file and saves every few hundred images, so an interrupted
-    extraction resumes. Leaves out and reports images that cannot be read. Raises ValueError if the
+    extraction resumes. Leaves out and reports images that cannot be read. Raises UserError if the
     file comes from another encoder, FileNotFoundError if `folder` is missing.
     """
     feature_maps = FeatureStore(path, encoder.encoder_id)
@@ -77,10 +77,10 @@ def extract_feature_maps(
 def extract_pooled_features(
     encoder: Encoder, folder: Path, image_names: Collection[str], paths: Paths
 ) -> Mapping[str, np.ndarray]:
-    """Writes and returns the same features as `pool_features`, but computes them directly from the
-    photographs: 66 MB for Flickr8k, whose feature maps take 3.3 GB. Resumes, leaves out images and
-    raises errors as `extract_feature_maps` does."""
-    if len(image_names) > _MAX_PICKLED:
+    """Writes and returns the features of `pool_features`, but computes them directly from the
+    photographs: 66 MB for Flickr8k, whose feature maps, rounded to float16, take 3.3 GB. Resumes,
+    leaves out images and raises errors as `extract_feature_maps` does."""
+    if _are_stored_as_maps(image_names, paths):
         path = paths.pooled_feature_maps
         return extract_feature_maps(encoder, folder, image_names, path, pooled=True)
     path = paths.features
@@ -103,7 +103,7 @@ def pool_features(feature_maps: FeatureStore, paths: Paths) -> Mapping[str, np.n
     `FeatureStore` of maps with one cell (1, feature_width) float16. Computes only missing means,
     unless the first one in the dict comes from another map: then all.
     """
-    if len(feature_maps) > _MAX_PICKLED:
+    if _are_stored_as_maps(feature_maps, paths):
         return _store_means(feature_maps, paths.pooled_feature_maps)
     path = paths.features
     features = load_vectors(path) if path.exists() else {}
@@ -115,6 +115,11 @@ def pool_features(feature_maps: FeatureStore, paths: Paths) -> Mapping[str, np.n
     if missing:
         save_pickle(path, features)
     return features
+
+
+def _are_stored_as_maps(image_names: Collection[str], paths: Paths) -> bool:
+    """Whether pooled features are maps: of very many images, or where the root has such maps."""
+    return len(image_names) > _MAX_PICKLED or paths.pooled_feature_maps.exists()
 
 
 def _store_means(feature_maps: FeatureStore, path: Path) -> FeatureStore:

@@ -46,7 +46,7 @@ def load_network(
 
     Returns the network as it was read, and as it runs. `precision`: see
     `openvino_runtime.compile_options`. `check` may refuse the network before it is compiled. Raises
-    FileNotFoundError if the network is missing and ValueError if it is damaged.
+    FileNotFoundError if the network is missing and UserError if it is damaged.
     """
     xml, weights = read_network_files(path)
     network = parse_network(path, xml, weights)

@@ -49,12 +49,12 @@ def network_exists(path: Path) -> bool:
 
 def read_network(path: Path) -> openvino.Model:
     """Reads an exported network, `path` (.xml) and the .bin file beside it. Raises
-    FileNotFoundError if it is missing and ValueError if it is damaged."""
+    FileNotFoundError if it is missing and UserError if it is damaged."""
     return parse_network(path, *read_network_files(path))
 
 
 def parse_network(path: Path, xml: bytes, weights: bytes) -> openvino.Model:
-    """Makes a network of the contents of its files. Raises ValueError, which names `path`, if they
+    """Makes a network of the contents of its files. Raises UserError, which names `path`, if they
     are damaged."""
     with damage_as_user_error(path):
         return core().read_model(xml, weights)

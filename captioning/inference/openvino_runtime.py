@@ -106,7 +106,7 @@ class Network:
 
 
 def damaged_network(path: Path) -> UserError:
-    """Returns the error for files that are no network."""
+    """Returns the error for files that are not a network."""
     return UserError(
         f"Expected a network in {path} and in the .bin file beside it, got a missing or "
         "damaged one. Fetch both again, or export the model again."
@@ -137,9 +137,9 @@ def compile_options(precision: str) -> dict[str, str]:
 
 
 def limit_threads(threads: int) -> None:
-    """Gives each network that this program loads from now on so many `threads`, which may run on
-    any processor. By default a network takes all processors and pins its threads to them, so that
-    several programs on one machine would wait for each other."""
+    """Limits each network that this program loads from now on to `threads` threads, which may run
+    on any processor. By default a network takes all processors and pins its threads to them, so
+    that several programs on one machine would wait for each other."""
     core().set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False})
 
 
@@ -162,7 +162,7 @@ def write_metadata(network: openvino.Model, metadata: dict[str, object]) -> None
 
 def read_decoder_metadata(network: openvino.Model, path: Path) -> dict[str, str]:
     """Returns the values of `DECODER_METADATA_KEYS` in a network read from `path`. Raises
-    ValueError if one is missing."""
+    UserError if one is missing."""
     try:
         return {
             key: str(network.get_rt_info([_SECTION, key]).value) for key in DECODER_METADATA_KEYS

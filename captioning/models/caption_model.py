@@ -220,7 +220,7 @@ def build_ensemble(members: Sequence[keras.Model]) -> keras.Model:
 
 
 def ensemble_members(caption_model: keras.Model) -> list[keras.Model]:
-    """Returns the members of an ensemble. A model that is no ensemble is its only member."""
+    """Returns the members of an ensemble. A model that is not an ensemble is its only member."""
     if caption_model.name != ENSEMBLE:
         return [caption_model]
     return [layer for layer in caption_model.layers if isinstance(layer, keras.Model)]

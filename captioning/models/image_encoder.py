@@ -31,7 +31,7 @@ def build_encoder(name: str, weights: str | Path | None = IMAGENET) -> keras.Mod
 
     `name` is that of a function of `keras.applications`, in capital or small letters; the model is
     named as Keras writes it. `weights` is "imagenet" (downloaded by Keras), the path of a weights
-    file of the network without its classifier, or None for random weights. Raises ValueError for an
+    file of the network without its classifier, or None for random weights. Raises UserError for an
     unknown name, FileNotFoundError for a missing file and ConnectionError if the download fails.
     """
     name = find_keras_name(name)
@@ -58,12 +58,10 @@ class SplitEncoder:
             network.save_weights(neighbour)
 
 
-def build_split_encoder(
-    name: str, weights: str | Path | None = IMAGENET, blocks: int = 1
-) -> SplitEncoder:
+def build_split_encoder(name: str, weights: str | Path | None, blocks: int) -> SplitEncoder:
     """Builds an encoder as `build_encoder` does, and cuts it before its last `blocks` residual
     blocks, after which there may be others: with 1, before the exit flow of Xception, blocks 13 and
-    14. Raises ValueError if the network has no block before them."""
+    14. Raises UserError if the network has no block before them."""
     name = find_keras_name(name)
     network = _image_network(name, weights)
     sums = [layer for layer in network.layers if isinstance(layer, keras.layers.Add)]
@@ -82,7 +80,7 @@ def build_split_encoder(
 
 def find_keras_name(name: str) -> str:
     """Returns the name of a network as Keras writes it, such as "ResNet50V2" for "resnet50v2".
-    Raises ValueError if Keras has no such network."""
+    Raises UserError if Keras has no such network."""
     names = {network.casefold(): network for network in _image_networks()}
     if name.casefold() not in names:
         raise UserError(
@@ -159,7 +157,7 @@ def _image_networks() -> dict[str, Callable[..., keras.Model]]:
 
 
 def _refuse_lost_scale(network: keras.Model, name: str, weights: str | Path) -> None:
-    """Raises ValueError for ImageNet weights of EfficientNetB0 to B7 from a file. With weights that
+    """Raises UserError for ImageNet weights of EfficientNetB0 to B7 from a file. With weights that
     Keras downloads, these networks scale the images once more; with the same weights from a file
     they do not, and would see half of each contrast."""
     for layer in network.layers:

@@ -83,7 +83,7 @@ def write_attention_figure(path: Path, image: ImageLike, attention: AttentionMap
 def draw_attention_figure(photograph: Image.Image, attention: AttentionMaps) -> Figure:
     """Draws the caption, the photograph and a tile for each word. All tiles have the same scale.
 
-    Raises ValueError if the cells of the feature map form no square, or if no font on this
+    Raises UserError if the cells of the feature map do not form a square, or if no font on this
     computer has the letters of the caption.
     """
     caption = " ".join(attention.words)
@@ -127,7 +127,7 @@ def draw_overlays(photograph: Image.Image, attention: AttentionMaps) -> list[Ima
     """Draws the attention of each word over the photograph in pale grey. Returns an RGB image of
     the size of the photograph for each word; all have the same scale.
 
-    Raises ValueError if the cells of the feature map form no square.
+    Raises UserError if the cells of the feature map do not form a square.
     """
     background = photograph.convert("L").point(lambda grey: round(255 - _CONTRAST * (255 - grey)))
     background = background.convert("RGBA")
@@ -147,7 +147,7 @@ def explain_scale(attention: AttentionMaps) -> str:
 
 
 def find_fonts(text: str) -> list[str]:
-    """Returns font families that together have all letters of the text. Raises ValueError if the
+    """Returns font families that together have all letters of the text. Raises UserError if the
     fonts of this computer lack a letter: matplotlib would draw a box in its place."""
     missing = {letter for letter in text if not letter.isspace()}
     families = []

@@ -69,7 +69,7 @@ class CaptionFile:
         """Creates the file, or resumes it. `top`: the number of ranked captions of each image; None
         for the best caption alone. `image_names`: the images of this run, in order.
 
-        Raises ValueError, and leaves the file as it is, if the file holds anything but captions in
+        Raises UserError, and leaves the file as it is, if the file holds anything but captions in
         this format, `top` of each image.
         """
         self.captions: dict[str, list[Caption]] = {}
@@ -108,7 +108,7 @@ class CaptionFile:
         """Sorts the captions in the order of `image_names`, after those of other images. An image
         that failed in an earlier run was added at the end.
 
-        Raises ValueError, and leaves the file as it is, if another program has changed it.
+        Raises UserError, and leaves the file as it is, if another program has changed it.
         """
         before = [*self.captions, *self._added]
         written, image_names = set(before), set(self._image_names)
@@ -136,7 +136,7 @@ class CaptionFile:
         if not self._path.exists():
             return 0
         if not self._path.is_file():
-            raise ValueError("is no file")
+            raise ValueError("is not a file")
         if self._is_cut_in_first_line():
             return 0
         self.captions, ends = self._read()

@@ -49,7 +49,7 @@ def write_with_description(image_path: Path, caption: str, copy_path: Path) -> N
     (dc:description), because some programs read only one of them.
 
     A copy with the same content stays as it is. Raises FileExistsError if `copy_path` is any other
-    file, such as the image itself, and ValueError if the format cannot hold a description.
+    file, such as the image itself, and UserError if the format cannot hold a description.
     """
     content = _describe(image_path, caption)
     if not copy_path.exists():

@@ -19,10 +19,10 @@ from captioning.errors import UserError
 # captions of a batch have similar lengths, and few enough that every epoch has other batches.
 _BATCHES_PER_GROUP = 16
 
-# With two or more workers, Keras draws the batches in its own threads. With one, it uses tf.data,
-# whose autotuner sleeps for up to a minute at the end of every epoch. Drawing a batch takes a
-# fraction of a training step, so a short queue is enough. A batch of the attention model takes
-# 13 MB, and soft targets take up to 62 MB more.
+# With two or more workers, Keras draws the batches in its own threads and, on TensorFlow, turns off
+# the autotuner of tf.data, which sleeps for up to a minute at the end of every epoch. Drawing a
+# batch takes a fraction of a training step, so a short queue is enough. A batch of the attention
+# model takes 13 MB, and soft targets take up to 62 MB more.
 _WORKERS = 2
 _MAX_QUEUE_SIZE = 2
 
@@ -62,7 +62,7 @@ class CaptionBatches(keras.utils.PyDataset):
     ):
         """`variants` hold the same images, such as plain and flipped. Each epoch draws a variant of
         every image. The order depends only on `seed` and `epoch`, so a run that stopped before
-        epoch n resumes with `epoch=n`. Raises ValueError if an image has no features."""
+        epoch n resumes with `epoch=n`. Raises UserError if an image has no features."""
         super().__init__(workers=_WORKERS, max_queue_size=_MAX_QUEUE_SIZE)
         for variant in variants:
             require_features(variant.captions, variant.features)

@@ -44,7 +44,7 @@ class Run:
         """Resumes the run in `folder` or, if no epoch of it is finished, begins one and deletes the
         trained model that an earlier run left there. `identity`, in JSON types, is equal for
         equal runs. `stages`: name -> number of epochs. A stage ends early after `patience` epochs
-        without a better one. Raises ValueError if the run in `folder` has another identity, or if
+        without a better one. Raises UserError if the run in `folder` has another identity, or if
         its record is damaged."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -69,8 +69,8 @@ class Run:
         return len(self._stage_epochs(stage))
 
     def add_epoch(self, model: keras.Model, numbers: Mapping[str, float]) -> None:
-        """Saves an epoch of the present stage: first the model, then the record. Of several
-        processes, the first saves it, and the others wait."""
+        """Saves an epoch of the current stage: first the model, then the record. With several
+        processes, only the first saves it, and the others wait."""
         epoch = {STAGE_KEY: self.stage} | {name: float(number) for name, number in numbers.items()}
         self.history.append(epoch)
         last, best = self._model_path(len(self.history)), self._best_model_path
@@ -118,8 +118,7 @@ def find_best_epoch(history: Sequence[Mapping[str, float]]) -> int:
 
 
 def save_trained(model: keras.Model, record: Mapping, folder: Path) -> None:
-    """Writes the trained model to `folder`, and then its record. A record with a history means that
-    the run is finished."""
+    """Writes the trained model to `folder`, and then its record."""
     _save(model, folder / MODEL)
     _write_record(folder, record)
 
@@ -131,13 +130,13 @@ def load_model(folder: Path) -> keras.Model:
     if not path.exists():
         trained = (folder / RECORD).exists()
         remedy = f"Restore it, or delete {RECORD} and train again" if trained else "Train it"
-        raise FileNotFoundError(f"There is no {path}. {remedy}: `python -m captioning train`.")
+        raise FileNotFoundError(f"There is no {path}. {remedy}: `captioning train`.")
     return _load(path, compile=False)
 
 
 def load_trained(paths: Paths) -> tuple[keras.Model, Vocabulary, dict]:
     """Loads the result of a run: the model, its vocabulary and its record. Raises FileNotFoundError
-    if a file is missing, ValueError if model and vocabulary are not from the same run."""
+    if a file is missing, UserError if model and vocabulary are not from the same run."""
     model, vocabulary = load_model(paths.models), Vocabulary.load(paths.vocabulary)
     record = read_record(paths.models)
     fingerprint = record.get("vocabulary", vocabulary.fingerprint)
@@ -155,7 +154,7 @@ def read_record(folder: Path, identity: Mapping | None = None) -> dict:
     """Reads the identity and the `history` of the run in `folder`. Without a record, returns the
     given identity and an empty history.
 
-    Raises ValueError if the run has another identity, or if the record is damaged. A setting that
+    Raises UserError if the run has another identity, or if the record is damaged. A setting that
     is missing in the record did not exist at the time of the run, and is accepted.
     """
     identity = identity or {}
@@ -167,7 +166,7 @@ def read_record(folder: Path, identity: Mapping | None = None) -> dict:
         for epoch in record["history"]:
             _require_epoch(epoch)
         if not isinstance(record.get("encoder", ""), str):
-            raise TypeError("its encoder is no text")
+            raise TypeError("its encoder is not text")
         if not isinstance(record.get("settings", {}), dict):
             raise TypeError("its settings have no names")
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -189,7 +188,7 @@ def read_record(folder: Path, identity: Mapping | None = None) -> dict:
 
 
 def _require_epoch(epoch: dict) -> None:
-    """Raises an error unless the epoch has a stage, numbers and, if it has losses, CIDEr."""
+    """Raises an error unless the epoch has a stage and numbers, CIDEr among them."""
     numbers = {name: number for name, number in epoch.items() if name != STAGE_KEY}
     if not isinstance(epoch[STAGE_KEY], str) or MONITOR not in numbers:
         raise ValueError(f"an epoch has no stage or no {MONITOR}")

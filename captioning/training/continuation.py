@@ -56,11 +56,11 @@ def load_start(
     has_words = record.get("vocabulary", vocabulary.fingerprint) == vocabulary.fingerprint
     members = len(ensemble_members(model))
     if not (has_network and has_words) or members > 1:
-        found = {name: trained.get(name) for name in network}
+        trained_network = {name: trained.get(name) for name in network}
         raise UserError(
             f"Expected a single caption model with the words of these captions and with {network} "
             f"in {folder}, got {members} with {'these' if has_words else 'other'} words and "
-            f"{found}. Start with a model of the same captions and settings."
+            f"{trained_network}. Start with a model of the same captions and settings."
         )
     return model, record["history"]
 

@@ -8,6 +8,7 @@ encoder before the caption model.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite, nan
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -44,8 +45,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
     over the positions, each times its sample weight: see `CaptionBatches`.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, name: str = "loss", **kwargs):
-        super().__init__(name=name, reduction="sum", **kwargs)
+    def __init__(self, label_smoothing: float = 0.0, name: str = "loss"):
+        super().__init__(name=name, reduction="sum")
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
@@ -90,7 +91,7 @@ def run_epochs(
     """Runs the remaining epochs of `stage`. The model is that of its last epoch; before the first
     epoch, `build` builds it. It has the inputs and the output of a caption model. After each epoch,
     `score` scores it on the development images. The `teacher` reads the features of `teacher_data`,
-    by default those of `data`. Raises ValueError if training diverges."""
+    by default those of `data`. Raises UserError if training diverges."""
     epochs_done = run.epochs_done(stage)
     all_batches = _make_all_batches(data, vocabulary, settings, epochs_done)
     loss = SmoothedCrossentropy(settings.label_smoothing)
@@ -162,21 +163,21 @@ def compile_model(
     model.compile(optimizer, loss, jit_compile=uses_xla())
 
 
-def require_finite_loss(loss: float, learning_rate: float) -> None:
-    """Raises UserError if training has diverged."""
+def require_finite_loss(loss: float, learning_rate: float, folder: Path) -> None:
+    """Raises UserError if the run in `folder` has diverged."""
     if not isfinite(loss):
         raise UserError(
-            f"Expected a finite loss, got {loss}: the training diverged. The epochs before are "
-            f"kept. Train again with a learning rate below {learning_rate}."
+            f"Expected a finite loss, got {loss}: the training diverged. Delete {folder}, and "
+            f"train again with a learning rate below {learning_rate}."
         )
 
 
-def require_finite_weights(model: keras.Model, learning_rate: float) -> None:
-    """Raises UserError if training has diverged in its last batch, whose loss was computed with the
+def require_finite_weights(model: keras.Model, learning_rate: float, folder: Path) -> None:
+    """Raises UserError if the run has diverged in its last batch, whose loss was computed with the
     weights before it."""
     for weights in model.get_weights():
         if not np.isfinite(weights).all():
-            require_finite_loss(nan, learning_rate)
+            require_finite_loss(nan, learning_rate, folder)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -197,10 +198,10 @@ class _Epochs(keras.callbacks.Callback):
             layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_train_batch_end(self, batch, logs=None):
-        require_finite_loss(logs["loss"], self._settings.learning_rate)
+        require_finite_loss(logs["loss"], self._settings.learning_rate, self._run.folder)
 
     def on_epoch_end(self, epoch, logs=None):
-        require_finite_weights(self.model, self._settings.learning_rate)
+        require_finite_weights(self.model, self._settings.learning_rate, self._run.folder)
         logs.update(self._score(self.model))
         self._run.add_epoch(self.model, logs)
         self.model.stop_training = self._run.stage != self._stage

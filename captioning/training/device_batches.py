@@ -28,7 +28,7 @@ class DeviceBatches(keras.utils.PyDataset):
 
     def __init__(self, batches: CaptionBatches | DistillationBatches):
         # Keras draws a batch before the first epoch. Its threads would keep those that they have
-        # drawn besides, and mix them into the epochs. Without threads, nothing is drawn ahead.
+        # drawn besides, and mix them into the epochs. With one worker, it starts none of them.
         super().__init__(workers=1)
         self._batches = batches
         self._shape = make_shaper(batches.batch_size)

@@ -2,7 +2,8 @@
 
 In `models` and `training`, only this module imports a backend of Keras: models, losses and the
 stages of training are plain Keras. Each device computes its share of the rows of every batch, and
-the gradients are summed, so that all devices have the weights that one device would have. JAX
+the gradients are summed, so that all devices have the weights that one device would have; with
+TensorFlow, self-critical training uses one device. JAX
 trains on the devices of one process or of several (`keras.distribution.DataParallel`), TensorFlow
 on those of one process (`MirroredStrategy`).
 """
@@ -30,8 +31,8 @@ _strategy = None  # TensorFlow's, for several devices; JAX's is `keras.distribut
 @contextmanager
 def use_devices(devices: int | None = None) -> Iterator[None]:
     """Inside the block, models train on the given number of devices: by default on all graphics
-    cards, or without any on the processor. Prints their names, unless it is one processor. The
-    environment sets the number of processes; several of them use all devices.
+    cards, or on the processor if there are none. Prints their names, unless it is one processor.
+    The environment sets the number of processes; several of them use all devices.
 
     Raises UserError if the backend of Keras is neither JAX nor TensorFlow, finds fewer devices or
     cannot use several processes, or if the environment numbers the processes wrongly.
@@ -137,7 +138,7 @@ def _has_bfloat16_units() -> bool:
     backend, device = keras.backend.backend(), keras.distribution.list_devices()[0]
     if device.startswith("cpu"):
         return backend == "tensorflow" and openvino_runtime.has_bfloat16_units()
-    if not device.startswith(("gpu", "cuda")):
+    if not device.startswith("gpu"):
         return True  # a TPU
     if backend == "jax":
         import jax
@@ -145,18 +146,16 @@ def _has_bfloat16_units() -> bool:
         generation = jax.local_devices()[0].compute_capability.partition(".")[0]
         # Cards of AMD have a name instead of a number, such as gfx942.
         return generation.isdecimal() and int(generation) >= _BFLOAT16_GENERATION
-    if backend == "tensorflow":
-        import tensorflow
+    import tensorflow
 
-        card = tensorflow.config.list_physical_devices("GPU")[0]
-        details = tensorflow.config.experimental.get_device_details(card)
-        return details.get("compute_capability", (0, 0))[0] >= _BFLOAT16_GENERATION
-    return False
+    card = tensorflow.config.list_physical_devices("GPU")[0]
+    details = tensorflow.config.experimental.get_device_details(card)
+    return details.get("compute_capability", (0, 0))[0] >= _BFLOAT16_GENERATION
 
 
 def _read_number(name: str, default: int, least: int, most: float = inf) -> int:
     """Returns the whole number in an environment variable, or the default if it is not set. Raises
-    UserError if it is no number from `least` to `most`."""
+    UserError if it is not a number from `least` to `most`."""
     value = os.environ.get(name, str(default))
     if not value.isdecimal() or not least <= int(value) <= most:
         limit = f" to {most}" if most < inf else ""
@@ -175,16 +174,16 @@ def _join_processes(processes: int) -> None:
         keras.distribution.initialize()
 
 
-def _choose(found: Sequence[str], devices: int | None, processes: int) -> list[str]:
-    """Returns the names of the devices to use, of all that were `found`. Raises UserError if there
-    are fewer, or if several processes would use a part."""
-    least, most = len(found) if processes > 1 else 1, len(found)
+def _choose(available: Sequence[str], devices: int | None, processes: int) -> list[str]:
+    """Returns the names of the devices to use, of all that are `available`. Raises UserError if
+    there are fewer, or if several processes would use a part."""
+    least, most = len(available) if processes > 1 else 1, len(available)
     if devices is not None and not least <= devices <= most:
         raise UserError(
             f"Expected a number of devices from {least} to {most}, got {devices}: Keras finds "
-            f"{', '.join(found)}. Name another number."
+            f"{', '.join(available)}. Name another number."
         )
-    return list(found[:devices])
+    return list(available[:devices])
 
 
 @contextmanager

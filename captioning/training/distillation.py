@@ -76,7 +76,7 @@ class DistillationBatches(keras.utils.PyDataset):
     def _spread(self, soft_targets: np.ndarray) -> np.ndarray:
         """Returns the probabilities of all words (positions, vocabulary_size) from the soft targets
         (positions,)."""
-        word_ids = soft_targets["ids"].astype("int64")  # (positions, top words)
+        word_ids = soft_targets["ids"]  # (positions, top words)
         probabilities = soft_targets["probabilities"].astype("float32")
         rest = np.maximum(1 - probabilities.sum(axis=-1, keepdims=True), 0)
         other_words = max(self._vocabulary_size - word_ids.shape[-1], 1)
@@ -124,7 +124,7 @@ def _top_words(probabilities: np.ndarray, dtype: np.dtype) -> np.ndarray:
     soft_targets = np.empty(len(probabilities), dtype)
     count = soft_targets["ids"].shape[-1]
     soft_targets["ids"] = np.argpartition(-probabilities, count - 1, axis=-1)[:, :count]
-    top = np.take_along_axis(probabilities, soft_targets["ids"].astype("int64"), axis=-1)
+    top = np.take_along_axis(probabilities, soft_targets["ids"], axis=-1)
     soft_targets["probabilities"] = top
     return soft_targets
 

@@ -56,7 +56,7 @@ def fine_tune_encoder(
     images in `image_folder`, then `paths.fine_tuned_weights` and, in `paths.fine_tuning`, the
     caption model that learned together with the encoder.
 
-    The encoder was built from `weights`: see `build_encoder`. Raises ValueError if weights, feature
+    The encoder was built from `weights`: see `build_encoder`. Raises UserError if weights, feature
     maps and caption model do not belong to the same encoder, or if no epoch of fine-tuning improves
     the development CIDEr; FileNotFoundError if there are no maps of the flipped images.
     """
@@ -70,7 +70,7 @@ def fine_tune_encoder(
     if HORIZONTAL_FLIP not in data.augmented_features:
         raise FileNotFoundError(
             f"Expected {paths.augmented_feature_maps(HORIZONTAL_FLIP.name)}, got none. Extract the "
-            "features of all images first: `python -m captioning features`."
+            "features of all images first: `captioning features`."
         )
     encoder = load_pretrained_encoder(data.encoder_id, weights, settings.fine_tuned_blocks)
     trained = record.get("settings", {})
@@ -96,7 +96,7 @@ def fine_tune_encoder(
 
 def load_pretrained_encoder(encoder_id: str | None, weights: str, blocks: int) -> SplitEncoder:
     """Builds the encoder with the given ID (None: the default encoder) from `weights`: see
-    `build_split_encoder`. Raises ValueError if these are the weights of another encoder."""
+    `build_split_encoder`. Raises UserError if these are the weights of another encoder."""
     expected_id = encoder_id or DEFAULT_ENCODER
     encoder = build_split_encoder(encoder_name(expected_id), weights, blocks)
     built_id = make_encoder_id(encoder.whole)
@@ -125,7 +125,7 @@ def fine_tune(
     `data` holds the feature maps of the encoder, plain and flipped, `backbone_data` the same
     captions with the maps of its backbone. The ensemble of the `members`, which were trained on
     `data`, is the teacher. At the end, the blocks have the weights of the epoch with the highest
-    development CIDEr. The `Run` stays in `folder`, and a later call resumes it. Raises ValueError
+    development CIDEr. The `Run` stays in `folder`, and a later call resumes it. Raises UserError
     if that run had other settings, captions, words or augmentations, another encoder or another
     teacher.
     """
@@ -138,8 +138,9 @@ def fine_tune(
     }
     run = Run(folder, identity, {STAGE: settings.fine_tuning_epochs}, settings.patience)
     settings = replace(
-        settings.for_student(),
+        settings,
         epochs=settings.fine_tuning_epochs,
+        dropout=settings.student_dropout,
         learning_rate=settings.fine_tuning_learning_rate,
         soft_target_share=settings.fine_tuning_soft_target_share,
     )

@@ -85,9 +85,9 @@ class References:
         unknown image."""
         references = self._captions[image_name]
         numbered = [*map(self._number, captions), *references]
-        found = [_find_ngrams(numbered, length) for length in _LENGTHS]
-        ngrams, rows = map(np.concatenate, zip(*found, strict=True))
-        lengths = np.repeat(_LENGTHS, [len(rows) for _, rows in found])
+        ngrams_by_length = [_find_ngrams(numbered, length) for length in _LENGTHS]
+        ngrams, rows = map(np.concatenate, zip(*ngrams_by_length, strict=True))
+        lengths = np.repeat(_LENGTHS, [len(rows) for _, rows in ngrams_by_length])
         ngrams, first, columns = np.unique(ngrams, return_index=True, return_inverse=True)
         shape = len(numbered), len(ngrams)
         cells = np.ravel_multi_index((rows, columns), shape)
@@ -127,7 +127,7 @@ class Cider:
     def __init__(self, references: References):
         images, ngrams, images_with = references.count_images()
         self._log_images = log(images)
-        # Entry 0 is no n-gram: it stands for all n-grams that occur in fewer than two images.
+        # Entry 0 is not an n-gram: it stands for all n-grams that occur in fewer than two images.
         self._ngrams = np.insert(ngrams, 0, 0)
         self._log_images_with = np.log(np.insert(images_with, 0, 1))
 
@@ -171,9 +171,9 @@ def score_bleu(counts: NGramCounts) -> np.ndarray:
 
 
 class Support:
-    """Scores captions by their content words: `weight` times the number of those that a reference
-    contains, minus the number of those that no reference contains. CIDEr and BLEU forgive a false
-    word in a likely phrase. The list of words without content is English."""
+    """Scores captions by their content words: `weight` times the difference between the number of
+    those that a reference contains and the number of those that none contains. CIDEr and BLEU
+    forgive a false word in a likely phrase. The list of words without content is English."""
 
     def __init__(
         self, captions: Mapping[str, Iterable[Sequence[int]]], stems: np.ndarray, weight: float
@@ -191,8 +191,10 @@ class Support:
         """Returns the scores (captions,) float of captions, as word ids, of an image. A repeated
         word counts once. Raises KeyError if the image has no references."""
         references = self._references[image_name]
-        found = map(self._find_stems, captions)
-        differences = [2 * np.isin(stems, references).sum() - len(stems) for stems in found]
+        stems_by_caption = map(self._find_stems, captions)
+        differences = [
+            2 * np.isin(stems, references).sum() - len(stems) for stems in stems_by_caption
+        ]
         return self._weight * np.array(differences)
 
     def _find_stems(self, word_ids: Iterable[int]) -> np.ndarray:

@@ -45,7 +45,7 @@ def run_stage(
     start: keras.Model | None = None,
 ) -> None:
     """Runs the remaining epochs of this stage. The first begins with the caption model `start`, by
-    default the best of the run so far. Raises ValueError if training diverges."""
+    default the best of the run so far. Raises UserError if training diverges."""
     if run.epochs_done(STAGE):
         model = run.load_last_model()
         _swap_averages(model)
@@ -57,14 +57,15 @@ def run_stage(
     require_features(data.development, data.features)  # before an epoch, not after it
     validator = Validator(data, vocabulary, settings)
     shape = make_shaper(settings.batch_size)
+    learning_rate = settings.self_critical_learning_rate
     while run.stage == STAGE:
         rewards = []
         epoch = run.epochs_done(STAGE)
         for *batch, reward in tqdm(batches.draw_epoch(epoch), total=len(batches), unit="batch"):
             loss = model.train_on_batch(*shape(batch))
-            require_finite_loss(float(loss), settings.self_critical_learning_rate)
+            require_finite_loss(float(loss), learning_rate, run.folder)
             rewards.append(reward)
-        require_finite_weights(model, settings.self_critical_learning_rate)
+        require_finite_weights(model, learning_rate, run.folder)
         _swap_averages(model)
         numbers = {"reward": float(np.mean(rewards)), **validator.score(model)}
         print(f"{STAGE} epoch {epoch + 1}:", numbers)
@@ -97,14 +98,14 @@ def _swap_averages(model: keras.Model) -> None:
 class SelfCriticalBatches:
     """Batches of captions that a decoder generates, weighted by their advantages.
 
-    A batch is generated when it is drawn, with the present weights of the decoder. The order of the
+    A batch is generated when it is drawn, with the current weights of the decoder. The order of the
     images depends only on the seed and the epoch.
     """
 
     def __init__(self, variants: Sequence[Variant], decoder: Decoder, settings: TrainingSettings):
         """`variants`: see `CaptionBatches`. Beam search of width `settings.samples` generates that
         many captions of an image: similar enough to be good, and different enough to compare.
-        Raises ValueError if an image has no features."""
+        Raises UserError if an image has no features."""
         self._variants = variants
         self._decoder = decoder
         self._batch_size = settings.batch_size
@@ -112,14 +113,14 @@ class SelfCriticalBatches:
         self._dropout = settings.self_critical_dropout
         self._seed = settings.seed
         stems, weight = number_stems(decoder.vocabulary), settings.support_weight
-        rewards = {}  # by the identity of the captions, which most variants share
+        rewards = {}  # by whether the images are flipped
         for variant in variants:
             require_features(variant.captions, variant.features)
-            if id(variant.captions) not in rewards:
+            if variant.is_flipped not in rewards:
                 support = Support(variant.captions, stems, weight) if weight else None
                 captions = _without_start(variant.captions)
-                rewards[id(variant.captions)] = Reward(captions, settings.bleu_weight, support)
-        self._rewards = [rewards[id(variant.captions)] for variant in variants]
+                rewards[variant.is_flipped] = Reward(captions, settings.bleu_weight, support)
+        self._rewards = [rewards[variant.is_flipped] for variant in variants]
 
     def __len__(self) -> int:
         return -(-len(self._variants[0].captions) // self._batch_size)

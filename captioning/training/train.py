@@ -71,8 +71,8 @@ def train_and_export(
     data: TrainingData, settings: TrainingSettings, paths: Paths, start: Path | None = None
 ) -> list[dict]:
     """Trains a model in `paths.models`, and writes the vocabulary and the exported decoder. With
-    the encoder, these are all that captioning needs. Returns the history. Of several processes,
-    the first writes. `start`: see `train`."""
+    the encoder, these are all that captioning needs. Returns the history. With several
+    processes, only the first writes. `start`: see `train`."""
     captions_of_all = chain.from_iterable(data.train.values())
     vocabulary = Vocabulary.from_captions(captions_of_all, settings.min_word_count)
     model, history = train(data, vocabulary, settings, paths.models, start)
@@ -101,7 +101,7 @@ def train(
     holds the model and the record. An unfinished run in `folder` is resumed, and a finished run is
     not repeated.
 
-    Raises ValueError if that run had other settings, captions, words or augmentations, another
+    Raises UserError if that run had other settings, captions, words or augmentations, another
     encoder or another start; if the caption model in `start` does not fit; if an image has no
     features; if the decoder needs feature maps and gets pooled features; or if training diverges.
     Raises FileNotFoundError if `start` holds no model.
@@ -112,7 +112,7 @@ def train(
         started, past_epochs = load_start(start, data, vocabulary, settings)
         identity["start"] = make_fingerprint(started)
     history = read_record(folder, identity)["history"]
-    if history:
+    if history:  # only a finished run has a record here
         if is_first_process():
             _remove_members(folder)  # a run that was killed at its end may leave them
         return load_model(folder), history
@@ -142,7 +142,7 @@ def export_trained(paths: Paths) -> None:
     """Exports the decoder again, from the model and the vocabulary of a finished run.
 
     The longest caption is that of the training captions. Without the data set, such as for a model
-    from elsewhere, it is that of the present export. Raises ValueError if model and vocabulary are
+    from elsewhere, it is that of the current export. Raises UserError if model and vocabulary are
     not from the same run.
     """
     model, vocabulary, record = load_trained(paths)
@@ -165,7 +165,7 @@ def _export_with_tensorflow(root: Path) -> None:
     if subprocess.run(command, env=environment).returncode:
         raise UserError(
             "Expected the decoder to be exported, got an error. The trained model is kept. Run "
-            f"`python -m captioning export` with KERAS_BACKEND={EXPORT_BACKEND}."
+            f"`captioning export` with KERAS_BACKEND={EXPORT_BACKEND}."
         )
 
 
@@ -205,7 +205,12 @@ def _member_settings(settings: TrainingSettings, number: int) -> TrainingSetting
 
 
 def _student_settings(settings: TrainingSettings) -> TrainingSettings:
-    return replace(settings.for_student(), seed=_seed(settings, settings.members + 1))
+    return replace(
+        settings,
+        epochs=settings.student_epochs,
+        dropout=settings.student_dropout,
+        seed=_seed(settings, settings.members + 1),
+    )
 
 
 def _seed(settings: TrainingSettings, number: int) -> int:

@@ -117,7 +117,7 @@ class TrainingData:
 
     @property
     def has_feature_maps(self) -> bool:
-        """Whether the features are maps of cells, not pooled."""
+        """Whether the features are maps (cells, feature_width), even of one cell, not vectors."""
         return next(iter(self.features.values())).ndim == 2
 
     @property
@@ -152,17 +152,18 @@ def load_training_data(paths: Paths, settings: TrainingSettings) -> TrainingData
     step = "features --pooled" if settings.uses_pooled_features else "features"
     raise FileNotFoundError(
         f"Expected feature maps in {paths.feature_maps}, got none. Extract the features: "
-        f"`python -m captioning {step}`."
+        f"`captioning {step}`."
     )
 
 
 def load_lazily(paths: Paths, settings: TrainingSettings) -> TrainingData:
     """Loads the captions, with features that the encoder in `paths.models` computes when they are
-    read: see `TrainingData.with_lazy_features`. Raises UserError if the decoder needs none."""
+    read: see `TrainingData.with_lazy_features`. Raises UserError for the merge
+    decoder, which needs no feature maps."""
     if settings.uses_pooled_features:
         raise UserError(
             f'Expected a decoder that needs feature maps, got "{settings.decoder}". Its features '
-            "are small: extract them with `python -m captioning features --pooled`."
+            "are small: extract them with `captioning features --pooled`."
         )
     dataset, descriptions = load_with_descriptions(paths.dataset, paths.descriptions)
     data = TrainingData.from_dataset(dataset, descriptions, features={})

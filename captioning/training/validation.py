@@ -27,7 +27,7 @@ class Validator:
             self._decoder = to_decoder(self._model, vocabulary, data.longest_caption)
 
     def score(self, model: keras.Model, features: Features | None = None) -> dict[str, float]:
-        """Returns CIDEr, from 0 to 10, and BLEU-4, from 0 to 1, of the model with its present
+        """Returns CIDEr, from 0 to 10, and BLEU-4, from 0 to 1, of the model with its current
         weights. `features` (by image name) replace those of the data while the encoder learns."""
         self._model.set_weights(model.get_weights())
         features = self._data.features if features is None else features
@@ -45,6 +45,6 @@ def _score(
     features: Mapping[str, np.ndarray],
     references: Mapping[str, Sequence[str]],
 ) -> dict[str, float]:
-    _, scores = evaluate(decoder, features, references)
+    scores = evaluate(decoder, features, references)
     names = ("CIDEr", "BLEU-4")
     return from_first_process({f"development {name}": scores[name] for name in names})

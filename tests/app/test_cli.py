@@ -167,6 +167,13 @@ def test_a_step_prints_what_the_function_returns(arguments, printed, calls, caps
     assert capsys.readouterr().out == printed
 
 
+def test_all_prints_the_scores_alone_to_standard_output(calls, capsys):
+    assert main(["all", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == '{"CIDEr": 0.5}\n'
+    assert printed.err == "the findings\nthe data set\nfitted on 1,900 captions\n"
+
+
 def test_the_help_lists_the_steps_and_a_missing_step_is_an_error(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])

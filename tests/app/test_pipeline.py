@@ -190,7 +190,7 @@ def test_the_default_settings_suit_the_data_and_single_ones_can_be_overridden(pr
 )
 def test_training_without_features_names_the_step_that_extracts_them(step, decoder, prepared):
     settings = TrainingSettings(decoder=decoder)
-    with pytest.raises(FileNotFoundError, match="python -m captioning features"):
+    with pytest.raises(FileNotFoundError, match="`captioning features"):
         getattr(pipeline, step)(prepared, settings)
 
 
@@ -202,7 +202,7 @@ def test_only_the_chosen_augmentations_are_extracted(prepared):
 
 def test_pooled_features_are_not_enough_for_a_model_with_attention(prepared, tiny_settings):
     pipeline.extract_features(prepared, pooled=True)
-    with pytest.raises(FileNotFoundError, match="python -m captioning features"):
+    with pytest.raises(FileNotFoundError, match="`captioning features"):
         pipeline.train(prepared, tiny_settings)
 
 

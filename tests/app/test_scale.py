@@ -22,6 +22,7 @@ from captioning.app.caption_store import CaptionStore
 from captioning.app.manifest import read_manifest, write_manifest
 from captioning.app.ray_cluster import fit_workers
 from captioning.app.row_captioner import CAPTIONS, RowCaptioner, identify
+from captioning.app.storage import read_content
 from captioning.errors import UserError
 from captioning.files import only_writer
 from captioning.inference.captioner import Captioner
@@ -188,12 +189,23 @@ def test_the_error_of_bytes_names_their_path_or_their_id():
     ]
     errors = [row["error"] for row in caption(rows, Captioner.load)]
     assert [error.partition(" cannot")[0] for error in errors[:2]] == ["a.jpg", "The image 2"]
-    assert "image 3" in errors[2]
+    assert errors[2] == ("Expected a path or bytes of image 3, got neither. Correct the manifest.")
 
 
 def test_the_error_of_a_path_in_unknown_storage_says_what_is_expected():
     (row,) = caption([{"id": 1, "path": "http://host/a.jpg"}], Captioner.load)
     assert row["error"].startswith("Expected a path, or a URI that begins with s3:// or gs://")
+
+
+@pytest.mark.slow  # waits while the library tries to connect again
+def test_the_error_of_storage_that_cannot_be_reached_names_the_image(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # where nothing listens
+    with pytest.raises(OSError) as caught:
+        read_content("s3://unreachable/a.jpg")
+    assert str(caught.value).startswith("s3://unreachable/a.jpg cannot be read (")
+    assert str(caught.value).endswith("). Try it again later.")
 
 
 THREADS = """
@@ -364,10 +376,10 @@ def test_two_jobs_do_not_write_the_same_folder_of_this_machine(tmp_path, capsys,
 def test_a_store_belongs_to_one_job(store):
     store.bind({"model": "a", "search": "beam"})
     store.bind({"model": "a", "search": "beam"})
-    with pytest.raises(UserError, match="Expected the model with which .* was begun"):
+    with pytest.raises(UserError, match="Expected the model that .* was started with"):
         store.bind({"model": "b", "search": "beam"})
     (Path(store.name) / "job.json").write_text("{")
-    with pytest.raises(UserError, match="Expected the model and search with which"):
+    with pytest.raises(UserError, match="Expected the model and search that"):
         store.bind({"model": "a", "search": "beam"})
 
 
@@ -379,7 +391,7 @@ def test_the_job_of_another_model_search_or_manifest_needs_another_folder(tmp_pa
     (output / "job.json").write_text(json.dumps({}))
     assert cli.main(["at-scale", "--manifest", manifest, "--output", str(output)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("Expected the model and program and search and manifest with which ")
+    assert line.startswith("Expected the model and program and search and manifest that ")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from captioning.data.dataset import (
     select,
     write_descriptions,
 )
-from captioning.settings import SplitSettings
 
 CAPTIONS = {"cat/1.jpg": ["Une été , “so” ."], "dog/1.jpg": ["A dog .", "Two\tdogs ."]}
 SPLITS = {"train": ["dog/1.jpg", "cat/1.jpg"], "development": ["cat/1.jpg"], "test": ["dog/1.jpg"]}
@@ -54,9 +53,7 @@ def test_a_data_set_prints_a_line_for_each_split_with_counts(tmp_path):
 def test_a_damaged_data_set_is_refused_with_advice(tmp_path, content):
     path = tmp_path / "dataset.json"
     path.write_text(content)
-    with pytest.raises(
-        ValueError, match="data set in .*dataset.json, got .*python -m captioning check"
-    ):
+    with pytest.raises(ValueError, match="data set in .*dataset.json, got .*captioning check"):
         Dataset.load(path)
 
 
@@ -73,7 +70,7 @@ def test_captions_of_another_check_are_refused(tmp_path):
 
 def test_the_message_for_a_missing_file_names_the_step_that_writes_it(tmp_path):
     for read in (Dataset.load, read_descriptions):
-        with pytest.raises(FileNotFoundError, match="python -m captioning check"):
+        with pytest.raises(FileNotFoundError, match="`captioning check"):
             read(tmp_path / "gone")
 
 
@@ -123,12 +120,12 @@ def test_a_split_is_recognised_by_all_its_usual_names():
     assert [parse_split(word) for word in ("TEST", "holdout", "")] == ["test", None, None]
 
 
-def test_every_image_is_in_one_split_and_the_splits_have_about_the_given_shares():
-    splits = complete_splits({}, NAMES, SplitSettings(development=0.05, test=0.2))
+def test_every_image_is_in_one_split_and_the_splits_have_about_their_shares():
+    splits = complete_splits({}, NAMES)
     assert list(splits) == ["train", "development", "test"]
     assert sorted(sum(splits.values(), [])) == NAMES
-    assert len(splits["test"]) == pytest.approx(400, abs=60)
-    assert len(splits["development"]) == pytest.approx(80, abs=25)
+    assert len(splits["test"]) == pytest.approx(200, abs=40)
+    assert len(splits["development"]) == pytest.approx(180, abs=40)
 
 
 def test_a_draw_does_not_depend_on_machine_or_order():
@@ -170,4 +167,4 @@ def test_a_missing_split_is_drawn_only_from_the_training_images():
 def test_too_few_training_images_are_refused_with_advice(named):
     message = "Expected . training images or more in my_captions.csv, .*Add captioned"
     with pytest.raises(ValueError, match=message):
-        complete_splits(named, ["a", "b"], source="my_captions.csv")
+        complete_splits(named, ["a", "b"], "my_captions.csv")

@@ -166,7 +166,7 @@ def test_the_message_for_a_malformed_caption_names_its_line(tmp_path, line):
 
 
 def test_the_message_for_a_missing_caption_file_names_the_step_that_writes_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="python -m captioning download"):
+    with pytest.raises(FileNotFoundError, match="`captioning download"):
         read_captions(tmp_path / "Flickr8k.token.txt")
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from captioning.data.augmentation import AUGMENTATIONS
-from captioning.data.feature_store import FeatureStore
+from captioning.data.feature_store import FeatureStore, load_pooled_features
 from captioning.data.images import UnreadableImage
 from captioning.inference.extract_features import (
     encode_images,
@@ -385,3 +385,17 @@ def test_pooled_features_of_very_many_images_are_maps_of_one_cell(
         np.testing.assert_allclose(from_maps[name], expected, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(direct[name], expected, rtol=1e-3, atol=2e-3)
     assert not (tmp_path / "direct" / "features.p").exists()
+
+
+def test_a_root_with_pooled_maps_keeps_them_when_its_data_set_shrinks(
+    encoder, image_names, tmp_path, monkeypatch
+):
+    """`load_pooled_features` reads the maps, so `features.p` beside them would never be read."""
+    monkeypatch.setattr("captioning.inference.extract_features._MAX_PICKLED", 3)
+    extract_pooled_features(encoder, tmp_path, image_names[:4], Paths(tmp_path))
+    extract_pooled_features(encoder, tmp_path, image_names[5:7], Paths(tmp_path))
+    maps = extract_feature_maps(encoder, tmp_path, image_names[8:9], tmp_path / "maps.bin")
+    pool_features(maps, Paths(tmp_path))
+    stored = list(load_pooled_features(Paths(tmp_path)))
+    assert stored == [*image_names[:4], *image_names[5:7], *image_names[8:9]]
+    assert not (tmp_path / "features.p").exists()

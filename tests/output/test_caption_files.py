@@ -251,7 +251,7 @@ def test_a_file_without_captions_is_refused_and_left_as_it_is(tmp_path, caption_
 
 
 def test_a_folder_is_refused(tmp_path, caption_format):
-    with pytest.raises(ValueError, match="which is no file"):
+    with pytest.raises(ValueError, match="which is not a file"):
         CaptionFile(tmp_path, caption_format, None)
 
 

@@ -32,7 +32,7 @@ def test_a_damaged_record_is_an_error_with_advice(tmp_path, content):
 
 
 def test_the_advice_for_a_missing_model_depends_on_whether_it_was_trained(tmp_path):
-    with pytest.raises(FileNotFoundError, match="Train it: `python -m captioning train`"):
+    with pytest.raises(FileNotFoundError, match="Train it: `captioning train`"):
         load_model(tmp_path)
     (tmp_path / "training.json").write_text('{"history": [{}]}')
     with pytest.raises(FileNotFoundError, match="Restore it, or delete training.json and train"):

@@ -77,7 +77,7 @@ def test_a_weight_is_the_advantage_of_its_caption_in_its_variant():
     flipped = dict.fromkeys(known, [[START, 6, END]]) | others
     plain_features = {name: np.full((1, 2), name in known, "float32") for name in plain}
     flipped_features = {name: 10 + array for name, array in plain_features.items()}
-    variants = [Variant(plain, plain_features), Variant(flipped, flipped_features)]
+    variants = [Variant(plain, plain_features), Variant(flipped, flipped_features, True)]
     settings = replace(SETTINGS, batch_size=9, samples=2)
     batches = SelfCriticalBatches(variants, ConstantDecoder(), settings)
     ((inputs, targets, weights, _),) = batches.draw_epoch(0)
