@@ -1,5 +1,5 @@
-"""The settings of search, training and splits: each once, with its default, its check and the
-reason for its default.
+"""The settings of search and training: each once, with its default, its check and the reason for
+its default.
 
 Numbers that follow from the data (vocabulary size, longest caption, feature width) are not
 settings: they are counted, or read from the saved files.

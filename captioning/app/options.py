@@ -73,7 +73,7 @@ def add_encoder(parser: ArgumentParser) -> None:
         "--weights",
         metavar="FILE",
         help='"imagenet" or a weights file from which to build a new encoder (default: keep '
-        "models/encoder; without one, copy the shipped encoder)",
+        'models/encoder, or copy the shipped encoder; "imagenet" for any other --encoder)',
     )
     parser.add_argument(
         "--pooled",

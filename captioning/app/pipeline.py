@@ -151,7 +151,7 @@ def train(
 ) -> list[dict]:
     """Trains the caption model on `devices` (see `use_devices`), and exports its decoder. Writes
     `models/` and `tokenizer.p`. Returns the history: a dict of stage and numbers for each epoch.
-    Resumes a run that was stopped. Of several processes, the first writes. With `on_the_fly`,
+    Resumes a run that was stopped. Of several processes, only the first writes. With `on_the_fly`,
     feature maps are computed when a batch needs them: see `load_lazily`. With `start`, the folder
     of a finished run, its caption model continues: see `captioning.training.continuation`."""
     from captioning.training.devices import is_first_process, use_devices

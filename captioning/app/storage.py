@@ -38,7 +38,7 @@ def read_content(name: str) -> bytes:
     try:
         with file_system.open_input_stream(path) as stream:
             return stream.read()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         problem = f"There is no file {name}. Check the name and the folder."
         raise FileNotFoundError(problem) from error
     except OSError as error:

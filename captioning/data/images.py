@@ -57,8 +57,8 @@ def load_image(image: ImageLike, size: tuple[int, int], crop: Box | None = None)
 
 
 def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
-    """Opens an image upright, in RGB, at its own size, unless that is beyond the pixel budget and a
-    JPEG file can be reduced to fit. With `at_least`, JPEG and JPEG 2000 files and large images are
+    """Opens an image upright, in RGB, at its own size; a JPEG or JPEG 2000 file beyond the pixel
+    budget is reduced to fit it. With `at_least`, JPEG and JPEG 2000 files and large images are
     reduced, to at least that many pixels a side, which is faster.
 
     Grey, palette and CMYK images are converted, 16-bit and float images are scaled to 8 bits (see

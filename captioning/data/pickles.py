@@ -96,8 +96,8 @@ def _read_opcodes(path: Path, max_bytes: int, first: str) -> Iterator[tuple[str,
     ValueError for a larger file, another first opcode or damaged ones."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"There is no {path}. Name its folder, or run the step that writes it: see `python -m "
-            "captioning --help`."
+            f"There is no {path}. Name its folder, or run the step that writes it: see `captioning "
+            "--help`."
         )
     size = path.stat().st_size
     if size > max_bytes:

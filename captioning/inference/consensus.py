@@ -33,10 +33,10 @@ def rank_by_consensus(
     word_scores: np.ndarray | None = None,
 ) -> list[Hypothesis]:
     """Returns the hypotheses, best first. The score of a hypothesis is its mean agreement with all
-    of them, weighted by their probabilities, plus its own weighted log-probability; both from
-    log-probabilities that are divided by length ** `length_normalisation`. With
-    `word_scores` (vocabulary,), see `Confidence.score_words`, the weighted sum of the scores of its
-    words is added: a positive score counts once for each word, a negative one every time.
+    of them, each weighted by its probability, plus `_LOG_PROB_WEIGHT` times its own
+    log-probability. All log-probabilities are first divided by length ** `length_normalisation`.
+    With `word_scores` (vocabulary,), see `Confidence.score_words`, the weighted sum of the scores
+    of its words is added: a positive score counts once for each word, a negative one every time.
 
     `rarities` (vocabulary,) holds the weight of each word id in CIDEr, its inverse document
     frequency there.

@@ -99,9 +99,9 @@ def extract_pooled_features(
 def pool_features(feature_maps: FeatureStore, paths: Paths) -> Mapping[str, np.ndarray]:
     """Writes and returns image name -> the mean over the cells of its feature map.
 
-    For up to 50,000 images, a plain pickled dict of means (feature_width,) float32; for more, a
-    `FeatureStore` of maps with one cell (1, feature_width) float16. Computes only missing means,
-    unless the first one in the dict comes from another map: then all.
+    For up to 50,000 images, a plain pickled dict of means (feature_width,) float32; for more, or if
+    the root has such maps, a `FeatureStore` of maps with one cell (1, feature_width) float16.
+    Computes only missing means, unless the first one in the dict comes from another map: then all.
     """
     if _are_stored_as_maps(feature_maps, paths):
         return _store_means(feature_maps, paths.pooled_feature_maps)
@@ -177,8 +177,8 @@ def _encode_named(
 
     if image_names and not folder.is_dir():
         raise FileNotFoundError(
-            f"There is no folder {folder} with the images. Restore it, or run `python -m "
-            "captioning check` with the folder where they are now."
+            f"There is no folder {folder} with the images. Restore it, or run `captioning "
+            "check` with the folder where they are now."
         )
     remaining = iter(image_names)
     with tqdm(total=len(image_names), desc=title, unit="image") as progress:

@@ -31,7 +31,8 @@ Features = Mapping[str, np.ndarray]  # by image name: feature maps (cells, featu
 
 
 class Variant(NamedTuple):
-    """Captions and features of all images, plain or with one augmentation."""
+    """Captions and features of all images, plain or with one augmentation. Variants with the same
+    `is_flipped` have equal captions."""
 
     captions: EncodedCaptions
     features: Features

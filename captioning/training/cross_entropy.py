@@ -8,7 +8,6 @@ encoder before the caption model.
 
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite, nan
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -163,21 +162,21 @@ def compile_model(
     model.compile(optimizer, loss, jit_compile=uses_xla())
 
 
-def require_finite_loss(loss: float, learning_rate: float, folder: Path) -> None:
-    """Raises UserError if the run in `folder` has diverged."""
+def require_finite_loss(loss: float, learning_rate: float) -> None:
+    """Raises UserError if training has diverged."""
     if not isfinite(loss):
         raise UserError(
-            f"Expected a finite loss, got {loss}: the training diverged. Delete {folder}, and "
-            f"train again with a learning rate below {learning_rate}."
+            f"Expected a finite loss, got {loss}: the training diverged. Begin a new run with a "
+            f"learning rate below {learning_rate}."
         )
 
 
-def require_finite_weights(model: keras.Model, learning_rate: float, folder: Path) -> None:
-    """Raises UserError if the run has diverged in its last batch, whose loss was computed with the
+def require_finite_weights(model: keras.Model, learning_rate: float) -> None:
+    """Raises UserError if training has diverged in its last batch, whose loss was computed with the
     weights before it."""
     for weights in model.get_weights():
         if not np.isfinite(weights).all():
-            require_finite_loss(nan, learning_rate, folder)
+            require_finite_loss(nan, learning_rate)
 
 
 class _Epochs(keras.callbacks.Callback):
@@ -198,10 +197,10 @@ class _Epochs(keras.callbacks.Callback):
             layer.seed_generator.state.assign(random.integers(2**32, size=2, dtype="uint32"))
 
     def on_train_batch_end(self, batch, logs=None):
-        require_finite_loss(logs["loss"], self._settings.learning_rate, self._run.folder)
+        require_finite_loss(logs["loss"], self._settings.learning_rate)
 
     def on_epoch_end(self, epoch, logs=None):
-        require_finite_weights(self.model, self._settings.learning_rate, self._run.folder)
+        require_finite_weights(self.model, self._settings.learning_rate)
         logs.update(self._score(self.model))
         self._run.add_epoch(self.model, logs)
         self.model.stop_training = self._run.stage != self._stage

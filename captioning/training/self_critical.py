@@ -57,15 +57,14 @@ def run_stage(
     require_features(data.development, data.features)  # before an epoch, not after it
     validator = Validator(data, vocabulary, settings)
     shape = make_shaper(settings.batch_size)
-    learning_rate = settings.self_critical_learning_rate
     while run.stage == STAGE:
         rewards = []
         epoch = run.epochs_done(STAGE)
         for *batch, reward in tqdm(batches.draw_epoch(epoch), total=len(batches), unit="batch"):
             loss = model.train_on_batch(*shape(batch))
-            require_finite_loss(float(loss), learning_rate, run.folder)
+            require_finite_loss(float(loss), settings.self_critical_learning_rate)
             rewards.append(reward)
-        require_finite_weights(model, learning_rate, run.folder)
+        require_finite_weights(model, settings.self_critical_learning_rate)
         _swap_averages(model)
         numbers = {"reward": float(np.mean(rewards)), **validator.score(model)}
         print(f"{STAGE} epoch {epoch + 1}:", numbers)

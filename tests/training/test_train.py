@@ -282,7 +282,7 @@ def test_training_that_diverges_stops_at_once_and_keeps_the_epochs_before(
         ),
     )
     settings = replace(SETTINGS, epochs=3)
-    with pytest.raises(ValueError, match="got nan: the training diverged. Delete .*member-1, and"):
+    with pytest.raises(ValueError, match="got nan: the training diverged. Begin a new run with"):
         train(tiny_data, vocabulary, settings, tmp_path)
     assert batches[-1] == (1, spoilt_batch)
     record = json.loads((tmp_path / "member-1" / "training.json").read_text())
