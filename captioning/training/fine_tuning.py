@@ -3,8 +3,8 @@
 ImageNet, on which Xception was trained, has hardly any classes of people. A caption model that was
 trained on the feature maps of the pretrained encoder is trained further, together with these
 blocks. Soon they would overfit to 6,000 photographs and the words of their captions. Therefore,
-every epoch draws other random crops, which pass through the frozen backbone first, and half of each
-target is the probabilities of a teacher.
+every epoch draws other random crops, which pass through the frozen backbone first, and the targets
+are the probabilities of a teacher.
 """
 
 from collections.abc import Mapping, Sequence

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 SETTINGS = TrainingSettings(
     decoder="merge", min_word_count=1, embedding_units=8, units=12, batch_size=8,
     epochs=10, learning_rate=0.01, fine_tuning_epochs=2, fine_tuning_learning_rate=0.01,
+    fine_tuning_soft_target_share=0.5,
 )  # fmt: skip
 
 
@@ -179,7 +180,8 @@ def test_the_teacher_reads_the_maps_of_the_pretrained_encoder(world, finished):
 
 
 @pytest.mark.slow
-def test_half_of_each_target_is_the_teachers(finished):
+def test_each_target_has_the_share_of_the_teacher_that_is_set(finished):
+    assert TrainingSettings().fine_tuning_soft_target_share == 1
     assert finished.soft_target_shares == [0.5, 0.5]
 
 
