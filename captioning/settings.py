@@ -117,7 +117,7 @@ class TrainingSettings:
     fine_tuned_blocks: int = setting(3, at_least(1))  # residual ones: 11 to 13 of Xception, and 14
     fine_tuning_epochs: int = setting(6, at_least(1))
     fine_tuning_learning_rate: float = setting(3e-4, above(0))  # low: the weights are pretrained
-    fine_tuning_soft_target_share: float = setting(1.0, between(0, 1))  # less overfits, see docs
+    fine_tuning_soft_target_share: float = setting(1.0, between(0, 1))  # words among them overfit
 
     # Ensemble and distillation.
     members: int = setting(2, at_least(1))  # models in the ensemble; a third adds little
