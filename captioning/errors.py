@@ -10,8 +10,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 class UserError(ValueError):
     """An error that the user can fix: a file, an option or an argument that is not as expected.
 
-    Its message says what was expected, what came instead and what to do. The commands print
-    the message alone, as they do for an OSError. Every other error is a fault of this program, and
+    Its message says what was expected, what came instead and what to do. The commands print the
+    message alone, as they do for an OSError. Every other error is a fault of this program, and
     keeps its traceback.
     """
 

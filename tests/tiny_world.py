@@ -107,3 +107,11 @@ def build_tiny_encoder():
     scaled = keras.layers.Rescaling(-4 / 255, offset=4)(images)  # white is 0
     pixels = keras.layers.AveragePooling2D(8)(scaled)
     return keras.Model(images, keras.layers.Reshape((4, 18))(pixels), name="encoder")
+
+
+def inner_layers(model):
+    """The layers of the models that a caption model consists of."""
+    import keras
+
+    parts = [part for part in model.layers if isinstance(part, keras.Model)]
+    return [layer for part in parts for layer in part.layers]

@@ -136,7 +136,9 @@ def add_settings(parser: ArgumentParser) -> None:
 def add_evaluation(parser: ArgumentParser) -> None:
     _add_split(parser, default="test")
     add_search(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON, not times 100")
+    parser.add_argument(
+        "--json", action="store_true", help="print the scores as JSON, without the factor of 100"
+    )
 
 
 def add_report(parser: ArgumentParser) -> None:

@@ -63,9 +63,8 @@ def open_image(image: ImageLike, at_least: int | None = None) -> Image.Image:
 
     Grey, palette and CMYK images are converted, 16-bit and float images are scaled to 8 bits (see
     `captioning.data.bit_depths`), transparency becomes white, EXIF rotation is applied, and only
-    the first frame of an animation is used. The bytes of a file give the same pixels as
-    its path. A file with damaged metadata or a JPEG file without an end marker is read if its
-    pixels are whole.
+    the first frame of an animation is used. The bytes of a file give the same pixels as its path. A
+    file with damaged metadata or a JPEG file without an end marker is read if its pixels are whole.
 
     Raises FileNotFoundError for a missing file. Raises UnreadableImage, a UserError, for any other
     file that cannot be read: other or damaged files, folders, pipes, and images beyond the limits

@@ -3,9 +3,9 @@
 In `models` and `training`, only this module imports a backend of Keras: models, losses and the
 stages of training are plain Keras. Each device computes its share of the rows of every batch, and
 the gradients are summed, so that all devices have the weights that one device would have; with
-TensorFlow, self-critical training uses one device. JAX
-trains on the devices of one process or of several (`keras.distribution.DataParallel`), TensorFlow
-on those of one process (`MirroredStrategy`).
+TensorFlow, self-critical training uses one device. JAX trains on the devices of one process or of
+several (`keras.distribution.DataParallel`), TensorFlow on those of one process
+(`MirroredStrategy`).
 """
 
 import os

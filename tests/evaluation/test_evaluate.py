@@ -4,7 +4,7 @@ import pytest
 from captioning.data.dataset import select
 from captioning.data.flickr8k import read_captions, read_splits
 from captioning.data.images import load_image
-from captioning.evaluation.evaluate import evaluate, evaluate_end_to_end
+from captioning.evaluation.evaluate import evaluate, evaluate_end_to_end, texts_of
 from captioning.inference.captioner import Captioner
 from captioning.inference.decoding import find_best_captions
 from captioning.paths import Paths
@@ -31,8 +31,8 @@ def test_end_to_end_gives_the_captions_of_the_features_of_the_same_photographs(
     features = dict(zip(references, captioner.encoder(images), strict=True))
     scores = evaluate(captioner.decoder, features, references)
     maps = np.stack(list(features.values()))
-    found = find_best_captions(captioner.decoder, [maps], BEAM_SEARCH)
-    expected = {name: caption.text for name, caption in zip(references, found, strict=True)}
+    best = find_best_captions(captioner.decoder, [maps], BEAM_SEARCH)
+    expected = texts_of(dict(zip(references, best, strict=True)))
     captions, end_to_end_scores = evaluate_end_to_end(captioner, folder, references, BEAM_SEARCH)
     assert list(captions) == list(references)
     assert captions == expected

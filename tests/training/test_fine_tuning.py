@@ -9,7 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import pytest
-from tiny_world import drawings
+from tiny_world import drawings, inner_layers
 
 from captioning.data.augmentation import HORIZONTAL_FLIP
 from captioning.data.images import load_image
@@ -146,8 +146,8 @@ def test_the_caption_model_that_learned_with_the_encoder_is_the_result_of_a_run(
     caption_model = load_model(finished.folder)
     assert read_record(finished.folder)["history"] == finished.history
     assert caption_model.output_shape[-1] == len(vocabulary)
-    inner = [layer for part in caption_model.layers for layer in getattr(part, "layers", ())]
-    dropouts = [layer for layer in inner if isinstance(layer, keras.layers.Dropout)]
+    layers = inner_layers(caption_model)
+    dropouts = [layer for layer in layers if isinstance(layer, keras.layers.Dropout)]
     assert {layer.rate for layer in dropouts} == {0.3}  # of a student; that of teachers is 0.4
     pairs = list(zip(caption_model.get_weights(), member.get_weights(), strict=True))
     assert max(np.abs(trained - before).max() for trained, before in pairs) > 0.001

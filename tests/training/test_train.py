@@ -5,6 +5,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+from tiny_world import inner_layers
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.models.caption_model import ensemble_members
@@ -229,11 +230,6 @@ def test_a_student_learns_from_its_teachers_and_is_the_result(
         "caption_model.keras",
         "training.json",
     ]
-
-
-def inner_layers(model):
-    parts = [part for part in model.layers if isinstance(part, keras.Model)]
-    return [layer for part in parts for layer in part.layers]
 
 
 @pytest.mark.slow
